@@ -1,0 +1,85 @@
+"""Sections, planes and gaps, against a plane-by-plane count."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vemdiffuse_pipe.errors import PlanError
+from vemdiffuse_pipe.geometry.gaps import Gap, Gaps, Provenance
+
+
+@st.composite
+def all_gaps(draw: st.DrawFn) -> Gaps:
+    n_sections = draw(st.integers(2, 12))
+    inner = st.sets(st.integers(1, n_sections - 2)) if n_sections > 2 else st.just(set())
+    return Gaps(n_sections, draw(st.integers(2, 7)), tuple(sorted(draw(inner))))
+
+
+@st.composite
+def gaps_and_range(draw: st.DrawFn) -> tuple[Gaps, int, int]:
+    gaps = draw(all_gaps())
+    first = draw(st.integers(0, gaps.n_planes - 1))
+    return gaps, first, draw(st.integers(first + 1, gaps.n_planes))
+
+
+def _owner(gaps: Gaps, plane: int) -> Gap | None:
+    """The gap of a plane, found by walking over the kept sections; None for a measured plane."""
+    kept = [u for u in range(gaps.n_sections) if u not in gaps.rejected]
+    for lower, upper in zip(kept, kept[1:], strict=False):
+        if lower * gaps.r < plane < upper * gaps.r:
+            return Gap(lower, upper, lower * gaps.r + 1, (upper - lower) * gaps.r)
+    return None
+
+
+@given(gaps_and_range())
+def test_every_plane_is_measured_or_in_exactly_one_gap(case: tuple[Gaps, int, int]) -> None:
+    gaps, first, stop = case
+    measured = {plane for _, plane in gaps.measured(first, stop)}
+    generated = [p for g in gaps.touching(first, stop) for p in range(g.first_plane, g.first_plane + g.n_planes)]
+    assert len(generated) == len(set(generated))
+    for plane in range(first, stop):
+        assert (plane in measured) != (plane in generated)
+    assert all(_owner(gaps, p) is None for p in measured)
+
+
+@given(gaps_and_range())
+def test_gaps_touching_a_range_are_those_that_brute_force_finds(case: tuple[Gaps, int, int]) -> None:
+    gaps, first, stop = case
+    owners = [_owner(gaps, p) for p in range(first, stop)]
+    expected = list(dict.fromkeys(g for g in owners if g is not None))
+    assert list(gaps.touching(first, stop)) == expected
+
+
+@given(gaps_and_range(), st.integers(0, 3))
+def test_the_sections_read_are_the_fewest_that_hold_all_that_is_needed(
+    case: tuple[Gaps, int, int], reach: int
+) -> None:
+    gaps, first, stop = case
+    needed = {u for u, _ in gaps.measured(first, stop)}
+    for gap in gaps.touching(first, stop):
+        needed |= {gap.lower, gap.upper}
+    low, high = max(0, min(needed) - reach), min(gaps.n_sections, max(needed) + 1 + reach)
+    assert gaps.sections_for(first, stop, reach) == (low, high)
+
+
+@given(all_gaps())
+def test_provenance_says_of_every_plane_where_it_comes_from(gaps: Gaps) -> None:
+    codes = gaps.provenance()
+    assert len(codes) == gaps.n_planes == (gaps.n_sections - 1) * gaps.r + 1
+    for plane, code in enumerate(codes):
+        owner = _owner(gaps, plane)
+        expected = Provenance.MEASURED if owner is None else Provenance.GENERATED
+        expected = Provenance.BRIDGED if owner is not None and owner.ratio > gaps.r else expected
+        assert code == expected
+    assert gaps.max_ratio == max((g.ratio for g in gaps.touching(0, gaps.n_planes)), default=gaps.r)
+
+
+@pytest.mark.parametrize(
+    ("n_sections", "r", "rejected"),
+    [(1, 5, ()), (3, 1, ()), (3, 5, (0,)), (3, 5, (2,)), (5, 5, (2, 1)), (5, 5, (2, 2)), (5, 5, (-1,))],
+)
+def test_sections_that_leave_no_gap_to_fill_are_refused(n_sections: int, r: int, rejected: tuple[int, ...]) -> None:
+    with pytest.raises(PlanError):
+        Gaps(n_sections, r, rejected)

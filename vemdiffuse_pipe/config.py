@@ -1,0 +1,144 @@
+"""The run file: TOML in, frozen and checked values out. An unknown key is an error that names the nearest."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from vemdiffuse_pipe.errors import ConfigError
+
+Length = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=2**40)]
+Zyx = tuple[Count, Count, Count]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class SourceTable(_Table):
+    """[source] where the volume is, and how its numbers become grey levels."""
+
+    url: str
+    voxel_size_nm: tuple[Length, Length, Length] | None = None
+    level: str | None = None
+    window: tuple[float, float] | None = None
+    contrast: tuple[float, Length] | None = None
+    missing: Literal["fail", "fill"] = "fail"
+    rejected_sections: tuple[int, ...] = ()
+
+
+class OutputTable(_Table):
+    """[output] where the result goes, and how it is cut into objects."""
+
+    url: str
+    version: Literal["0.5", "0.4"] = "0.5"
+    chunk_shape: Zyx | None = None
+    shard_shape: Zyx | None = None
+
+
+class ModelTable(_Table):
+    """[model] what fills the gaps. Every key here changes voxels."""
+
+    name: str = "default"
+    ratio: Annotated[int, Field(ge=1, le=1024)] | None = None
+    samples: Annotated[int, Field(ge=1, le=64)] | None = None
+    steps: Annotated[int, Field(ge=1, le=1000)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    tile_px: Annotated[int, Field(ge=16, le=8192)] | None = None
+    overlap_px: Annotated[int, Field(ge=0, le=4096)] | None = None
+
+
+class RunTable(_Table):
+    """[run] how the work is done. No key here changes a voxel."""
+
+    block_shape: Zyx | None = None
+    workers: Annotated[int, Field(ge=1, le=4096)] = 1
+    engine: Literal["threads", "local"] = "threads"
+    threads: Annotated[int, Field(ge=1, le=256)] | None = None
+    tile_batch: Annotated[int, Field(ge=1, le=4096)] = 1
+    device: str = "cpu"
+    max_memory_gb: Length | None = None
+
+
+class RunFile(_Table):
+    """A whole run file."""
+
+    source: SourceTable
+    output: OutputTable
+    model: ModelTable = ModelTable()
+    run: RunTable = RunTable()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tables_are_tables(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            raise ValueError("a run file is a TOML table")
+        return data
+
+
+def load(path: Path) -> RunFile:
+    """The run file at `path`. Raises ConfigError in one sentence that names the line's key."""
+    try:
+        data = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(
+            f"no run file at {path}; `vemdiffuse init SOURCE OUTPUT` prints one to start from"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{path} cannot be read ({type(error).__name__}); a TOML text file is needed"
+        ) from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from None
+    return parse(data)
+
+
+def parse(data: Mapping[str, object]) -> RunFile:
+    """A run file from its tables. Raises ConfigError for the first thing that is wrong."""
+    try:
+        return RunFile.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(_sentence(error)) from None
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {where}; {_nearest(first['loc'])}"
+    if first["type"] == "missing":
+        return f"{where} is missing from the run file"
+    return f"{where} = {str(first.get('input'))[:80]!r}: {first['msg'].lower()}"
+
+
+def _nearest(loc: tuple[int | str, ...]) -> str:
+    table: Any = RunFile
+    for part in loc[:-1]:
+        table = table.model_fields[str(part)].annotation
+    known = list(table.model_fields)
+    near = difflib.get_close_matches(str(loc[-1]), known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+
+
+def dump(run_file: RunFile) -> str:
+    """The run file as TOML; `parse(tomllib.loads(dump(f))) == f`. Keys that were left open are left out."""
+    lines: list[str] = []
+    for name, table in run_file.model_dump(exclude_none=True).items():
+        lines += [f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in table.items()), ""]
+    return "\n".join(lines)
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, str):
+        escaped = "".join(c if c >= " " and c not in '"\\\x7f' else f"\\u{ord(c):04x}" for c in value)
+        return f'"{escaped}"'
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(_toml(v) for v in value)}]"
+    return repr(value)

@@ -1,0 +1,1 @@
+"""Boxes, frames, block grids, the tile lattice and gaps: integers and exact fractions only."""

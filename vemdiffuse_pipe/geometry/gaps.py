@@ -1,0 +1,140 @@
+"""Sections and planes along z.
+
+    section     0              1              2                       (r = 5)
+    plane       0  1  2  3  4  5  6  7  8  9  10
+                M  g  g  g  g  M  g  g  g  g  M      M measured, g generated
+                   |- gap 0 -|    |- gap 1 -|
+
+A rejected section is not used: the gap that bridges it is 2 r wide, and its planes say so.
+
+    section     0              x              2
+    plane       0  1  2  3  4  5  6  7  8  9  10
+                M  b  b  b  b  b  b  b  b  b  M      b bridged
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vemdiffuse_pipe.errors import PlanError
+
+
+class Provenance(IntEnum):
+    """Where a plane comes from; the numbers are those stored in the output."""
+
+    MISSING = 0
+    MEASURED = 1
+    GENERATED = 2
+    BRIDGED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Two neighbouring kept sections; planes first_plane .. first_plane + ratio - 2 lie between them."""
+
+    lower: int
+    upper: int
+    first_plane: int
+    ratio: int
+
+    @property
+    def n_planes(self) -> int:
+        """Planes to generate."""
+        return self.ratio - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Gaps:
+    """`n_sections` measured sections at ratio r give (n_sections - 1) * r + 1 planes.
+
+    `rejected`: sections that are bridged, ascending; never the first or the last.
+    """
+
+    n_sections: int
+    r: int
+    rejected: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.n_sections < 2:
+            raise PlanError(f"the source has {self.n_sections} section along z; at least 2 are needed")
+        if self.r < 2:
+            raise PlanError(f"ratio {self.r}; at least 2 is needed: there is nothing to generate")
+        if list(self.rejected) != sorted(set(self.rejected)):
+            raise PlanError(f"rejected sections {list(self.rejected)} must be ascending, each once")
+        if any(not 0 < u < self.n_sections - 1 for u in self.rejected):
+            raise PlanError(
+                f"rejected sections {list(self.rejected)} must lie between the first and the last section "
+                f"(1..{self.n_sections - 2}); crop the volume instead"
+            )
+
+    @property
+    def n_planes(self) -> int:
+        """Planes of the output."""
+        return (self.n_sections - 1) * self.r + 1
+
+    @property
+    def max_ratio(self) -> int:
+        """The widest gap, in planes: r unless sections are rejected."""
+        return max((self.gap_above(section).ratio for section in self.rejected), default=self.r)
+
+    def is_rejected(self, section: int) -> bool:
+        """True when `section` is bridged."""
+        i = bisect_left(self.rejected, section)
+        return i < len(self.rejected) and self.rejected[i] == section
+
+    def gap_above(self, section: int) -> Gap:
+        """The gap that holds what lies just above `section`, which may be a rejected one."""
+        lower = section
+        while self.is_rejected(lower):
+            lower -= 1
+        upper = section + 1
+        while self.is_rejected(upper):
+            upper += 1
+        return Gap(lower, upper, lower * self.r + 1, (upper - lower) * self.r)
+
+    def measured(self, first_plane: int, last_plane: int) -> Iterator[tuple[int, int]]:
+        """(section, plane) of the measured planes in [first_plane, last_plane), ascending."""
+        for section in range(-(-first_plane // self.r), -(-last_plane // self.r)):
+            if not self.is_rejected(section):
+                yield section, section * self.r
+
+    def touching(self, first_plane: int, last_plane: int) -> Iterator[Gap]:
+        """Gaps that have a generated plane in [first_plane, last_plane), ascending. O(gaps returned)."""
+        plane = first_plane
+        while plane < last_plane:
+            section, offset = divmod(plane, self.r)
+            if offset == 0 and not self.is_rejected(section):
+                plane += 1
+                continue
+            gap = self.gap_above(section)
+            yield gap
+            plane = gap.first_plane + gap.n_planes
+
+    def sections_for(self, first_plane: int, last_plane: int, reach: int = 0) -> tuple[int, int]:
+        """[first, stop) of the sections needed for planes [first_plane, last_plane).
+
+        `reach`: further sections on either side of a gap that the model looks at, cut at the ends.
+        """
+        low = self.gap_above(first_plane // self.r).lower if first_plane % self.r else first_plane // self.r
+        while self.is_rejected(low):
+            low -= 1
+        last = last_plane - 1
+        high = -(-last // self.r)
+        while self.is_rejected(high):
+            high += 1
+        return max(0, low - reach), min(self.n_sections, high + 1 + reach)
+
+    def provenance(self) -> NDArray[np.uint8]:
+        """One `Provenance` a plane: (n_planes,) uint8."""
+        codes = np.full(self.n_planes, Provenance.GENERATED, dtype=np.uint8)
+        codes[:: self.r] = Provenance.MEASURED
+        for section in self.rejected:
+            gap = self.gap_above(section)
+            codes[gap.first_plane : gap.first_plane + gap.n_planes] = Provenance.BRIDGED
+        return codes

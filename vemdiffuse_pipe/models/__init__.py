@@ -1,0 +1,1 @@
+"""Models behind one protocol: cards, checkpoints, interpolation, the lean diffusion network, noise."""

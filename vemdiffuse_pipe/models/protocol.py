@@ -1,0 +1,41 @@
+"""What every model is to the renderer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from vemdiffuse_pipe.models.card import ModelCard
+
+
+@dataclass(frozen=True, slots=True)
+class GapView:
+    """What a model is given of a batch of tiles of one gap.
+
+    `sections`: (b, 2 + 2 * reach, y, x) float32 grey levels 0..255, ascending in z, the gap's own two in
+    the middle; beyond the ends of the volume they are mirrored. `positions`: (n,) float64 in (0, 1).
+    `ratio`: width of the gap in planes.
+    """
+
+    sections: Tensor
+    positions: Tensor
+    ratio: int
+
+
+class Model(Protocol):
+    """Fills gaps. A diffusion model, a one-pass network and an interpolation are the same kind of thing."""
+
+    @property
+    def card(self) -> ModelCard:
+        """Its facts."""
+        ...
+
+    def generate(self, gap: GapView, noise: Tensor) -> Tensor:
+        """The planes between: (b, n, y, x) float32 grey levels, one sample for each of the b tiles.
+
+        `noise`: (b, n, y, x) normal deviates, those of the voxels; ignored unless `card.is_stochastic`.
+        Each tile's planes are a function of that tile's inputs alone.
+        """
+        ...

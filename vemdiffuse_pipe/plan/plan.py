@@ -1,0 +1,242 @@
+"""The plan is data: everything that a run will do, from integers and metadata alone.
+
+VolumeSpec + RunFile + ModelCard  ->  Plan  ->  block index -> output box -> source box
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+
+from vemdiffuse_pipe.config import RunFile
+from vemdiffuse_pipe.errors import PlanError
+from vemdiffuse_pipe.geometry.box import Box, Zyx
+from vemdiffuse_pipe.geometry.frame import Frame, show_nm
+from vemdiffuse_pipe.geometry.gaps import Gaps
+from vemdiffuse_pipe.geometry.grid import BlockGrid
+from vemdiffuse_pipe.geometry.lattice import TileLattice
+from vemdiffuse_pipe.models.card import ModelCard
+from vemdiffuse_pipe.volume import VolumeSpec
+
+RENDER_VERSION = 1  # raised whenever the same plan would give other voxels
+
+Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How samples are drawn: K, evaluations, seed, arithmetic."""
+
+    samples: int
+    steps: int
+    seed: int
+    precision: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A run, before anything is computed. `contrast`: mean and deviation of the grey levels, if known."""
+
+    source: VolumeSpec
+    card: ModelCard
+    gaps: Gaps
+    output: Frame
+    lattice: TileLattice
+    blocks: BlockGrid
+    chunk_shape: Zyx
+    shard_shape: Zyx
+    sampling: Sampling
+    contrast: tuple[float, float] | None
+    run_file: RunFile
+
+    @property
+    def arrays(self) -> tuple[str, ...]:
+        """What is written: uncertainty only where more than one sample is drawn."""
+        return ("em", "uncertainty") if self.sampling.samples > 1 else ("em",)
+
+    @property
+    def shards(self) -> BlockGrid:
+        """The output cut into shards."""
+        return BlockGrid(self.output.shape, self.shard_shape)
+
+    @property
+    def anisotropy(self) -> float:
+        """What anisotropy remains: plane distance over pixel size."""
+        return float(self.output.voxel_size_nm[0] / _lateral(self.output))
+
+    def source_box(self, output_box: Box) -> Box:
+        """What must be read to render `output_box`: whole gaps, whole tiles, cut at the volume."""
+        first, stop = self.gaps.sections_for(
+            output_box.start[0], output_box.stop[0], self.card.reach_sections
+        )
+        wide = self.lattice.reach(output_box)
+        return Box((first, *wide.start[1:]), (stop, *wide.stop[1:]))
+
+    def identity(self) -> dict[str, Json]:
+        """Everything that changes a voxel, by name. Block shape, workers and batches are not in it."""
+        source = self.run_file.source
+        return {
+            "source": self.source.url,
+            "level": self.source.level,
+            "shape": list(self.source.shape),
+            "dtype": self.source.dtype,
+            "voxel_size_nm": [str(v) for v in self.source.frame.voxel_size_nm],
+            "window": list(source.window) if source.window else None,
+            "missing": source.missing,
+            "rejected_sections": list(self.gaps.rejected),
+            "contrast": list(self.contrast) if self.contrast else None,
+            "ratio": self.gaps.r,
+            "model": self.card.name,
+            "model_sha256": self.card.sha256,
+            "samples": self.sampling.samples,
+            "steps": self.sampling.steps,
+            "seed": self.sampling.seed,
+            "precision": self.sampling.precision,
+            "tile_px": list(self.lattice.tile_px),
+            "overlap_px": self.lattice.overlap_px,
+            "render_version": RENDER_VERSION,
+        }
+
+
+def digest(identity: dict[str, Json]) -> str:
+    """Sixteen hexadecimal digits that stand for an identity."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def make_plan(run_file: RunFile, source: VolumeSpec, card: ModelCard) -> Plan:
+    """The plan of a run. Pure: integers and metadata, no voxel is read.
+
+    Raises PlanError where the run file, the volume and the model do not fit together.
+    """
+    gaps = Gaps(
+        source.shape[0], choose_ratio(source.frame, run_file.model.ratio), run_file.source.rejected_sections
+    )
+    _check_model(card, gaps)
+    output = source.frame.refined_z(gaps.r)
+    chunk, shard = choose_shards(run_file, output.shape)
+    block = choose_block(run_file, output.shape, shard)
+    return Plan(
+        source=source,
+        card=card,
+        gaps=gaps,
+        output=output,
+        lattice=choose_lattice(run_file, output.shape, card),
+        blocks=BlockGrid(output.shape, block),
+        chunk_shape=chunk,
+        shard_shape=shard,
+        sampling=choose_sampling(run_file, card),
+        contrast=run_file.source.contrast if card.is_stochastic else None,
+        run_file=run_file,
+    )
+
+
+def choose_ratio(frame: Frame, ratio: int | None) -> int:
+    """r: what was asked for, or the nearest whole number to dz / dxy.
+
+    Raises PlanError for a tie, naming both choices, and for a volume that is isotropic already.
+    """
+    exact = frame.voxel_size_nm[0] / _lateral(frame)
+    if ratio is None and exact < Fraction(3, 2):
+        raise PlanError(
+            f"voxels of {show_nm(frame.voxel_size_nm)} nm: dz / dxy is {float(exact):.4g}, at least 1.5 "
+            "is needed; the volume is isotropic already, or its voxel size is not given in the order z y x"
+        )
+    if ratio is None and exact % 1 == Fraction(1, 2):
+        low = int(exact)
+        raise PlanError(
+            f"dz / dxy is {float(exact):.6g}, as near to {low} as to {low + 1}; choose one: "
+            f"--ratio {low} or --ratio {low + 1}"
+        )
+    chosen = round(exact) if ratio is None else ratio
+    if chosen < 2:
+        raise PlanError(f"ratio {chosen}; at least 2 is needed: there is nothing to generate")
+    return chosen
+
+
+def _check_model(card: ModelCard, gaps: Gaps) -> None:
+    if card.reach_sections and gaps.rejected:
+        raise PlanError(
+            f"model {card.name} cannot bridge rejected sections; choose linear or a diffusion model"
+        )
+    widest = f" to {gaps.max_ratio}" if gaps.max_ratio > gaps.r else ""
+    if gaps.r < card.min_ratio or gaps.max_ratio > card.max_ratio:
+        raise PlanError(
+            f"model {card.name} fills gaps of ratio {card.min_ratio} to {card.max_ratio}; this volume "
+            f"needs {gaps.r}{widest}; choose another model or --ratio"
+        )
+
+
+def choose_sampling(run_file: RunFile, card: ModelCard) -> Sampling:
+    """K, evaluations and arithmetic: as asked for, else as the model's card recommends."""
+    table = run_file.model
+    if not card.is_stochastic:
+        if (table.samples or 1) > 1:
+            raise PlanError(f"model {card.name} draws no samples; leave samples out, or set it to 1")
+        return Sampling(1, 1, 0, "float32")
+    return Sampling(table.samples or card.samples, table.steps or card.steps, table.seed, table.precision)
+
+
+def choose_lattice(run_file: RunFile, shape: Zyx, card: ModelCard) -> TileLattice:
+    """Tiles as asked for, else of at most 384 px, sharing 32, sized so that the last reaches little beyond.
+
+    Interpolation looks at no neighbours: its tiles share nothing and are rows that fit a cache.
+    """
+    ny, nx = shape[1:]
+    if card.context_px == 0:
+        return TileLattice((ny, nx), (min(32, ny), min(2048, nx)), 0)
+    table, multiple = run_file.model, card.multiple_px
+    tile, overlap = table.tile_px or 384, 32 if table.overlap_px is None else table.overlap_px
+    if tile % multiple or overlap % multiple or 2 * overlap > tile:
+        raise PlanError(
+            f"tile_px {tile}, overlap_px {overlap}; model {card.name} needs multiples of {multiple}, "
+            "and an overlap of at most half a tile"
+        )
+    sizes = (_fitting_tile(n, tile, overlap, multiple) if table.tile_px is None else tile for n in (ny, nx))
+    y, x = sizes
+    return TileLattice((ny, nx), (y, x), overlap)
+
+
+def _fitting_tile(n: int, largest: int, overlap: int, multiple: int) -> int:
+    """The smallest tile that covers `n` pixels with as few tiles as the `largest` one does."""
+    n_tiles = max(1, -(-(n - overlap) // (largest - overlap)))
+    stride = -(-max(1, n - overlap) // n_tiles)
+    return max(2 * overlap, -(-(stride + overlap) // multiple) * multiple)
+
+
+def choose_shards(run_file: RunFile, shape: Zyx) -> tuple[Zyx, Zyx]:
+    """Chunk and shard: as asked for, else chunks of 64 voxels in shards of 64 x 512 x 512."""
+    table = run_file.output
+    chunk = table.chunk_shape or _each(min, (64, 64, 64), shape)
+    if table.version == "0.4":
+        if table.shard_shape not in (None, chunk):
+            raise PlanError("OME-Zarr 0.4 has no shards; leave shard_shape out, or write version 0.5")
+        return chunk, chunk
+    shard = table.shard_shape or _each(
+        lambda c, n: c * max(1, min(-(-n // c), 512 // c)), chunk, (chunk[0], *shape[1:])
+    )
+    if any(s % c for s, c in zip(shard, chunk, strict=True)):
+        raise PlanError(f"shard_shape {shard} is not a multiple of chunk_shape {chunk}")
+    return chunk, shard
+
+
+def choose_block(run_file: RunFile, shape: Zyx, shard: Zyx) -> Zyx:
+    """Block: as asked for (whole shards), else about 64 x 1024 x 1024 voxels of whole shards."""
+    asked = run_file.run.block_shape
+    if asked is None:
+        return _each(lambda s, n: s * max(1, min(-(-n // s), 1024 // s)), shard, (1, *shape[1:]))
+    if any(a % s and a < n for a, s, n in zip(asked, shard, shape, strict=True)):
+        nearest = _each(lambda s, a: s * max(1, round(a / s)), shard, asked)
+        raise PlanError(f"block_shape {asked} is not made of whole shards of {shard}; nearest: {nearest}")
+    return asked
+
+
+def _lateral(frame: Frame) -> Fraction:
+    return (frame.voxel_size_nm[1] + frame.voxel_size_nm[2]) / 2
+
+
+def _each(f: Callable[[int, int], int], a: Zyx, b: Zyx) -> Zyx:
+    z, y, x = (f(i, j) for i, j in zip(a, b, strict=True))
+    return z, y, x

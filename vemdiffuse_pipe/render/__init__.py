@@ -1,0 +1,1 @@
+"""One block: the science, a pure function."""

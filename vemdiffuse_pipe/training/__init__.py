@@ -1,0 +1,1 @@
+"""Cutting training examples, and the training loop."""
