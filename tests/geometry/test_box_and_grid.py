@@ -79,7 +79,9 @@ def test_a_grid_of_a_petavoxel_gives_its_last_block_at_once() -> None:
 
 
 @given(shapes, st.integers(2, 12), st.sampled_from(["45", "50", "40.5", "33.3"]))
-def test_refining_z_keeps_the_centre_of_section_0_and_the_centre_of_the_last(shape: Zyx, r: int, dz: str) -> None:
+def test_refining_z_keeps_the_centre_of_section_0_and_the_centre_of_the_last(
+    shape: Zyx, r: int, dz: str
+) -> None:
     frame = Frame(shape, exact_nm([dz, "4.3", "4.3"]), exact_nm([7, -3, "0.1"]))
     fine = frame.refined_z(r)
     assert fine.centre_nm == frame.centre_nm
@@ -98,7 +100,9 @@ def test_lengths_that_are_not_three_finite_numbers_are_refused(lengths: list[flo
         exact_nm(lengths)
 
 
-@pytest.mark.parametrize(("shape", "size"), [((0, 1, 1), [1, 1, 1]), ((1, 1, 1), [1, 0, 1]), ((1, 1, 1), [-1, 1, 1])])
+@pytest.mark.parametrize(
+    ("shape", "size"), [((0, 1, 1), [1, 1, 1]), ((1, 1, 1), [1, 0, 1]), ((1, 1, 1), [-1, 1, 1])]
+)
 def test_a_frame_without_voxels_or_size_cannot_be_built(shape: Zyx, size: list[int]) -> None:
     with pytest.raises(SourceError):
         Frame(shape, exact_nm(size))

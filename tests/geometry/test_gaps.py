@@ -37,7 +37,9 @@ def _owner(gaps: Gaps, plane: int) -> Gap | None:
 def test_every_plane_is_measured_or_in_exactly_one_gap(case: tuple[Gaps, int, int]) -> None:
     gaps, first, stop = case
     measured = {plane for _, plane in gaps.measured(first, stop)}
-    generated = [p for g in gaps.touching(first, stop) for p in range(g.first_plane, g.first_plane + g.n_planes)]
+    generated = [
+        p for g in gaps.touching(first, stop) for p in range(g.first_plane, g.first_plane + g.n_planes)
+    ]
     assert len(generated) == len(set(generated))
     for plane in range(first, stop):
         assert (plane in measured) != (plane in generated)
@@ -80,6 +82,8 @@ def test_provenance_says_of_every_plane_where_it_comes_from(gaps: Gaps) -> None:
     ("n_sections", "r", "rejected"),
     [(1, 5, ()), (3, 1, ()), (3, 5, (0,)), (3, 5, (2,)), (5, 5, (2, 1)), (5, 5, (2, 2)), (5, 5, (-1,))],
 )
-def test_sections_that_leave_no_gap_to_fill_are_refused(n_sections: int, r: int, rejected: tuple[int, ...]) -> None:
+def test_sections_that_leave_no_gap_to_fill_are_refused(
+    n_sections: int, r: int, rejected: tuple[int, ...]
+) -> None:
     with pytest.raises(PlanError):
         Gaps(n_sections, r, rejected)

@@ -30,7 +30,9 @@ def lattice_and_box(draw: st.DrawFn) -> tuple[TileLattice, Box]:
 
 def _all_tiles(lattice: TileLattice) -> list[Tile]:
     sy, sx = lattice.stride_px
-    return [Tile((i, j), (i * sy, j * sx)) for i in range(lattice.counts[0]) for j in range(lattice.counts[1])]
+    return [
+        Tile((i, j), (i * sy, j * sx)) for i in range(lattice.counts[0]) for j in range(lattice.counts[1])
+    ]
 
 
 def _window(lattice: TileLattice, tile: Tile) -> Box:
@@ -39,7 +41,9 @@ def _window(lattice: TileLattice, tile: Tile) -> Box:
 
 @given(lattices())
 def test_ramps_sum_to_one_everywhere_edges_included(lattice: TileLattice) -> None:
-    reach = [s * (n - 1) + t for s, n, t in zip(lattice.stride_px, lattice.counts, lattice.tile_px, strict=True)]
+    reach = [
+        s * (n - 1) + t for s, n, t in zip(lattice.stride_px, lattice.counts, lattice.tile_px, strict=True)
+    ]
     total = np.zeros(reach, np.float64)
     for tile in _all_tiles(lattice):
         total[_window(lattice, tile).slices[1:]] += lattice.weights(tile)

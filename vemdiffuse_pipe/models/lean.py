@@ -81,8 +81,9 @@ class LeanNetwork(nn.Module):
         `noisy`: (b, n, y, x), scaled to deviation 1; `sections`: (b, 2, y, x), standardised grey;
         `positions`: (n,) in (0, 1); `ratio`: r; `c_noise`: (b,). y and x are multiples of `multiple_px`.
         """
-        basis = self.basis(_position_features(positions, ratio))
-        emb = F.silu(self.embed(_level_features(c_noise, ratio)))
+        dtype = self.planes_in.dtype
+        basis = self.basis(_position_features(positions, ratio).to(dtype))
+        emb = F.silu(self.embed(_level_features(c_noise, ratio).to(dtype)))
         x = self.sections_in(F.pixel_unshuffle(sections, 2)) + self._enter(noisy, basis)
         skips = []
         for level, stage in enumerate(self.down):
@@ -129,12 +130,12 @@ _N_POSITION_FEATURES, _N_LEVEL_FEATURES = 14, 33
 def _position_features(positions: Tensor, ratio: float) -> Tensor:
     angles = math.pi * positions[:, None] * torch.arange(1, 7, device=positions.device)
     ratios = torch.full_like(positions[:, None], math.log2(ratio))
-    return torch.cat([angles.cos(), angles.sin(), positions[:, None] - 0.5, ratios], dim=1).float()
+    return torch.cat([angles.cos(), angles.sin(), positions[:, None] - 0.5, ratios], dim=1)
 
 
 def _level_features(c_noise: Tensor, ratio: float) -> Tensor:
     frequencies = torch.exp(torch.linspace(0.0, math.log(32.0), 16, device=c_noise.device))
-    angles = c_noise[:, None].float() * frequencies
+    angles = c_noise[:, None] * frequencies
     return torch.cat([angles.cos(), angles.sin(), torch.full_like(angles[:, :1], math.log2(ratio))], dim=1)
 
 

@@ -1,0 +1,61 @@
+"""Run files: what is wrong is named, what is right comes back."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vemdiffuse_pipe.config import dump, load, parse
+from vemdiffuse_pipe.errors import ConfigError
+
+BASE = {"source": {"url": "a"}, "output": {"url": "b"}}
+
+
+@pytest.mark.parametrize(
+    ("tables", "words"),
+    [
+        ({"model": {"sede": 1}}, "did you mean seed"),
+        ({"modle": {}}, "did you mean model"),
+        ({"run": {"xyzzy": 1}}, "known: block_shape"),
+        ({"source": {}}, "source.url is missing"),
+        ({"model": {"seed": -1}}, "model.seed"),
+        ({"model": {"samples": 0}}, "model.samples"),
+        ({"model": {"samples": "many"}}, "model.samples"),
+        ({"source": {"url": "a", "voxel_size_nm": [1, 2]}}, "voxel_size_nm"),
+        ({"source": {"url": "a", "voxel_size_nm": [1, 2, float("nan")]}}, "voxel_size_nm"),
+        ({"run": {"engine": "threds"}}, "run.engine"),
+        ({"run": {"block_shape": [0, 1, 1]}}, "block_shape"),
+    ],
+)
+def test_what_is_wrong_is_named_in_one_sentence(tables: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as caught:
+        parse({**BASE, **tables})
+    assert "\n" not in str(caught.value)
+
+
+@given(st.text(max_size=30), st.text(max_size=30), st.integers(0, 2**62), st.floats(0.1, 1e6))
+def test_a_run_file_survives_being_written_and_read(url: str, name: str, seed: int, size: float) -> None:
+    run_file = parse(
+        {
+            "source": {"url": url, "voxel_size_nm": [size, 1.5, 2], "rejected_sections": [3, 5]},
+            "output": {"url": "b"},
+            "model": {"name": name, "seed": seed},
+        }
+    )
+    assert parse(tomllib.loads(dump(run_file))) == run_file
+
+
+def test_files_that_are_no_run_files_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "broken.toml").write_text("[source\nurl=")
+    for name, words in [
+        ("none.toml", "no run file"),
+        ("binary.toml", "cannot be read"),
+        ("broken.toml", "not TOML"),
+    ]:
+        with pytest.raises(ConfigError, match=words):
+            load(tmp_path / name)
