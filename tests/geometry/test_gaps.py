@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,7 +29,7 @@ def gaps_and_range(draw: st.DrawFn) -> tuple[Gaps, int, int]:
 def _owner(gaps: Gaps, plane: int) -> Gap | None:
     """The gap of a plane, found by walking over the kept sections; None for a measured plane."""
     kept = [u for u in range(gaps.n_sections) if u not in gaps.rejected]
-    for lower, upper in zip(kept, kept[1:], strict=False):
+    for lower, upper in pairwise(kept):
         if lower * gaps.r < plane < upper * gaps.r:
             return Gap(lower, upper, lower * gaps.r + 1, (upper - lower) * gaps.r)
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -29,7 +30,7 @@ def test_noise_levels_fall_from_sigma_max_to_sigma_min_to_zero() -> None:
     assert sigmas[0] == pytest.approx(40.0)
     assert sigmas[-2] == pytest.approx(0.02)
     assert sigmas[-1] == 0.0
-    assert all(a > b for a, b in zip(sigmas, sigmas[1:], strict=False))
+    assert all(a > b for a, b in pairwise(sigmas))
     assert karras_sigmas(1) == [pytest.approx(40.0), 0.0]
 
 
@@ -49,7 +50,7 @@ def test_the_solver_converges_to_the_gaussian_solution_at_second_order() -> None
         return float((dpmpp_2m(denoise, noise, sigmas) - end(noise, 40.0)).abs().max())  # type: ignore[operator, arg-type]
 
     errors = [error(n) for n in (20, 40, 80, 160)]
-    orders = [math.log2(a / b) for a, b in zip(errors, errors[1:], strict=False)]
+    orders = [math.log2(a / b) for a, b in pairwise(errors)]
     assert min(orders[1:]) > 1.7
     assert errors[-1] < 0.005
 

@@ -1,4 +1,4 @@
-"""Plans: ratios, shapes and identities by arithmetic, and estimates against what is counted block by block."""
+"""Plans: ratios, shapes, identities by arithmetic; estimates against what is counted block by block."""
 
 from __future__ import annotations
 

@@ -27,6 +27,7 @@ from vemdiffuse_pipe.plan.plan import Plan, make_plan
 from vemdiffuse_pipe.render.block import Hardware, render_block
 from vemdiffuse_pipe.volume import VolumeSpec, Voxels
 
+ONE_THREAD = Hardware()
 SHAPE = (5, 53, 71)
 SECTIONS = np.random.default_rng(0).integers(0, 256, SHAPE, dtype=np.uint8)
 
@@ -66,11 +67,11 @@ def model_of(plan: Plan) -> Model:
     return load_model(plan.run_file.model.name, steps=s.steps, contrast=plan.contrast, precision=s.precision)
 
 
-def render(plan: Plan, box: Box, hardware: Hardware = Hardware()) -> dict[str, Voxels]:
+def render(plan: Plan, box: Box, hardware: Hardware = ONE_THREAD) -> dict[str, Voxels]:
     return render_block(plan, model_of(plan), SECTIONS[plan.source_box(box).slices], box, hardware)
 
 
-def whole(plan: Plan, hardware: Hardware = Hardware()) -> dict[str, Voxels]:
+def whole(plan: Plan, hardware: Hardware = ONE_THREAD) -> dict[str, Voxels]:
     return render(plan, plan.output.box, hardware)
 
 

@@ -56,14 +56,14 @@ def test_interrupted_training_ends_with_the_weights_of_an_unbroken_one(tmp_path:
     schedule = Schedule(n_steps=7, n_warmup=2)
     unbroken = train(_network(), _sampler(volume), schedule, folder=tmp_path / "a", **options)  # type: ignore[arg-type]
 
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     def stop_at_5(record: dict[str, float]) -> None:
         if record["step"] == 5:
-            raise Killed
+            raise KilledError
 
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         train(_network(), _sampler(volume), schedule, folder=tmp_path / "b", log=stop_at_5, **options)  # type: ignore[arg-type]
     resumed = train(_network(), _sampler(volume), schedule, folder=tmp_path / "b", **options)  # type: ignore[arg-type]
     for (name, a), b in zip(unbroken.state_dict().items(), resumed.state_dict().values(), strict=True):

@@ -20,6 +20,11 @@ from vemdiffuse_pipe.errors import PlanError
 from vemdiffuse_pipe.volume import Voxels
 
 
+# Microscopes scan along x: texture there differs from that along y (in FIB-25 the upper half of the spectrum
+# holds 1.6 times more along y). A network trained on half quarter turns gave both axes the same texture.
+QUARTER_TURNS = 0.1
+
+
 @dataclass(frozen=True, slots=True)
 class GapBatch:
     """`sections` (b, 2, y, x) and `targets` (b, r - 1, y, x), standardised grey, float32."""
@@ -47,8 +52,8 @@ class TrainingVolume:
 class GapSampler:
     """Random gaps of `volumes`, drawn in proportion to their size.
 
-    `ratios`: weight of each r. Augmentation: the 8 flips and rotations of the plane, z reversal,
-    and a gain of up to 10 %, because the contrast of a new volume is only estimated.
+    `ratios`: weight of each r. Augmentation: flips of the plane, z reversal, few
+    quarter turns, and a gain of up to 10 %, because the contrast of a new volume is only estimated.
     """
 
     volumes: Sequence[TrainingVolume]
@@ -80,7 +85,8 @@ class GapSampler:
         size = (ratio + 1, self.crop_px, self.crop_px)
         z, y, x = (int(rng.integers(n - m + 1)) for n, m in zip(volume.voxels.shape, size, strict=True))
         crop = volume.voxels[z : z + size[0], y : y + size[1], x : x + size[2]]
-        turned = np.rot90(crop[:: _sign(rng), :, :: _sign(rng)], int(rng.integers(4)), axes=(1, 2))
+        turned = crop[:: _sign(rng), :: _sign(rng), :: _sign(rng)]
+        turned = turned.swapaxes(1, 2) if rng.random() < QUARTER_TURNS else turned
         grey = (turned.astype(np.float32) - volume.mean) * (rng.uniform(0.9, 1.1) / volume.std)
         return np.ascontiguousarray(grey, dtype=np.float32)
 
