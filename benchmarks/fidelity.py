@@ -77,7 +77,9 @@ def main(
 
     def add(name: str, **options: object) -> None:
         started = time.perf_counter()
-        rows[name] = evaluate(reconstruct_in_memory(truth[::ratio], ratio, threads, **options), truth, planes=planes)
+        rows[name] = evaluate(
+            reconstruct_in_memory(truth[::ratio], ratio, threads, **options), truth, planes=planes
+        )
         click.echo(f"{name}: {time.perf_counter() - started:.0f} s with its evaluation", err=True)
 
     add("linear", name="linear")
@@ -89,8 +91,10 @@ def main(
     best = rows["one-pass twin"].psnr
     for k in samples:
         law = best - 10 * math.log10(1 + 1 / k)
-        click.echo(f"K = {k}: PSNR {rows[f'K = {k}'].psnr:.2f}, the law gives {law:.2f}; over cubic "
-                   f"{rows[f'K = {k}'].psnr - rows['cubic'].psnr:+.2f} dB")
+        click.echo(
+            f"K = {k}: PSNR {rows[f'K = {k}'].psnr:.2f}, the law gives {law:.2f}; over cubic "
+            f"{rows[f'K = {k}'].psnr - rows['cubic'].psnr:+.2f} dB"
+        )
     click.echo(f"grey levels of the crop: mean {np.mean(truth):.1f}, deviation {np.std(truth):.1f}")
 
 

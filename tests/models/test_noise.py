@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from vemdiffuse_pipe.models.noise import philox4x32, voxel_noise
+from vemdiffuse_pipe.models.noise import degrees_of_freedom, philox4x32, voxel_noise
 
 # Random123's known answers for philox4x32-10: counter, key -> output.
 KNOWN_ANSWERS = [
@@ -63,6 +63,20 @@ def test_seed_sample_step_plane_row_and_column_each_change_the_noise() -> None:
         voxel_noise(1, 0, planes, (0, 8), shape),
     ]
     assert all((base == other).float().mean() < 0.01 for other in others)
+
+
+def test_samples_are_antithetic_pairs_that_are_independent_of_each_other() -> None:
+    a, b, c, d = (_window(5, k, (0, 8), (0, 64), (0, 64)) for k in range(4))
+    assert torch.equal(a, -b)
+    assert torch.equal(c, -d)
+    assert abs(float((a * c).mean())) < 5 / np.sqrt(a.numel())
+
+
+@pytest.mark.parametrize("n_samples", [2, 3, 4, 5, 8])
+def test_the_spread_of_samples_is_that_of_one_sample(n_samples: int) -> None:
+    draws = torch.stack([_window(9, k, (0, 64), (0, 64), (0, 64)) for k in range(n_samples)]).double()
+    squares = (draws - draws.mean(0)).square().sum(0) / degrees_of_freedom(n_samples)
+    assert float(squares.mean()) == pytest.approx(1, abs=0.02)
 
 
 def test_noise_is_standard_normal_and_white() -> None:

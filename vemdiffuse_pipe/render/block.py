@@ -25,7 +25,7 @@ from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.gaps import Gap
 from vemdiffuse_pipe.geometry.grey import to_grey, uncertainty_to_grey
 from vemdiffuse_pipe.geometry.lattice import Tile
-from vemdiffuse_pipe.models.noise import voxel_noise
+from vemdiffuse_pipe.models.noise import degrees_of_freedom, voxel_noise
 from vemdiffuse_pipe.models.protocol import GapView, Model
 from vemdiffuse_pipe.plan.plan import Plan
 from vemdiffuse_pipe.volume import Voxels
@@ -119,15 +119,14 @@ class _GapPainter:
         )
 
     def _mean_and_spread(self) -> tuple[Floats, Floats]:
-        """Mean and sample deviation over the samples, each (planes, y, x) float32. Welford 1962."""
+        """Mean and deviation of the samples, each (planes, y, x) float32. Welford 1962."""
         shape = (len(self.planes), *self.output_box.shape[1:])
         mean, squares = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-        n_samples = self.plan.sampling.samples
         for k, sample in enumerate(self._samples(shape)):
             difference = sample - mean
             mean += difference / np.float32(k + 1)
             squares += difference * (sample - mean)
-        return mean, np.sqrt(squares / np.float32(max(1, n_samples - 1)))
+        return mean, np.sqrt(squares / np.float32(degrees_of_freedom(self.plan.sampling.samples) or 1))
 
     def _samples(self, shape: tuple[int, ...]) -> Iterator[Floats]:
         """Each sample, its own tiles blended with their ramps: sample k with sample k."""
