@@ -28,7 +28,7 @@ def _gaussian(deviation: float) -> tuple[object, object]:
 def test_noise_levels_fall_from_sigma_max_to_sigma_min_to_zero() -> None:
     sigmas = karras_sigmas(8)
     assert sigmas[0] == pytest.approx(40.0)
-    assert sigmas[-2] == pytest.approx(0.02)
+    assert sigmas[-2] == pytest.approx(0.05)
     assert sigmas[-1] == 0.0
     assert all(a > b for a, b in pairwise(sigmas))
     assert karras_sigmas(1) == [pytest.approx(40.0), 0.0]

@@ -16,7 +16,9 @@ from torch import Tensor
 from vemdiffuse_pipe.errors import ConfigError
 
 Denoiser = Callable[[Tensor, float], Tensor]
-SIGMA_MIN, SIGMA_MAX = 0.02, 40.0
+# Below sigma_min the noise left is half a grey level. Tuned on FIB-25, z 200 to 215, at 8 evaluations:
+# 0.02 gives single samples 1.1 times the truth's fine texture, 0.05 as much, 0.1 too little.
+SIGMA_MIN, SIGMA_MAX = 0.05, 40.0
 
 
 def preconditioning(sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -66,5 +68,5 @@ def draw_training_sigmas(n: int, generator: torch.Generator, mean: float = -0.5,
 
     The share at sigma_max teaches the one-pass prediction, which a few-step solver starts from.
     """
-    sigma = (mean + std * torch.randn(n, generator=generator)).exp().clamp(SIGMA_MIN / 2, SIGMA_MAX)
+    sigma = (mean + std * torch.randn(n, generator=generator)).exp().clamp(0.01, SIGMA_MAX)
     return torch.where(torch.rand(n, generator=generator) < 0.125, torch.full_like(sigma, SIGMA_MAX), sigma)
