@@ -136,13 +136,16 @@ def _ram_bytes(plan: Plan, n_threads: int) -> int:
     source = plan.source_box(block)
     n_planes = plan.gaps.max_ratio - 1
     tile_px = prod(plan.lattice.tile_px)
-    in_flight = source.n_voxels * np.dtype(plan.source.dtype).itemsize + block.n_voxels * len(plan.arrays)
+    itemsize = np.dtype(plan.source.dtype).itemsize
+    block_bytes = block.n_voxels * len(plan.arrays)
+    in_flight = source.n_voxels * itemsize + block_bytes
+    chunk_bytes = 2 * n_threads * prod(plan.source.chunk_shape) * itemsize  # being decoded
     floats_per_gap = 0 if plan.card.context_px == 0 and plan.sampling.samples == 1 else 6
     gap_bytes = floats_per_gap * 4 * n_planes * prod(block.shape[1:])
     tile_bytes = n_threads * tile_px * (_activation_bytes(plan) + 3 * 4 * n_planes)
-    shard_bytes = 2 * len(plan.arrays) * prod(plan.shard_shape)
-    total = PROCESS_BYTES + CACHE_BYTES + BLOCKS_IN_FLIGHT * in_flight + gap_bytes + tile_bytes + shard_bytes
-    return int(total)
+    encoded_bytes = 2 * block_bytes  # a block being cut into shards, and compressed
+    fixed = PROCESS_BYTES + CACHE_BYTES + chunk_bytes + encoded_bytes
+    return int(fixed + BLOCKS_IN_FLIGHT * in_flight + gap_bytes + tile_bytes)
 
 
 def _gpu_bytes(plan: Plan) -> int:
