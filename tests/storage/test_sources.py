@@ -1,0 +1,96 @@
+"""Every source gives the same frame and the same voxels, whoever wrote it."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from stored_volumes import FORMATS, FRAME, SHAPE, VOXELS, precomputed
+
+from vemdiffuse_pipe.errors import SourceError
+from vemdiffuse_pipe.geometry.box import Box
+from vemdiffuse_pipe.storage import open_source
+from vemdiffuse_pipe.testing import ArraySource
+
+DOUBLE = "array in memory"
+
+
+@pytest.fixture(params=[*FORMATS, DOUBLE], ids=str, scope="module")
+def source(request, written):
+    stored = request.param
+    if stored == DOUBLE:
+        return ArraySource(VOXELS, FRAME.voxel_size_nm)
+    return open_source(written(stored) / stored.inside, **stored.options)
+
+
+def random_boxes(n):
+    rng = np.random.default_rng(7)
+    for _ in range(n):
+        ends = np.sort([rng.choice(size + 1, 2, replace=False) for size in SHAPE], axis=1)
+        yield Box(tuple(map(int, ends[:, 0])), tuple(map(int, ends[:, 1])))
+
+
+class TestEverySource:
+    def test_frame_is_exact(self, source):
+        assert source.spec.frame == FRAME
+
+    def test_stored_type_is_stated(self, source):
+        assert source.spec.dtype == "uint8"
+
+    def test_chunks_tile_shards(self, source):
+        for chunk, shard in zip(source.spec.chunk_shape, source.spec.shard_shape, strict=True):
+            assert chunk > 0
+            assert shard % chunk == 0
+
+    def test_whole_volume_is_what_was_written(self, source):
+        voxels = source.read(source.spec.frame.box)
+        assert voxels.dtype == np.uint8
+        assert voxels.flags.c_contiguous
+        assert (voxels == VOXELS).all()
+
+    def test_any_box_is_a_part_of_the_whole(self, source):
+        for box in random_boxes(30):
+            assert (source.read(box) == VOXELS[box.slices]).all()
+
+    def test_empty_box_has_no_voxels(self, source):
+        assert source.read(Box((3, 4, 5), (3, 9, 9))).shape == (0, 5, 4)
+
+    def test_threads_read_what_one_reads(self, source):
+        boxes = list(random_boxes(40))
+        with ThreadPoolExecutor(4) as threads:
+            for box, voxels in zip(boxes, threads.map(source.read, boxes), strict=True):
+                assert (voxels == VOXELS[box.slices]).all()
+
+
+def test_box_outside_is_refused(stored, written):
+    source = open_source(written(stored) / stored.inside, **stored.options)
+    for box in (Box((0, 0, 0), (12, 1, 1)), Box((0, -1, 0), (1, 1, 1))):
+        with pytest.raises(SourceError, match="not inside"):
+            source.read(box)
+
+
+def test_format_is_found_whatever_the_name(written, tmp_path):
+    for stored in FORMATS:
+        path = tmp_path / f"{FORMATS.index(stored)}.misleading.n5"
+        path.symlink_to(written(stored))
+        assert open_source(path / stored.inside, **stored.options).spec.shape == SHAPE
+
+
+def test_formats_are_named(written):
+    found = {open_source(written(s) / s.inside, **s.options).spec.format for s in FORMATS}
+    assert found == {"ome-zarr 0.4", "ome-zarr 0.5", "zarr v2", "zarr v3", "n5", "precomputed", "tiff"}
+
+
+def test_jpeg_is_as_near_as_jpeg_is(tmp_path):
+    z, y, x = np.indices(SHAPE)
+    smooth = (10 * z + 3 * y + x).astype(np.uint8)
+    precomputed(tmp_path / "volume", "jpeg", voxels=smooth, jpeg_quality=95)
+    voxels = open_source(tmp_path / "volume").read(FRAME.box)
+    assert np.abs(voxels.astype(int) - smooth).max() <= 6
+    assert (voxels != voxels.flat[0]).any()
+
+
+def test_labels_are_no_grey_levels(tmp_path):
+    block = {"compressed_segmentation_block_size": [8, 8, 8]}
+    precomputed(tmp_path / "volume", "compressed_segmentation", voxels=VOXELS.astype(np.uint32), **block)
+    with pytest.raises(SourceError, match="stores uint32"):
+        open_source(tmp_path / "volume")

@@ -1,0 +1,168 @@
+"""Metadata is hostile until it is checked: every number, name and size of it passes through here.
+
+Each check returns the value in our types or raises SourceError: where, what was found, what is needed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import reprlib
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from heapq import nsmallest
+from typing import NoReturn, TypeAlias
+
+from vemdiffuse_pipe.errors import DataError, SourceError
+from vemdiffuse_pipe.storage import objects
+from vemdiffuse_pipe.storage.address import Address
+
+Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
+
+LARGEST_DOCUMENT = 16 << 20  # bytes of JSON
+LARGEST_CHUNK = 4 << 30  # bytes, decoded
+LARGEST_SIDE = 1 << 40  # voxels
+LARGEST_VOLUME = 1 << 62  # voxels
+LARGEST_RANK = 8
+LONGEST_PATH = 1000
+LARGEST_LENGTH_NM = 10**18
+SMALLEST_VOXEL_NM = Fraction(1, 10**6)
+MOST_LEVELS = 64
+
+_UNITS_NM = {
+    Fraction(1, 1000): "picometer picometre pm",
+    Fraction(1, 10): "angstrom å a",
+    Fraction(1): "nanometer nanometre nanometers nm",
+    Fraction(10**3): "micrometer micrometre micrometers micron microns um µm μm",
+    Fraction(10**6): "millimeter millimetre mm",
+    Fraction(10**7): "centimeter centimetre cm",
+    Fraction(10**9): "meter metre m",
+}
+_NM = {name: nm for nm, names in _UNITS_NM.items() for name in names.split()}
+
+
+def read_document(address: Address) -> dict[str, object] | None:
+    """The JSON object at `address`, None where there is none. At most 16 MB are read."""
+    try:
+        data = objects.read_bytes(address, LARGEST_DOCUMENT + 1)
+    except DataError as error:
+        raise SourceError(str(error)) from error
+    if data is None:
+        return None
+    if len(data) > LARGEST_DOCUMENT:
+        raise SourceError(
+            f"{address} is larger than {LARGEST_DOCUMENT >> 20} MB; metadata is a few kilobytes"
+        )
+    try:
+        return mapping(json.loads(data), str(address))
+    except RecursionError:
+        raise SourceError(f"{address} is nested too deeply to be metadata") from None
+    except ValueError as error:
+        raise SourceError(f"{address} is not JSON: {error}; metadata is torn or not a volume's") from None
+
+
+def mapping(value: object, where: str) -> dict[str, object]:
+    """A JSON object."""
+    return value if isinstance(value, dict) else _refuse(where, value, "an object in {}")
+
+
+def items(value: object, where: str, at_most: int = MOST_LEVELS) -> list[object]:
+    """A JSON list of 1 to `at_most` items."""
+    if isinstance(value, list) and 0 < len(value) <= at_most:
+        return value
+    return _refuse(where, value, f"a list of 1 to {at_most} items")
+
+
+def text(value: object, where: str) -> str:
+    """A string."""
+    return value if isinstance(value, str) else _refuse(where, value, "text in quotes")
+
+
+def integers(value: object, where: str, rank: int | None = None) -> tuple[int, ...]:
+    """Integers between -2^40 and 2^40; `rank` of them where given."""
+    found = items(value, where, LARGEST_RANK)
+    if rank not in (None, len(found)):
+        _refuse(where, value, f"{rank} integers")
+    return tuple(_side(n, where) for n in found)
+
+
+def shape(value: object, where: str, rank: int | None = None) -> tuple[int, ...]:
+    """Counts of voxels: each 1 to 2^40, all of them below 2^62."""
+    counts = integers(value, where, rank)
+    if min(counts) < 1 or math.prod(counts) >= LARGEST_VOLUME:
+        _refuse(where, value, "sizes of at least 1, and fewer than 2^62 voxels")
+    return counts
+
+
+def chunk_shape(value: object, where: str, rank: int) -> tuple[int, ...]:
+    """Counts of voxels that make at most 4 GiB of the smallest type."""
+    counts = shape(value, where, rank)
+    if math.prod(counts) > LARGEST_CHUNK:
+        _refuse(where, value, "chunks of at most 4 GiB")
+    return counts
+
+
+def lengths(value: object, where: str, rank: int) -> tuple[Fraction, ...]:
+    """`rank` finite numbers, exact as they are written."""
+    found = items(value, where, LARGEST_RANK)
+    if len(found) != rank:
+        _refuse(where, value, f"{rank} numbers")
+    return tuple(number(n, where) for n in found)
+
+
+def sizes(value: object, where: str, rank: int) -> tuple[Fraction, ...]:
+    """`rank` numbers larger than 0."""
+    found = lengths(value, where, rank)
+    return found if min(found) >= SMALLEST_VOXEL_NM else _refuse(where, value, "sizes larger than 0")
+
+
+def number(value: object, where: str) -> Fraction:
+    """A finite number of at most 10^18, exact as it is written."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST_LENGTH_NM:
+        return Fraction(str(value))
+    return _refuse(where, value, "a finite number of at most 10^18")
+
+
+def inner_path(value: object, where: str) -> str:
+    """A path that stays inside its container: relative, without `..` and without a scheme."""
+    path = text(value, where)
+    parts = path.split("/")
+    is_plain = path.isprintable() and re.search(r"[\\|]|://", path) is None
+    if not is_plain or ".." in parts or not parts[0] or len(path) > LONGEST_PATH:
+        _refuse(where, value, "a relative path inside the volume")
+    return path
+
+
+def fraction(value: object, where: str) -> Fraction:
+    """A fraction that we wrote: '50/11'."""
+    written = text(value, where)
+    if re.fullmatch(r"-?\d{1,40}(/[1-9]\d{0,39})?", written) is None:
+        _refuse(where, value, "a fraction of two whole numbers")
+    return Fraction(written)
+
+
+def unit_nm(unit: object) -> Fraction | None:
+    """Nanometres in one `unit`; None where it is absent or no length that we know."""
+    return _NM.get(unit.strip().lower()) if isinstance(unit, str) else None
+
+
+def contents(folder: Address) -> str:
+    """What a folder holds, for messages: 'a, b, c and more'."""
+    return listed(nsmallest(9, objects.list_names(folder))) or "nothing"
+
+
+def listed(names: Sequence[str]) -> str:
+    """'a, b, c and more', for messages: at most eight, none of them long."""
+    shown = [name if len(name) < 80 and name.isprintable() else repr(name[:80]) for name in names[:8]]
+    return ", ".join(shown) + (" and more" if len(names) > 8 else "")
+
+
+def _side(value: object, where: str) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST_SIDE:
+        return value
+    return _refuse(where, value, "an integer of at most 2^40")
+
+
+def _refuse(where: str, found: object, needed: str) -> NoReturn:
+    raise SourceError(f"{where}: found {reprlib.repr(found)}; needed {needed}")

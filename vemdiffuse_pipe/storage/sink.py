@@ -1,0 +1,249 @@
+"""The output: a group with one OME-Zarr image for each array, written in whole shards."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vemdiffuse_pipe.errors import MisalignedWriteError, OutputError, SourceError
+from vemdiffuse_pipe.geometry.box import Box, Zyx
+from vemdiffuse_pipe.geometry.frame import Frame, exact_nm
+from vemdiffuse_pipe.geometry.grid import BlockGrid
+from vemdiffuse_pipe.storage import faults, metadata, objects
+from vemdiffuse_pipe.storage.address import Address, parse_address
+from vemdiffuse_pipe.storage.chunked import ChunkedReader, open_for_reading, open_for_writing
+from vemdiffuse_pipe.storage.layout import GROUP, LEVEL, PROVENANCE, SINK, Objects, Version, output_objects
+from vemdiffuse_pipe.storage.metadata import Json
+from vemdiffuse_pipe.storage.zarr_array import ZarrArray
+from vemdiffuse_pipe.volume import VolumeSpec, Voxels
+
+if TYPE_CHECKING:
+    import tensorstore
+
+
+def create_sink(
+    url: str | os.PathLike[str],
+    frame: Frame,
+    *,
+    arrays: Sequence[str] = ("em", "uncertainty"),
+    chunk_shape: Zyx,
+    shard_shape: Zyx,
+    version: Version = "0.5",
+    attributes: Mapping[str, Json],
+    provenance: Voxels,
+) -> StoredSink:
+    """A new output group at `url`, open for writing.
+
+    Each of `arrays` is an OME-Zarr image with one level: uint8, zyx, placed by `frame`. `provenance`: one
+    code a plane, (frame.shape[0],) uint8. `attributes` describe the run. Nothing that is there is ever
+    written over; an output whose creation was interrupted is completed by creating it again.
+
+    Raises OutputError where the output cannot be made here, or as described; StorageFullError.
+    """
+    address = parse_address(url)
+    _check_names(arrays)
+    _check_shapes(chunk_shape, shard_shape, version)
+    if provenance.shape != (frame.shape[0],):
+        raise OutputError(
+            f"provenance has shape {provenance.shape}; {frame.shape[0]} planes need one code each"
+        )
+    contents = output_objects(frame, arrays, chunk_shape, shard_shape, version, attributes, provenance)
+    _check_place(address, contents)
+    for key, data in contents.items():
+        objects.write_bytes_atomically(address / key, data)
+    return open_sink(url)
+
+
+def open_sink(url: str | os.PathLike[str]) -> StoredSink:
+    """The output group that was created at `url`, open for writing and reading.
+
+    Raises OutputError where there is none, or its metadata is damaged.
+    """
+    address = parse_address(url)
+    try:
+        return _opened(address)
+    except SourceError as error:
+        raise OutputError(f"{address} is no output that can be continued: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class StoredArray:
+    """One array of an output: as it is, for reading, and rounded up to whole shards, for writing."""
+
+    reader: ChunkedReader
+    whole_shards: tensorstore.TensorStore
+
+
+class StoredSink:
+    """An output group on a store. One writer for each shard: writes are whole shards or refused."""
+
+    def __init__(
+        self,
+        spec: VolumeSpec,
+        stored: Mapping[str, StoredArray],
+        attributes: Mapping[str, object],
+        provenance: Voxels,
+    ) -> None:
+        self._spec = spec
+        self._stored = stored
+        self._attributes = attributes
+        self._provenance = provenance
+        self._shards = BlockGrid(spec.shape, spec.shard_shape)
+
+    @property
+    def spec(self) -> VolumeSpec:
+        """Shape, frame, chunks and shards, the same for every array."""
+        return self._spec
+
+    @property
+    def arrays(self) -> tuple[str, ...]:
+        """Names of the arrays that a block must write."""
+        return tuple(self._stored)
+
+    @property
+    def attributes(self) -> Mapping[str, object]:
+        """What `create_sink` was told about the run."""
+        return self._attributes
+
+    @property
+    def provenance(self) -> Voxels:
+        """One code a plane."""
+        return self._provenance
+
+    def write(self, array: str, box: Box, voxels: Voxels) -> None:
+        """Write whole shards of one array, durably, before returning; nothing is read.
+
+        `voxels`: uint8, of the box's shape. Raises MisalignedWriteError unless `box` is made of whole
+        shards; OutputError, StorageFullError or TransientError.
+        """
+        if not self._shards.is_aligned(box):
+            raise MisalignedWriteError(
+                f"write box {box} does not cover whole shards of {self._spec.shard_shape}; "
+                f"nearest block shape: {self._nearest_block_shape(box)}"
+            )
+        assert voxels.shape == box.shape, f"voxels of shape {voxels.shape} for {box}"
+        assert voxels.dtype == np.uint8, f"voxels are {voxels.dtype}"
+        whole = Box.of_shape(_rounded_up(box.shape, self._spec.shard_shape), box.start)
+        with faults.writing(f"{array} {box} of {self._spec.url}"):
+            self._stored[array].whole_shards[whole.slices].write(_padded(voxels, whole.shape)).result()
+
+    def read(self, array: str, box: Box) -> Voxels:
+        """What is stored: uint8, zyx. Raises MissingDataError, CorruptDataError or TransientError."""
+        return self._stored[array].reader.read(box).astype(np.uint8, copy=False)
+
+    def _nearest_block_shape(self, box: Box) -> Zyx:
+        z, y, x = (max(1, round(n / s)) * s for n, s in zip(box.shape, self._spec.shard_shape, strict=True))
+        return z, y, x
+
+
+def _padded(voxels: Voxels, shape: Zyx) -> Voxels:
+    """The voxels with zeros behind them, where the volume ends inside a shard."""
+    if voxels.shape == shape:
+        return voxels
+    padded = np.zeros(shape, np.uint8)
+    padded[Box.of_shape(voxels.shape).slices] = voxels
+    return padded
+
+
+def _rounded_up(shape: Zyx, unit: Zyx) -> Zyx:
+    z, y, x = (-(-n // u) * u for n, u in zip(shape, unit, strict=True))
+    return z, y, x
+
+
+def _opened(address: Address) -> StoredSink:
+    document = metadata.read_document(address / "zarr.json")
+    if document is not None:
+        version: Version = "0.5"
+        group = metadata.mapping(document.get("attributes"), f"{address}: attributes")
+    else:
+        version = "0.4"
+        group = metadata.read_document(address / ".zattrs") or {}
+    attributes = metadata.mapping(group.get(GROUP), f"{address}: attribute {GROUP}")
+    sink = metadata.mapping(group.get(SINK), f"{address}: attribute {SINK}")
+    names = [
+        metadata.inner_path(name, f"{address}: arrays") for name in metadata.items(sink.get("arrays"), SINK)
+    ]
+    stored = {name: _stored_array(address / name / LEVEL) for name in names}
+    spec = _spec(address, version, sink, stored[names[0]].reader)
+    return StoredSink(spec, stored, attributes, _codes(address / PROVENANCE, spec.shape[0]))
+
+
+def _stored_array(address: Address) -> StoredArray:
+    """The array twice. tensorstore reads a shard first if the write leaves any part of it out, and that is
+    the part beyond the end of the volume too: so for writing the array is as large as its shards.
+    """
+    array = ZarrArray(address)
+    reader = array.open(cache_bytes=0, missing="fail")
+    shape = _rounded_up(reader.shape, reader.shard_shape)
+    return StoredArray(reader, open_for_writing(array.spec_of_shape(shape), str(address)))
+
+
+def _codes(address: Address, n_planes: int) -> Voxels:
+    spec = ZarrArray(address).spec_of_shape((n_planes,))
+    with faults.opening(str(address)):
+        codes: Voxels = open_for_reading(spec, str(address), cache_bytes=0, missing="fail").read().result()
+    return codes
+
+
+def _spec(address: Address, version: Version, sink: dict[str, object], first: ChunkedReader) -> VolumeSpec:
+    voxel_size_nm, corner_nm = (
+        exact_nm([metadata.fraction(n, SINK) for n in metadata.items(sink.get(key), SINK)])
+        for key in ("voxel_size_nm", "corner_nm")
+    )
+    return VolumeSpec(
+        url=str(address),
+        format=f"ome-zarr {version}",
+        frame=Frame(first.shape, voxel_size_nm, corner_nm),
+        dtype=first.dtype,
+        chunk_shape=first.chunk_shape,
+        shard_shape=first.shard_shape,
+    )
+
+
+def _check_shapes(chunk_shape: Zyx, shard_shape: Zyx, version: Version) -> None:
+    chunks = list(zip(shard_shape, chunk_shape, strict=True))
+    if any(chunk < 1 or shard < 1 or shard % chunk for shard, chunk in chunks):
+        raise OutputError(
+            f"chunks of {chunk_shape} do not divide shards of {shard_shape}; whole chunks are needed"
+        )
+    if prod(shard_shape) > metadata.LARGEST_CHUNK:
+        raise OutputError(f"shards of {shard_shape} are larger than 4 GiB; smaller ones are needed")
+    if version == "0.4" and chunk_shape != shard_shape:
+        raise OutputError(f"OME-Zarr 0.4 has no shards; {shard_shape} must be {chunk_shape}, the chunk")
+
+
+def _check_names(arrays: Sequence[str]) -> None:
+    are_names = all(name.isidentifier() and name != PROVENANCE for name in arrays)
+    if not arrays or not are_names or len(set(arrays)) < len(arrays):
+        raise OutputError(
+            f"arrays {list(arrays)}; different names are needed, and none may be {PROVENANCE!r}"
+        )
+
+
+def _check_place(address: Address, contents: Objects) -> None:
+    """Nothing is at `address`, or only what an interrupted creation of the same output left there."""
+    nearest = next(path for path in (address.path, *address.path.parents) if path.exists())
+    if not nearest.is_dir():
+        raise OutputError(f"{nearest} is a file; the output {address} needs a folder there")
+    *_, last = contents
+    if objects.read_bytes(address / last) == contents[last]:
+        raise OutputError(f"{address} holds this output already; open it to continue it")
+    for key in _keys_below(address):
+        if objects.read_bytes(address / key, len(contents.get(key, b"")) + 1) != contents.get(key):
+            raise OutputError(
+                f"{address} is not empty (it holds {key}) and nothing is ever written over; "
+                "choose another place for the output, or remove what is there"
+            )
+
+
+def _keys_below(address: Address, prefix: str = "") -> Iterator[str]:
+    for name in objects.list_names(address):
+        if (address / name).path.is_dir():
+            yield from _keys_below(address / name, f"{prefix}{name}/")
+        else:
+            yield f"{prefix}{name}"

@@ -1,0 +1,104 @@
+"""Open a volume, whatever its format: the format is found from the metadata, never from the name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from vemdiffuse_pipe.errors import SourceError
+from vemdiffuse_pipe.geometry.box import Box
+from vemdiffuse_pipe.geometry.frame import Nm, exact_nm
+from vemdiffuse_pipe.storage import metadata, n5, ngff, precomputed, tiff
+from vemdiffuse_pipe.storage.address import Address, parse_address
+from vemdiffuse_pipe.storage.grey import ToGrey, Window, to_grey
+from vemdiffuse_pipe.storage.levels import Missing, Reader, Volume
+from vemdiffuse_pipe.volume import Source, VolumeSpec, Voxels
+
+CACHE_BYTES = 256 << 20
+
+_FORMATS = "OME-Zarr, zarr, N5, neuroglancer precomputed or TIFF"
+
+
+def open_source(
+    url: str | os.PathLike[str],
+    *,
+    voxel_size_nm: Sequence[float | str] | None = None,
+    level: str | None = None,
+    window: Window | None = None,
+    missing: Missing = "fail",
+    cache_bytes: int = CACHE_BYTES,
+) -> Source:
+    """The volume at `url`, open for reading: metadata only, no voxel is touched.
+
+    `level`: its name; the finest where neither it nor a voxel size says more. `voxel_size_nm`, zyx: the level
+    to take, within 1 %, where the volume states its sizes; the size itself where the volume states none.
+    `window` = (low, high): needed for uint16 and float32, read as floor(clip((v - low) / (high - low), 0, 1)
+    * 255 + 0.5). `missing`: an absent chunk raises MissingDataError, or reads as the format's fill value.
+    `cache_bytes`: how much decoded data is kept for the next read.
+
+    Raises SourceError where there is no volume that can be used.
+    """
+    given_nm = exact_nm(voxel_size_nm) if voxel_size_nm is not None else None
+    volume = find_volume(parse_address(url))
+    chosen = volume.choose(level, _positive(given_nm))
+    reader = chosen.array.open(cache_bytes, missing)
+    spec = VolumeSpec(
+        url=volume.url,
+        format=volume.format,
+        frame=chosen.frame(reader.shape, given_nm),
+        dtype=reader.dtype,
+        chunk_shape=reader.chunk_shape,
+        shard_shape=reader.shard_shape,
+        level=chosen.name,
+        n_levels=len(volume.levels),
+    )
+    return StoredSource(spec, reader, to_grey(reader.dtype, window, volume.url))
+
+
+def find_volume(address: Address) -> Volume:
+    """The volume that the metadata at `address` describes. Raises SourceError where there is none."""
+    for find in (ngff.find, n5.find, precomputed.find, tiff.find):
+        if (volume := find(address)) is not None:
+            return volume
+    raise SourceError(f"{address} {_found(address)}; the address of a volume is needed: {_FORMATS}")
+
+
+class StoredSource:
+    """A level of a volume, read as grey levels."""
+
+    def __init__(self, spec: VolumeSpec, reader: Reader, grey: ToGrey) -> None:
+        self._spec = spec
+        self._reader = reader
+        self._grey = grey
+
+    @property
+    def spec(self) -> VolumeSpec:
+        """What the metadata says."""
+        return self._spec
+
+    def read(self, box: Box) -> Voxels:
+        """The voxels of `box`: uint8, zyx, contiguous.
+
+        Raises SourceError where `box` is not inside the volume, else DataError or TransientError.
+        """
+        if not self._spec.frame.box.contains(box):
+            raise SourceError(f"box {box} is not inside {self._spec.url}, which has {self._spec.frame.box}")
+        if box.is_empty:
+            return np.empty(box.shape, np.uint8)
+        return self._grey(self._reader.read(box))
+
+
+def _positive(given_nm: Nm | None) -> Nm | None:
+    if given_nm is not None and min(given_nm) <= 0:
+        raise SourceError(f"voxel size {', '.join(map(str, given_nm))} nm; each must be larger than 0")
+    return given_nm
+
+
+def _found(address: Address) -> str:
+    if not address.path.exists():
+        return "does not exist"
+    if not address.path.is_dir():
+        return "is a file in no format that we know"
+    return f"is a folder without a volume's metadata (it holds {metadata.contents(address)})"

@@ -1,0 +1,79 @@
+"""Zarr arrays, version 2 and 3, plain and sharded: their metadata checked, then opened."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vemdiffuse_pipe.errors import SourceError
+from vemdiffuse_pipe.storage import metadata
+from vemdiffuse_pipe.storage.address import Address
+from vemdiffuse_pipe.storage.chunked import ChunkedReader, open_for_reading
+from vemdiffuse_pipe.storage.levels import Missing
+
+Document = dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class ZarrArray:
+    """The array at `address`; `axes` names its axes in stored order, where the metadata around it does."""
+
+    address: Address
+    axes: Sequence[str] | None = None
+
+    def open(self, cache_bytes: int, missing: Missing) -> ChunkedReader:
+        """The array, zyx. Raises SourceError for metadata that is absent, hostile or not of a volume."""
+        what = str(self.address)
+        driver, document, rank = self._checked()
+        axes = self.axes or "tczyx"[-rank:]
+        if len(axes) != rank:
+            raise SourceError(f"{what} has {rank} axes, but its volume names {len(axes)}: {', '.join(axes)}")
+        if rank < 3:
+            raise SourceError(f"{what} has {rank} axes; a volume needs three: z, y, x")
+        spec = {"driver": driver, "kvstore": self.address.kvstore, **_level_restated(document)}
+        array = open_for_reading(spec, what, cache_bytes, missing)
+        return ChunkedReader(array, (axes.index("z"), axes.index("y"), axes.index("x")), what)
+
+    def spec_of_shape(self, shape: Sequence[int]) -> dict[str, object]:
+        """The array as tensorstore names it, its chunks as they are and `shape` instead of its own."""
+        driver, document, _ = self._checked()
+        assumed = {"metadata": {**document, "shape": list(shape)}, "assume_metadata": True}
+        return {"driver": driver, "kvstore": self.address.kvstore, **assumed}
+
+    def _checked(self) -> tuple[str, Document, int]:
+        """Tensorstore's driver, the metadata, and the rank. Raises SourceError for hostile metadata."""
+        if (document := metadata.read_document(self.address / "zarr.json")) is not None:
+            return "zarr3", document, _check_version_3(document, str(self.address / "zarr.json"))
+        if (document := metadata.read_document(self.address / ".zarray")) is not None:
+            return "zarr", document, _check_version_2(document, str(self.address / ".zarray"))
+        raise SourceError(f"{self.address} holds no zarr array: neither zarr.json nor .zarray is there")
+
+
+def _level_restated(document: Document) -> Document:
+    """Java states zlib's default level as -1, which tensorstore refuses and reading has no use for."""
+    compressor = document.get("compressor")
+    if not isinstance(compressor, dict) or compressor.get("level") != -1:
+        return {}
+    return {"metadata": {**document, "compressor": {**compressor, "level": 1}}, "assume_metadata": True}
+
+
+def _check_version_2(document: Document, where: str) -> int:
+    rank = len(metadata.shape(document.get("shape"), f"{where}: shape"))
+    metadata.chunk_shape(document.get("chunks"), f"{where}: chunks", rank)
+    return rank
+
+
+def _check_version_3(document: Document, where: str) -> int:
+    if document.get("node_type") != "array":
+        raise SourceError(f"{where}: node_type is {document.get('node_type')!r:.40}; an array is needed")
+    rank = len(metadata.shape(document.get("shape"), f"{where}: shape"))
+    _check_chunks(document.get("chunk_grid"), f"{where}: chunk_grid", rank)
+    for codec in metadata.items(document.get("codecs"), f"{where}: codecs"):
+        if isinstance(codec, dict) and codec.get("name") == "sharding_indexed":
+            _check_chunks(codec, f"{where}: codecs", rank)
+    return rank
+
+
+def _check_chunks(value: object, where: str, rank: int) -> None:
+    configuration = metadata.mapping(metadata.mapping(value, where).get("configuration"), where)
+    metadata.chunk_shape(configuration.get("chunk_shape"), f"{where}: chunk_shape", rank)
