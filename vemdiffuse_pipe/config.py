@@ -109,7 +109,7 @@ def parse(data: Mapping[str, object]) -> RunFile:
 
 
 def _sentence(error: ValidationError) -> str:
-    first = error.errors()[0]
+    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")  # a misspelt one may be missing
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         return f"unknown key {where}; {_nearest(first['loc'])}"

@@ -125,8 +125,7 @@ def _ends(plan: Plan, first: int, stop: int) -> list[tuple[int, int]]:
     if plan.gaps.rejected:
         return [(1, gap.n_planes) for gap in plan.gaps.touching(first, stop)]
     r = plan.gaps.r
-    first = first + 1 if first % r == 0 else first  # a measured plane touches no gap
-    stop = stop - 1 if (stop - 1) % r == 0 else stop
+    stop = stop - 1 if (stop - 1) % r == 0 else stop  # a measured plane touches no gap
     return [((stop - 1) // r - first // r + 1, r - 1)] if first < stop else []
 
 
