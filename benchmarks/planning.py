@@ -28,12 +28,13 @@ def main() -> None:
     plan = make_plan(run_file, spec, find_card("default"))
     figures = estimate(plan, n_threads=2)
     seconds = time.perf_counter() - started
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1e3)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak_mb = peak / (2**20 if sys.platform == "darwin" else 1e3)
     print("| output voxels | blocks | FLOP a voxel | planned in | peak memory |")
     print("| --- | --- | --- | --- | --- |")
     print(
-        f"| {figures.output_voxels:.3g} | {figures.n_blocks:,} | {figures.flop_per_voxel:.3g} | {seconds:.3f} s "
-        f"| {peak_mb:.0f} MB |"
+        f"| {figures.output_voxels:.3g} | {figures.n_blocks:,} | {figures.flop_per_voxel:.3g} "
+        f"| {seconds:.3f} s | {peak_mb:.0f} MB |"
     )
 
 

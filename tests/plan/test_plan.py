@@ -62,6 +62,10 @@ def test_a_tie_is_refused_with_both_choices_named_and_taken_when_one_is_chosen()
     assert plan_of(size=(50, 4, 4), model={"ratio": 12}).gaps.r == 12
 
 
+def test_a_ratio_of_one_and_a_half_is_two_since_one_generates_nothing() -> None:
+    assert plan_of(size=(12, 8, 8)).gaps.r == 2
+
+
 @pytest.mark.parametrize("dz", [4, 8, 11])
 def test_an_isotropic_volume_is_refused(dz: int) -> None:
     with pytest.raises(PlanError, match="isotropic already"):

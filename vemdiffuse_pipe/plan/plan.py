@@ -144,7 +144,7 @@ def choose_ratio(frame: Frame, ratio: int | None) -> int:
             f"voxels of {show_nm(frame.voxel_size_nm)} nm: dz / dxy is {float(exact):.4g}, at least 1.5 "
             "is needed; the volume is isotropic already, or its voxel size is not given in the order z y x"
         )
-    if ratio is None and exact % 1 == Fraction(1, 2):
+    if ratio is None and exact > 2 and exact % 1 == Fraction(1, 2):
         low = int(exact)
         raise PlanError(
             f"dz / dxy is {float(exact):.6g}, as near to {low} as to {low + 1}; choose one: "

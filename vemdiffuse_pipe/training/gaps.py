@@ -19,7 +19,6 @@ from torch import Tensor
 from vemdiffuse_pipe.errors import PlanError
 from vemdiffuse_pipe.volume import Voxels
 
-
 # Microscopes scan along x: texture there differs from that along y (in FIB-25 the upper half of the spectrum
 # holds 1.6 times more along y). A network trained on half quarter turns gave both axes the same texture.
 QUARTER_TURNS = 0.1

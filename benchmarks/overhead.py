@@ -1,0 +1,305 @@
+"""What the pipeline costs beside what it cannot avoid: copying bytes, dask's tasks, reading receipts.
+
+    python benchmarks/overhead.py [copy] [blocks] [receipts] [--sections 129] [--blocks 1000] [--repeats 3]
+
+copy        the linear model, against tensorstore that reads the same input and writes the same output
+blocks      blocks that do nothing, through the driver, against as many bare dask tasks
+receipts    opening a run that has 1e5 and 1e6 receipts: seconds, and peak memory of the process
+
+The table names the device, the date and the commit. Ratios are of the best of the repeats, taken in turn.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from queue import SimpleQueue
+
+import click
+import numpy as np
+from dask.base import annotate
+from dask.delayed import delayed
+from distributed import Client, Worker, WorkerPlugin, as_completed
+from scipy import ndimage
+
+from vemdiffuse_pipe import config
+from vemdiffuse_pipe.config import RunFile, RunTable
+from vemdiffuse_pipe.geometry.box import Box
+from vemdiffuse_pipe.geometry.frame import Frame, exact_nm
+from vemdiffuse_pipe.geometry.grid import BlockGrid
+from vemdiffuse_pipe.run import receipts, stages, workers
+from vemdiffuse_pipe.run.driver import drive
+from vemdiffuse_pipe.run.engines import connect
+from vemdiffuse_pipe.run.receipts import Receipt
+from vemdiffuse_pipe.run.reconstruct import run
+from vemdiffuse_pipe.run.segments import SegmentWriter, encode
+from vemdiffuse_pipe.run.shards import Work
+from vemdiffuse_pipe.storage import create_sink, open_sink, open_source, parse_address
+from vemdiffuse_pipe.volume import Voxels
+
+RATIO = 5
+SIDE = 1024
+Row = tuple[str, str, str]
+
+
+@click.command()
+@click.argument("parts", nargs=-1, type=click.Choice(["copy", "blocks", "receipts"]))
+@click.option("--sections", default=129, show_default=True, help="Sections of 1024 x 1024 px to copy.")
+@click.option("--blocks", "n_blocks", default=1000, show_default=True, help="Blocks that do nothing.")
+@click.option("--repeats", default=3, show_default=True)
+def main(parts: tuple[str, ...], sections: int, n_blocks: int, repeats: int) -> None:
+    """Print the table of overheads."""
+    chosen = parts or ("copy", "blocks", "receipts")
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as folder:
+        if "copy" in chosen:
+            rows += copy_rows(Path(folder), sections, repeats)
+        if "blocks" in chosen:
+            rows += block_rows(Path(folder), n_blocks, repeats)
+        if "receipts" in chosen:
+            rows += [row for n in (100_000, 1_000_000) for row in receipt_rows(Path(folder), n)]
+    print(f"{device()}, {datetime.now(UTC):%Y-%m-%d}, commit {commit()}\n")
+    print("| what | measured | against |\n| --- | --- | --- |")
+    for row in rows:
+        print(f"| {' | '.join(row)} |")
+
+
+def copy_rows(folder: Path, n_sections: int, repeats: int) -> Iterator[Row]:
+    """The linear model and a bare copy, each writing new files."""
+    sections = em_like((n_sections, SIDE, SIDE))
+    source = store(folder / "source.zarr", sections, 1)
+    planes = read_all(linear_run(source, folder / "warm.zarr"))
+    copied, rendered = [], []
+    for i in range(repeats):
+        copied.append(seconds(copy, source, planes, folder / f"copy{i}.zarr"))
+        rendered.append(seconds(linear_run, source, folder / f"run{i}.zarr"))
+    rate, bare = (planes.size / min(times) / 1e6 for times in (rendered, copied))
+    yield (
+        f"linear model: {planes.shape} planes from {sections.shape} sections",
+        f"{rate:.0f} Mvoxel/s: {rate / bare:.2f} of the copy",
+        f"tensorstore, copying the same bytes: {bare:.0f} Mvoxel/s",
+    )
+
+
+def linear_run(source: str, output: Path) -> RunFile:
+    """A whole run, its start and its end included."""
+    run_file = config.parse(
+        {"source": {"url": source}, "output": {"url": str(output)}, "model": {"name": "linear"}}
+    )
+    assert run(run_file).exit_code == 0
+    return run_file
+
+
+def copy(source: str, planes: Voxels, output: Path) -> None:
+    """Read the same input, and write the same output in one call: tensorstore at its best."""
+    opened = open_source(source)
+    opened.read(opened.spec.frame.box)
+    store(output, planes, RATIO)
+
+
+def store(path: Path, voxels: Voxels, ratio: int) -> str:
+    """Write a volume in the shards that a run would choose."""
+    z, y, x = voxels.shape
+    frame = Frame((z, y, x), exact_nm([40 / ratio, 8, 8]))
+    plan_like = {"chunk_shape": (64, 64, 64), "shard_shape": (64, min(512, y), min(512, x))}
+    sink = create_sink(
+        path, frame, arrays=("em",), attributes={}, provenance=np.ones(z, np.uint8), **plan_like
+    )
+    sink.write("em", frame.box, voxels)
+    return str(path / "em")
+
+
+def read_all(run_file: RunFile) -> Voxels:
+    """The planes that a run made."""
+    sink = open_sink(run_file.output.url)
+    return sink.read("em", sink.spec.frame.box)
+
+
+def em_like(shape: tuple[int, int, int]) -> Voxels:
+    """Smooth structures and noise: compresses as EM does, to about two thirds."""
+    rng = np.random.default_rng(0)
+    small = rng.normal(size=(shape[0], shape[1] // 4, shape[2] // 4)).astype(np.float32)
+    smooth = ndimage.zoom(ndimage.gaussian_filter(small, 1.5), (1, 4, 4), order=1)
+    grey = 128 + 400 * smooth + rng.normal(scale=10, size=shape).astype(np.float32)
+    return np.clip(grey, 0, 255).astype(np.uint8)
+
+
+class EmptyStages(WorkerPlugin):
+    """Makes blocks do nothing but, where wanted, write a receipt. `folder`: of the receipts, or none."""
+
+    def __init__(self, folder: str = "") -> None:
+        self.folder = folder
+
+    def setup(self, worker: Worker) -> None:
+        """Replace the stages of this process."""
+        writer = SegmentWriter(parse_address(self.folder)) if self.folder else None
+        workers._PLACES["empty"] = None  # type: ignore[assignment]
+        stages.read = lambda place, index, box: index  # type: ignore[assignment,misc,return-value]
+        stages.render = lambda place, index: index  # type: ignore[assignment,misc,return-value]
+        stages.write = lambda place, index: writer and writer.append(record(index))  # type: ignore
+
+
+def block_rows(folder: Path, n_blocks: int, repeats: int) -> Iterator[Row]:
+    """Empty blocks on one worker in this process, and on two processes."""
+    for name, table in {
+        "in this process": RunTable(),
+        "in 2 processes": RunTable(workers=2, engine="local"),
+    }.items():
+        with connect(table) as client:
+            bare, empty, receipted = block_ms(client, folder / table.engine, n_blocks, table.workers, repeats)
+        yield (
+            f"{n_blocks} empty blocks {name}",
+            f"{empty:.2f} ms a block: {empty / bare:.2f} of bare tasks; with a receipt {receipted:.2f} ms",
+            f"3 bare dask tasks a block: {bare:.2f} ms",
+        )
+
+
+def block_ms(client: Client, folder: Path, n_blocks: int, n_workers: int, repeats: int) -> Iterator[float]:
+    """Milliseconds a block: by dask alone, through the driver, and with receipts."""
+    window = 3 * n_workers
+    times: dict[str, list[float]] = {"bare": [], "empty": [], "receipts": []}
+    for i in range(repeats):
+        times["bare"].append(seconds(bare_tasks, client, n_blocks, window))
+        for kind, where in (("empty", ""), ("receipts", str(folder / str(i)))):
+            client.register_plugin(EmptyStages(where), name=f"{kind}{i}")
+            times[kind].append(seconds(empty_blocks, client, n_blocks, window))
+    return (min(each) / n_blocks * 1e3 for each in times.values())
+
+
+class Ignore:
+    """A reporter that keeps nothing."""
+
+    def done(self, work: Work) -> None:
+        """Nothing."""
+
+    def set_aside(self, work: Work, reason: str, n_attempts: int) -> None:
+        """A bug of the benchmark."""
+        raise AssertionError(reason)
+
+
+def empty_blocks(client: Client, n_blocks: int, window: int) -> None:
+    """Through the driver."""
+    work = (Work(i, Box.of_shape((64, 1024, 1024), (64 * i, 0, 0))) for i in range(n_blocks))
+    assert drive(client, "empty", work, window, Ignore(), SimpleQueue()) == ""
+
+
+def bare_tasks(client: Client, n_blocks: int, window: int) -> None:
+    """The same graph and the same window, by dask alone."""
+    graphs = (bare_graph() for _ in range(n_blocks))
+    futures = client.compute(list(islice(graphs, window)), optimize_graph=False)
+    completed = as_completed(futures, loop=client.loop)
+    for _ in completed:
+        for graph in islice(graphs, 1):
+            completed.add(client.compute(graph, optimize_graph=False))
+
+
+def same(value: int) -> int:
+    """A task that does nothing."""
+    return value
+
+
+def bare_graph() -> object:
+    """Three tasks in a row, the second on a GPU."""
+    task = delayed(same, pure=False)
+    first = task(1)
+    with annotate(resources={"GPU": 1}):
+        second = task(first)
+    return task(second)
+
+
+def receipt_rows(folder: Path, n_receipts: int) -> Iterator[Row]:
+    """A process that opens the run, and one that opens an empty one."""
+    output = folder / f"receipts{n_receipts}"
+    write_receipts(output, n_receipts)
+    (took, peak), (_, empty) = (opening(where, n_receipts) for where in (output, folder / "no receipts"))
+    yield (
+        f"{n_receipts:.0e} receipts (4 shards, 2 arrays), opened",
+        f"{took:.2f} s, peak {peak / 1e6:.0f} MB",
+        f"{disk_bytes(output) / 1e6:.0f} MB on disk; without receipts {empty / 1e6:.0f} MB",
+    )
+
+
+def grid(n_receipts: int) -> tuple[BlockGrid, BlockGrid]:
+    """Blocks and shards of a run with as many blocks."""
+    shape = (64, 1024 * 1000, 1024 * (n_receipts // 1000))
+    return BlockGrid(shape, (64, 1024, 1024)), BlockGrid(shape, (64, 512, 512))
+
+
+def write_receipts(output: Path, n_receipts: int) -> None:
+    """The receipts of a complete run, as 16 processes would leave them."""
+    target = output / receipts.FOLDER
+    target.mkdir(parents=True)
+    blocks, shards = grid(n_receipts)
+    for part in range(16):
+        with (target / f"{part}.jsonl").open("wb") as file:
+            for i in range(part, n_receipts, 16):
+                file.write(encode(record(i, tuple(shards.touching(blocks.box(i))))))
+
+
+def record(block_index: int, shards: tuple[int, ...] = (1, 2, 3, 4)) -> dict[str, object]:
+    """A receipt of the usual size."""
+    sums = tuple(f"{i:032x}" for i in shards)
+    spent = {"read": 0.123456, "render": 12.345678, "write": 0.345678}
+    box = Box.of_shape((64, 1024, 1024), (0, block_index, 0))
+    checksums = {"em": sums, "uncertainty": sums}
+    return Receipt(
+        "0" * 16, shards, checksums, box, spent, 1, 10**7, 10**9, "node-17", "cpu", 4242, 1.8e9
+    ).as_record()
+
+
+OPENING = """
+import resource, sys, time
+sys.path.insert(0, sys.argv[1])
+from overhead import grid
+from vemdiffuse_pipe.run.progress import Progress
+from vemdiffuse_pipe.storage import parse_address
+started = time.perf_counter()
+progress = Progress(parse_address(sys.argv[2]), "0" * 16, *grid(int(sys.argv[3])))
+n_missing = progress.n_missing()
+took = time.perf_counter() - started
+print(took, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+def opening(output: Path, n_receipts: int) -> tuple[float, float]:
+    """Seconds to open a run and count what is missing, and the peak memory of the process."""
+    here = str(Path(__file__).parent)
+    command = [sys.executable, "-c", OPENING, here, str(output), str(n_receipts)]
+    took, peak = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    return float(took), float(peak)
+
+
+def disk_bytes(folder: Path) -> int:
+    """Bytes of all files."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def seconds(work: Callable[..., object], *arguments: object) -> float:
+    """How long it takes."""
+    started = time.perf_counter()
+    work(*arguments)
+    return time.perf_counter() - started
+
+
+def device() -> str:
+    """'x86_64, 2 cores, load 3.1': figures mean nothing without it."""
+    load = os.getloadavg()[0]
+    return f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, load {load:.1f}"
+
+
+def commit() -> str:
+    """The commit that is checked out."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+
+
+if __name__ == "__main__":
+    main()
