@@ -1,0 +1,104 @@
+"""What is seen of a run while it runs."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from small_volumes import VOXEL_SIZE
+
+from vemdiffuse_pipe.cli.progress import Lines, Meter, progress
+from vemdiffuse_pipe.config import parse
+from vemdiffuse_pipe.geometry.box import Box
+from vemdiffuse_pipe.geometry.frame import Frame
+from vemdiffuse_pipe.models.card import LINEAR
+from vemdiffuse_pipe.plan.plan import Plan, make_plan
+from vemdiffuse_pipe.run.events import BlockDone, BlockFailed, BlockSetAside, PlanesDone, RunStarted, SetAside
+from vemdiffuse_pipe.volume import VolumeSpec
+
+
+@pytest.fixture
+def plan() -> Plan:
+    frame = Frame((20, 64, 64), (Fraction(50), Fraction("4.6"), Fraction("4.6")))
+    spec = VolumeSpec("stack.tif", "tiff", frame, "uint8", (1, 64, 64), (1, 64, 64))
+    return make_plan(parse({"source": {"url": "stack.tif"}, "output": {"url": "out.zarr"}}), spec, LINEAR)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_planes_move_the_count_inside_a_block(plan: Plan) -> None:
+    meter = Meter()
+    meter.hear(RunStarted(plan, 2, 1000))
+    meter.hear(PlanesDone(300))
+    assert meter.done == 300
+    meter.hear(BlockDone(0, 500))
+    assert meter.done == 500
+
+
+def test_the_count_never_exceeds_the_work(plan: Plan) -> None:
+    meter = Meter()
+    meter.hear(RunStarted(plan, 2, 1000))
+    for _ in range(9):
+        meter.hear(PlanesDone(300))  # a block that was retried is heard of twice
+    assert meter.done == 1000
+
+
+def test_lines_come_every_half_minute_at_most(plan: Plan) -> None:
+    stream, clock = io.StringIO(), Clock()
+    hear = Lines(stream, clock).hear
+    hear(RunStarted(plan, 100, 100_000))
+    for second in range(100):
+        clock.now = float(second)
+        hear(PlanesDone(1000))
+    first, *lines = stream.getvalue().splitlines()
+    assert first == "dz / dxy is 10.87, taken as 11: planes every 4.545 nm, pixels 4.6 nm, anisotropy 0.988"
+    assert lines == [
+        "31,000 of 100,000 voxels, 1,033 voxels/s, 67 s left",
+        "61,000 of 100,000 voxels, 1,017 voxels/s, 38 s left",
+        "91,000 of 100,000 voxels, 1,011 voxels/s, 8.9 s left",
+    ]
+
+
+def test_trouble_is_said_at_once(plan: Plan) -> None:
+    stream = io.StringIO()
+    hear = Lines(stream, Clock()).hear
+    hear(RunStarted(plan, 2, 1000))
+    hear(BlockFailed(7, "the network is away", 1))
+    hear(BlockSetAside(SetAside(7, Box((0, 0, 0), (1, 2, 3)), "it stayed away", 3)))
+    assert stream.getvalue().splitlines()[1:] == [
+        "block 7 failed (attempt 1): the network is away",
+        "block 7 is set aside: it stayed away",
+    ]
+
+
+def test_elsewhere_than_on_a_terminal_there_is_no_bar() -> None:
+    stream = io.StringIO()
+    with progress(stream) as hear:
+        assert isinstance(getattr(hear, "__self__", None), Lines)
+
+
+def test_a_terminal_shows_a_bar_and_stdout_stays_the_result(stack: Path) -> None:
+    ours, theirs = pty.openpty()
+    command = ["reconstruct", stack, "out.zarr", *VOXEL_SIZE, "--model", "linear"]
+    done = subprocess.run(
+        [sys.executable, "-m", "vemdiffuse_pipe", *command], stdout=subprocess.PIPE, stderr=theirs, text=True
+    )
+    os.close(theirs)
+    shown = os.read(ours, 1 << 16).decode()
+    os.close(ours)
+    assert done.returncode == 0
+    assert done.stdout == "out.zarr is complete: 1 of 1 blocks are done, 1 rendered now\n"
+    assert "voxels/s" in shown
+    assert "dz / dxy is 5: planes every 10 nm, pixels 10 nm, isotropic" in " ".join(shown.split())

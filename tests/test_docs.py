@@ -1,0 +1,141 @@
+"""Every documented command runs: README, workflows/ and help, in the order in which they stand.
+
+The documents are followed in a folder that holds small volumes under the names that they use.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from inspect import cleandoc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from vemdiffuse_pipe.cli.entry import COMMANDS
+from vemdiffuse_pipe.phantom import phantom
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = ("README.md", "workflows/README.md")
+
+VOLUMES = {
+    "stack.tif": (3, 48, 40),
+    "truth.tif": (23, 48, 40),
+    "drosophila_vnc/stack1_raw.tif": (2, 40, 40),
+    "isbi2012/train_raw.tif": (2, 40, 40),
+    "fib25/volume_a_raw.tif": (320, 40, 40),
+}
+
+
+def blocks(document: str, language: str) -> Iterator[str]:
+    """The text of each fenced block of a language."""
+    fences = re.findall(r"^```(\w+)\n(.*?)^```$", (ROOT / document).read_text(), re.MULTILINE | re.DOTALL)
+    yield from (text for found, text in fences if found == language)
+
+
+def steps(document: str) -> list[tuple[str, str]]:
+    """(language, text) of what a reader runs, in order: lines of console blocks, python blocks whole."""
+    fences = re.findall(
+        r"^```(console|python)\n(.*?)^```$", (ROOT / document).read_text(), re.MULTILINE | re.DOTALL
+    )
+    found: list[tuple[str, str]] = []
+    for language, text in fences:
+        if language == "python":
+            found.append((language, text))
+        else:
+            found += [(language, line.removeprefix("$ ")) for line in text.splitlines()]
+    return found
+
+
+def examples() -> list[str]:
+    """The command lines in the help of every command, in order."""
+    helps = (cleandoc(import_module(f"vemdiffuse_pipe.cli.{name}").command.help) for name in COMMANDS)
+    return [line.strip() for text in helps for line in text.splitlines() if line.startswith("  vemdiffuse ")]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the documents are followed: small volumes, the run files, and `vemdiffuse` on the path."""
+    place = tmp_path_factory.mktemp("documents")
+    texture = phantom((64, 48, 48), 1)
+    for name, (z, y, x) in VOLUMES.items():
+        path = place / name
+        path.parent.mkdir(exist_ok=True)
+        tifffile.imwrite(path, np.resize(texture[:, :y, :x], (z, y, x)), photometric="minisblack")
+    for run_file in (ROOT / "workflows").glob("*.toml"):
+        shutil.copy(run_file, place)
+    (place / "bin").mkdir()
+    script = place / "bin" / "vemdiffuse"
+    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m vemdiffuse_pipe "$@"\n')
+    script.chmod(0o755)
+    return place
+
+
+def follow(folder: Path, language: str, text: str) -> None:
+    """Run one step as a reader would. Asserts that it succeeds."""
+    command = [sys.executable, "-c", text] if language == "python" else ["bash", "-c", text]
+    environment = {**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
+    assert done.stdout or ">" in text or language == "python", f"{text} printed nothing"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_the_commands_of_a_document_run_in_order(folder: Path, document: str) -> None:
+    for output in folder.glob("isotropic.zarr*"):
+        shutil.rmtree(output) if output.is_dir() else output.unlink()
+    for language, text in steps(document):
+        follow(folder, language, text)
+
+
+@pytest.mark.slow
+def test_the_examples_of_the_help_run(folder: Path) -> None:
+    for text in ("vemdiffuse reconstruct stack.tif isotropic.zarr --voxel-size 50 4.6 4.6", *examples()):
+        follow(folder, "console", text)
+
+
+def test_console_blocks_hold_command_lines_only() -> None:
+    for document in DOCUMENTS:
+        for text in blocks(document, "console"):
+            assert all(line.startswith("$ vemdiffuse ") for line in text.splitlines()), text
+
+
+def test_the_readme_lists_the_commands_that_there_are() -> None:
+    rows = re.findall(
+        r"^\| `vemdiffuse (\w+)[^`]*` \| (.*) \|$", (ROOT / "README.md").read_text(), re.MULTILINE
+    )
+    assert dict(rows) == COMMANDS
+    assert [name for name, _ in rows] == list(COMMANDS)
+
+
+def test_every_command_is_run_by_a_document() -> None:
+    shown = " ".join(text for document in DOCUMENTS for _, text in steps(document))
+    shown += " ".join(blocks("README.md", "bash"))
+    assert not [name for name in COMMANDS if f"vemdiffuse {name}" not in shown]
+
+
+def test_every_command_shows_examples() -> None:
+    assert {line.split()[1] for line in examples()} == set(COMMANDS)
+
+
+def test_there_are_two_commands_to_begin_with_and_ci_runs_the_second() -> None:
+    first, second = (text.strip() for text in blocks("README.md", "bash"))
+    assert first.endswith("vemdiffuse demo")
+    wanted = re.search(r"--fixed-strings \"(.*?)\" README.md", (ROOT / ".ci/run").read_text())
+    assert wanted is not None
+    assert [line for line in (ROOT / "README.md").read_text().splitlines() if wanted[1] in line] == [second]
+
+
+def test_links_lead_somewhere() -> None:
+    for document in DOCUMENTS:
+        here = (ROOT / document).parent
+        for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / document).read_text()):
+            assert (here / target).exists(), f"{document}: {target}"

@@ -1,0 +1,124 @@
+"""Where the command line begins, and where every failure becomes one sentence and an exit code.
+
+Exit codes: 0 done; 1 failed midway, or blocks set aside; 2 cannot be used, nothing was started; 130
+interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NoReturn
+
+import click
+
+from vemdiffuse_pipe.errors import InputError, VemdiffuseError
+
+COMMANDS = {
+    "demo": "Show the whole way on a made-up volume: figures and a picture.",
+    "inspect": "Print what a volume is: format, levels, shape, voxel size.",
+    "init": "Print a run file for a volume, with comments.",
+    "plan": "Print what a run would do and need; nothing is computed.",
+    "run": "Do what a run file says; running again resumes.",
+    "reconstruct": "Make a volume isotropic, without writing a run file first.",
+    "status": "Print how far a run is, while it runs or after.",
+    "verify": "Check every stored voxel of an output, and render some again.",
+    "retry": "Take up the blocks of an output that were set aside.",
+    "evaluate": "Hold a reconstruction against the truth.",
+    "models": "List the models that can fill gaps.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports the module of a command when the command is used, not before."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands, in the order in which they are met."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, from the module of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"vemdiffuse_pipe.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list in the help, without importing a command."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="vemdiffuse_pipe")
+def group() -> None:
+    """Isotropic electron-microscopy volumes, with an uncertainty, from anisotropic ones of any size.
+
+    \b
+    Examples:
+      vemdiffuse demo
+      vemdiffuse reconstruct stack.tif isotropic.zarr --voxel-size 50 4.6 4.6
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit."""
+    sys.exit(run_command(sys.argv[1:] if arguments is None else arguments))
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """The exit code of a command line, after running it. A failure is one sentence on stderr."""
+    try:
+        code = group.main(list(arguments), prog_name="vemdiffuse", standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return _closed_pipe()
+    except click.Abort:
+        return _interrupted()
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except InputError as error:
+        return _say(str(error), 2)
+    except VemdiffuseError as error:
+        return _say(str(error), 1)
+    except Exception as error:
+        return _interrupted() if _is_interrupt(error) else _bug(error)
+    return code or 0
+
+
+def _say(sentence: str, code: int) -> int:
+    """Print one line, whatever a path or foreign metadata put into it."""
+    printable = "".join(c if c.isprintable() else " " for c in sentence)
+    click.echo(f"vemdiffuse: {' '.join(printable.split())}", err=True)
+    return code
+
+
+def _interrupted() -> int:
+    return _say("interrupted; run again to resume", 130)
+
+
+def _is_interrupt(error: BaseException | None) -> bool:
+    """True where an interrupt lies at the root of `error`: compiled modules raise another error over it."""
+    return error is not None and (
+        isinstance(error, KeyboardInterrupt) or _is_interrupt(error.__cause__ or error.__context__)
+    )
+
+
+def _bug(error: Exception) -> int:
+    if os.environ.get("VEMDIFFUSE_TRACEBACK") == "1":
+        traceback.print_exception(error)
+    return _say(
+        f"this is a bug: {type(error).__name__}: {error}; please report it with the command "
+        "(VEMDIFFUSE_TRACEBACK=1 shows where it happened)",
+        1,
+    )
+
+
+def _closed_pipe() -> int:
+    """Whoever read our output has gone: stay quiet, now and when the interpreter flushes at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1

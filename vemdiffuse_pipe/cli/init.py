@@ -1,0 +1,104 @@
+"""vemdiffuse init: a run file to start from, with what was found filled in."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import click
+
+from vemdiffuse_pipe import config
+from vemdiffuse_pipe.cli.options import source_options
+from vemdiffuse_pipe.cli.words import exact_ratio, show_ratio, show_shape
+from vemdiffuse_pipe.config import ModelTable, OutputTable, RunFile, SourceTable
+from vemdiffuse_pipe.geometry.frame import show_nm
+from vemdiffuse_pipe.plan.plan import choose_ratio
+from vemdiffuse_pipe.storage import open_source
+from vemdiffuse_pipe.volume import VolumeSpec
+
+HEAD = """\
+# A run file of vemdiffuse: `vemdiffuse plan FILE` says what it would do, `vemdiffuse run FILE` does it, and
+# running it again resumes. Order is z, y, x; lengths are nanometres. Keys after a # show what else there is.
+"""
+
+OPEN_KEYS = {
+    "source": """\
+# level = "0"  # the finest if left out
+# window = [0, 65535]  # values that become black and white: for uint16 and float32
+# contrast = [128.0, 30.0]  # mean and deviation of the grey levels; measured if left out
+# missing = "fill"  # an absent chunk reads as the format's fill value; "fail" sets its block aside
+# rejected_sections = [7]  # bad sections, from 0: bridged by a wider gap
+""",
+    "output": """\
+# version = "0.4"  # OME-Zarr; "0.5" has shards
+# chunk_shape = [64, 64, 64]
+# shard_shape = [64, 512, 512]
+""",
+    "model": """\
+# samples = 4  # more: a better mean and a better spread, for more time
+# steps = 8  # evaluations of the network for a sample
+# precision = "bfloat16"  # faster on a GPU
+# tile_px = 256
+# overlap_px = 32
+""",
+    "run": """\
+# Nothing here changes a voxel.
+# block_shape = [64, 1024, 1024]  # whole shards; smaller needs less memory
+# workers = 2
+# engine = "local"  # worker processes; "threads" works inside this one
+# threads = 2  # tiles rendered at once by a worker
+# tile_batch = 1  # tiles in one call of the network
+# device = "cuda"
+# max_memory_gb = 8
+""",
+}
+
+
+@click.command("init")
+@click.argument("source")
+@click.argument("output")
+@source_options
+def command(
+    source: str,
+    output: str,
+    voxel_size_nm: tuple[float, float, float] | None,
+    level: str | None,
+    window: tuple[float, float] | None,
+) -> None:
+    """Print a run file for a volume, with comments.
+
+    \b
+    Examples:
+      vemdiffuse init stack.tif isotropic.zarr --voxel-size 50 4.6 4.6 > run.toml
+    """
+    found = open_source(source, voxel_size_nm=voxel_size_nm, level=level, window=window).spec
+    z, y, x = (float(v) for v in found.frame.voxel_size_nm)
+    is_tie = exact_ratio(found.frame.voxel_size_nm) % 1 == Fraction(1, 2)
+    run_file = RunFile(
+        source=SourceTable(url=source, voxel_size_nm=(z, y, x), level=level, window=window),
+        output=OutputTable(url=output),
+        model=ModelTable(ratio=None if is_tie else choose_ratio(found.frame, None)),
+    )
+    click.echo(commented(run_file, found), nl=False)
+
+
+def commented(run_file: RunFile, found: VolumeSpec) -> str:
+    """The run file as TOML, with what was found and with the keys that were left open as comments."""
+    ratio = show_ratio(found.frame.voxel_size_nm)
+    facts = {
+        "source": f"# found: {found.format}, level {found.level} of {found.n_levels}, {found.dtype}, "
+        f"{show_shape(found.shape)} voxels of {show_nm(found.frame.voxel_size_nm)} nm\n",
+        "model": f"# {ratio}{'' if run_file.model.ratio else ', a tie: set ratio to one of the two'}\n",
+    }
+    tables = config.dump(run_file).rstrip("\n").split("\n\n")
+    return "\n".join([HEAD, *(_table(run_file, lines.splitlines(), facts) for lines in tables)])
+
+
+def _table(run_file: RunFile, lines: list[str], facts: dict[str, str]) -> str:
+    """One table: the keys that are set, what was found, and the other keys as comments."""
+    heading, *keys = lines
+    name = heading.strip("[]")
+    given = getattr(run_file, name).model_dump(exclude_defaults=True)
+    comments = {line[2:].split(" =")[0]: line for line in OPEN_KEYS[name].splitlines()}
+    shown = [line for line in keys if (key := line.split(" =")[0]) in given or key not in comments]
+    others = [line for key, line in comments.items() if key not in given]
+    return "\n".join([heading, *shown, *facts.get(name, "").splitlines(), *others, ""])

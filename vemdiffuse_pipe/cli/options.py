@@ -1,0 +1,55 @@
+"""Options and output that commands share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., object])
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
+run_file_argument = click.argument("file", type=click.Path(path_type=Path))
+
+
+window_option = click.option(
+    "--window",
+    nargs=2,
+    type=float,
+    metavar="LOW HIGH",
+    help="Values that become black and white, for uint16 and float32.",
+)
+level_option = click.option("--level", metavar="NAME", help="Level to use; the finest if left out.")
+voxel_size_option = click.option(
+    "--voxel-size",
+    "voxel_size_nm",
+    nargs=3,
+    type=float,
+    metavar="Z Y X",
+    help="In nanometres: which level is meant, or the size itself where the volume states none.",
+)
+
+
+def source_options(command: Command) -> Command:
+    """--voxel-size, --level and --window: which voxels of a volume are meant, and how they become grey."""
+    for option in (window_option, level_option, voxel_size_option):
+        command = option(command)
+    return command
+
+
+def print_json(data: Mapping[str, object]) -> None:
+    """Print one JSON object."""
+    click.echo(json.dumps(data, indent=2))
+
+
+def print_table(rows: Mapping[str, str]) -> None:
+    """Print names and values in two columns; a value of more lines stays in its column."""
+    width = max(map(len, rows))
+    for name, value in rows.items():
+        first, *more = value.split("\n")
+        click.echo(f"{name:{width}}  {first}")
+        for line in more:
+            click.echo(f"{'':{width}}  {line}")

@@ -1,0 +1,83 @@
+"""vemdiffuse reconstruct: the main job in one line."""
+
+from __future__ import annotations
+
+import sys
+from typing import Literal
+
+import click
+
+from vemdiffuse_pipe.cli.options import json_option, source_options
+from vemdiffuse_pipe.cli.outcome import print_outcome
+from vemdiffuse_pipe.cli.progress import progress
+from vemdiffuse_pipe.run.reconstruct import reconstruct
+
+Nm = tuple[float, float, float]
+Zyx = tuple[int, int, int]
+
+
+@click.command("reconstruct")
+@click.argument("source")
+@click.argument("output")
+@source_options
+@click.option(
+    "--model", default="default", show_default=True, metavar="NAME", help="One of `vemdiffuse models`."
+)
+@click.option("--ratio", type=int, metavar="R", help="Planes a section; nearest to dz / dxy if left out.")
+@click.option("--samples", type=int, metavar="K", help="Draws that are averaged; as the model recommends.")
+@click.option("--steps", type=int, metavar="N", help="Evaluations for a sample; as the model recommends.")
+@click.option(
+    "--seed", type=int, default=0, show_default=True, metavar="N", help="Another seed, other samples."
+)
+@click.option(
+    "--block-shape", nargs=3, type=int, metavar="Z Y X", help="Voxels in a unit of work: whole shards."
+)
+@click.option("--workers", type=int, default=1, show_default=True, metavar="N", help="Worker processes.")
+@click.option(
+    "--version", type=click.Choice(["0.5", "0.4"]), default="0.5", show_default=True, help="Of OME-Zarr."
+)
+@json_option
+def command(
+    source: str,
+    output: str,
+    voxel_size_nm: Nm | None,
+    level: str | None,
+    window: tuple[float, float] | None,
+    model: str,
+    ratio: int | None,
+    samples: int | None,
+    steps: int | None,
+    seed: int,
+    block_shape: Zyx | None,
+    workers: int,
+    version: Literal["0.5", "0.4"],
+    as_json: bool,
+) -> int:
+    """Make a volume isotropic, without writing a run file first.
+
+    The run file that says the same is written beside the output. Running again resumes.
+    Exit code 0: complete. 1: blocks were set aside, or it stopped midway. 2: nothing was started.
+
+    \b
+    Examples:
+      vemdiffuse reconstruct stack.tif isotropic.zarr --voxel-size 50 4.6 4.6
+      vemdiffuse reconstruct stack.tif linear.zarr --voxel-size 50 4.6 4.6 --model linear
+    """
+    with progress(sys.stderr) as listener:
+        outcome = reconstruct(
+            source,
+            output,
+            voxel_size_nm=voxel_size_nm,
+            level=level,
+            window=window,
+            model=model,
+            ratio=ratio,
+            samples=samples,
+            steps=steps,
+            seed=seed,
+            block_shape=block_shape,
+            workers=workers,
+            version=version,
+            listener=listener,
+        )
+    return print_outcome(output, outcome, as_json=as_json)

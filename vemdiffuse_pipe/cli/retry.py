@@ -1,0 +1,27 @@
+"""vemdiffuse retry: take up what was set aside."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from vemdiffuse_pipe.cli.options import json_option
+from vemdiffuse_pipe.cli.outcome import print_outcome
+from vemdiffuse_pipe.cli.progress import progress
+from vemdiffuse_pipe.run.reconstruct import retry
+
+
+@click.command("retry")
+@click.argument("output")
+@json_option
+def command(output: str, as_json: bool) -> int:
+    """Take up the blocks of an output that were set aside.
+
+    \b
+    Examples:
+      vemdiffuse retry isotropic.zarr
+    """
+    with progress(sys.stderr) as listener:
+        outcome = retry(output, listener=listener)
+    return print_outcome(output, outcome, as_json=as_json)

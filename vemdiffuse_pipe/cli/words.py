@@ -1,0 +1,59 @@
+"""How numbers are said: the same way by every command."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from vemdiffuse_pipe.geometry.box import Zyx
+from vemdiffuse_pipe.geometry.frame import Nm
+from vemdiffuse_pipe.plan.plan import Plan
+
+
+def show_bytes(n: float) -> str:
+    """'316 MB', in decimal units, three digits."""
+    for unit in ("B", "kB", "MB", "GB", "TB", "PB"):
+        if n < 999.5:
+            return f"{n:.3g} {unit}"
+        n /= 1000
+    return f"{n:.4g} EB"
+
+
+def show_count(n: float) -> str:
+    """'12,345' up to a million, '1.23e+07' beyond."""
+    return f"{n:,.0f}" if n < 1e6 else f"{n:.3g}"
+
+
+def show_shape(shape: Zyx) -> str:
+    """'20 x 1024 x 736', zyx."""
+    return " x ".join(map(str, shape))
+
+
+def show_duration(seconds: float) -> str:
+    """'12 s', '3 min', '2.1 h', '46 days'."""
+    for limit, size, unit in ((120, 1, "s"), (7200, 60, "min"), (172800, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds / size:.2g} {unit}" if seconds < 10 * size else f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 86400:.0f} days"
+
+
+def exact_ratio(voxel_size_nm: Nm) -> Fraction:
+    """dz / dxy."""
+    z, y, x = voxel_size_nm
+    return 2 * z / (y + x)
+
+
+def show_ratio(voxel_size_nm: Nm) -> str:
+    """'dz / dxy is 10.87'."""
+    return f"dz / dxy is {float(exact_ratio(voxel_size_nm)):.4g}"
+
+
+def ratio_in_words(plan: Plan) -> str:
+    """What r is, and what anisotropy remains, since planes lie at whole fractions of the section distance."""
+    stated, r = exact_ratio(plan.source.frame.voxel_size_nm), plan.gaps.r
+    z, y, x = (float(v) for v in plan.output.voxel_size_nm)
+    pixels = f"{y:.4g}" if y == x else f"{y:.4g} x {x:.4g}"
+    return (
+        f"{show_ratio(plan.source.frame.voxel_size_nm)}{'' if stated == r else f', taken as {r}'}: "
+        f"planes every {z:.4g} nm, pixels {pixels} nm, "
+        f"{'isotropic' if stated == r else f'anisotropy {plan.anisotropy:.3f}'}"
+    )

@@ -1,0 +1,125 @@
+"""The whole way on a made-up volume: an isotropic phantom loses four planes of five, and gets them back.
+
+    DIR/  truth.zarr        the phantom, isotropic
+          sections.zarr     every fifth plane of it: what a microscope would give
+          isotropic.zarr    made from the sections by the model: mean and uncertainty
+          one_sample.zarr   the same with one sample: its texture, not an average
+          views.png         xz views side by side
+
+All but the picture are output groups with the image `em`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from vemdiffuse_pipe.errors import DataError, OutputError
+from vemdiffuse_pipe.evaluation import Report, interpolate, picture
+from vemdiffuse_pipe.evaluation.compare import with_interpolation
+from vemdiffuse_pipe.geometry.box import Box, Zyx
+from vemdiffuse_pipe.geometry.frame import Frame
+from vemdiffuse_pipe.geometry.gaps import Provenance
+from vemdiffuse_pipe.geometry.grey import to_grey
+from vemdiffuse_pipe.models.card import find_card
+from vemdiffuse_pipe.phantom import phantom
+from vemdiffuse_pipe.run.events import Listener, silent
+from vemdiffuse_pipe.run.reconstruct import reconstruct
+from vemdiffuse_pipe.storage import create_sink, open_sink
+from vemdiffuse_pipe.volume import Voxels
+
+RATIO = 5
+SHAPE = (61, 160, 160)
+SEED = 20
+VOXEL_NM = Fraction(10)
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """What the demonstration made; `reports`: figures by row of the table, generated planes only."""
+
+    picture: Path
+    reports: dict[str, Report]
+
+
+def demo(folder: Path, *, model: str = "default", shape: Zyx = SHAPE, listener: Listener = silent) -> Demo:
+    """Make the phantom in `folder`, reconstruct it from every fifth plane, and hold that against the truth.
+
+    `shape`: of the truth, zyx, a whole number of gaps. Running again in the same folder resumes. Raises
+    OutputError where `folder` holds something else, DataError where a block could not be rendered.
+    """
+    truth, sections = _phantom(folder, shape)
+    card, output = find_card(model), folder / "isotropic.zarr"
+    _reconstruct(folder, output, model, None, listener)
+    images = {f"mean of {card.samples}" if card.is_stochastic else "model": _read(output, "em")}
+    if card.is_stochastic:
+        _reconstruct(folder, folder / "one_sample.zarr", model, 1, listener)
+        images["one sample"] = _read(folder / "one_sample.zarr", "em")
+    views = folder / "views.png"
+    picture(_panels(sections, truth, images, output), scale=2).save(views)
+    return Demo(views, with_interpolation(images, truth, RATIO))
+
+
+def _phantom(folder: Path, shape: Zyx) -> tuple[Voxels, Voxels]:
+    """The truth and its sections, stored; the centre of section 0 is that of plane 0."""
+    truth = phantom(shape, SEED, voxel_size_nm=float(VOXEL_NM))
+    sections = truth[::RATIO]
+    frame = Frame(shape, (VOXEL_NM, VOXEL_NM, VOXEL_NM))
+    thick = (VOXEL_NM * RATIO, VOXEL_NM, VOXEL_NM)
+    _store(folder / "truth.zarr", frame, truth)
+    _store(
+        folder / "sections.zarr",
+        Frame.from_centre((len(sections), *shape[1:]), thick, frame.centre_nm),
+        sections,
+    )
+    return truth, sections
+
+
+def _store(path: Path, frame: Frame, voxels: Voxels) -> None:
+    """Write a volume, unless it is there. Raises OutputError where something else is."""
+    with suppress(OutputError):  # it is there, or opening it says what is
+        create_sink(
+            path,
+            frame,
+            arrays=("em",),
+            chunk_shape=frame.shape,
+            shard_shape=frame.shape,
+            attributes={"description": "phantom"},
+            provenance=np.full(frame.shape[0], Provenance.MEASURED, np.uint8),
+        )
+    sink = open_sink(path)
+    if sink.spec.frame != frame:
+        raise OutputError(f"{path} holds another volume; choose another folder for the demonstration")
+    sink.write("em", frame.box, np.ascontiguousarray(voxels))
+
+
+def _reconstruct(folder: Path, output: Path, model: str, samples: int | None, listener: Listener) -> None:
+    source = str(folder / "sections.zarr" / "em")
+    outcome = reconstruct(source, str(output), model=model, samples=samples, listener=listener)
+    if outcome.stopped:
+        raise KeyboardInterrupt(outcome.stopped)
+    if outcome.exit_code:
+        raise DataError(f"{output} is not complete: {'; '.join(b.reason for b in outcome.set_aside)}")
+
+
+def _read(path: Path, array: str) -> Voxels:
+    sink = open_sink(path)
+    return sink.read(array, Box.of_shape(sink.spec.shape))
+
+
+def _panels(sections: Voxels, truth: Voxels, images: Mapping[str, Voxels], output: Path) -> dict[str, Voxels]:
+    """The middle xz view of each volume, by title."""
+    middle = truth.shape[1] // 2
+    nearest = (np.arange(len(truth)) + RATIO // 2) // RATIO
+    cubic = to_grey(interpolate(sections[:, middle : middle + 1], RATIO, 3))[:, 0]
+    panels = {"input": sections[nearest, middle], "cubic": cubic}
+    panels |= {name: volume[:, middle] for name, volume in images.items()}
+    panels["truth"] = truth[:, middle]
+    if "uncertainty" in open_sink(output).arrays:
+        panels["uncertainty"] = _read(output, "uncertainty")[:, middle]
+    return panels
