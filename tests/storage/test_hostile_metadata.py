@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from stored_volumes import FORMATS, copied, write_json
@@ -132,6 +133,7 @@ HUGE = [1 << 62, 7, 7]
         ("zarr-v2-fortran", ".zarray", ("chunks",), [-5, 7, 7], "at least 1"),
         ("zarr-v2-fortran", ".zarray", ("chunks",), [0, 7, 7], "at least 1"),
         ("zarr-v2-fortran", ".zarray", ("chunks",), [2**16, 2**16, 2], "4 GiB"),
+        ("n5-plain", "attributes.json", ("blockSize",), [2**16, 2**16, 2], "4 GiB"),
         ("zarr-v2-fortran", ".zarray", ("chunks",), [5, 7], "3 integers"),
         ("zarr-v2-fortran", ".zarray", ("chunks",), [5.0, 7, 7], "integer"),
         (
@@ -171,6 +173,14 @@ def test_hostile_number_or_name_is_refused(name, key, place, value, word, writte
     write_json(path / key, changed(json.loads((path / key).read_text()), place, value))
     with pytest.raises(SourceError, match=word):
         open_source(path, **stored.options)
+
+
+def test_chunk_is_measured_in_bytes(tmp_path):
+    zarr.create_array(tmp_path, shape=(7, 7, 7), chunks=(7, 7, 7), dtype="uint16", zarr_format=2)
+    document = json.loads((tmp_path / ".zarray").read_text())
+    write_json(tmp_path / ".zarray", document | {"chunks": [1 << 11, 1 << 11, 1 << 10]})
+    with pytest.raises(SourceError, match="4 GiB"):
+        open_source(tmp_path, voxel_size_nm=(40, 4, 4), window=(0, 9))
 
 
 @pytest.mark.parametrize("scale", [0, -4, float("nan"), float("inf"), "4", None, True, 1e300, 1e-300])

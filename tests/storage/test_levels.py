@@ -184,6 +184,15 @@ def test_transformation_of_the_whole_image_comes_last(tmp_path):
     )
 
 
+def test_unit_without_scale_is_no_size(tmp_path):
+    ome_zarr_pyramid(tmp_path)
+    group = zarr.open_group(tmp_path, mode="r+")
+    image = dict(group.attrs["multiscales"][0])
+    group.attrs["multiscales"] = [image | {"datasets": [{"path": "fine"}]}]
+    with pytest.raises(SourceError, match="--voxel-size"):
+        open_source(tmp_path)
+
+
 def test_axes_are_found_by_name(tmp_path):
     group = zarr.open_group(tmp_path, mode="w", zarr_format=2)
     zarr.create_array(tmp_path / "0", data=np.ascontiguousarray(VOXELS.T)[None], zarr_format=2)

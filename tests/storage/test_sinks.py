@@ -191,8 +191,8 @@ class TestEverySink:
     def test_creating_again_is_refused_and_changes_nothing(self, sink, path, kind):
         sink.write("em", WHOLE, VOXELS)
         before = snapshot(path)
-        for attributes in (ATTRIBUTES, {"seed": 2}):
-            with pytest.raises(OutputError, match="holds"):
+        for attributes, word in ((ATTRIBUTES, "holds this output already"), ({"seed": 2}, "not empty")):
+            with pytest.raises(OutputError, match=word):
                 create(path, attributes=attributes, **KINDS[kind])
         assert snapshot(path) == before
 

@@ -1,12 +1,25 @@
 """Every source gives the same frame and the same voxels, whoever wrote it."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 
+import numcodecs
 import numpy as np
 import pytest
-from stored_volumes import FORMATS, FRAME, SHAPE, VOXELS, precomputed
+import zarr
+from stored_volumes import (
+    FORMATS,
+    FRAME,
+    GIVEN,
+    SHAPE,
+    VOXELS,
+    chunk_files,
+    precomputed,
+    precomputed_by_cloudvolume,
+    write_json,
+)
 
-from vemdiffuse_pipe.errors import SourceError
+from vemdiffuse_pipe.errors import MissingDataError, SourceError
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.storage import open_source
 from vemdiffuse_pipe.testing import ArraySource
@@ -78,6 +91,43 @@ def test_format_is_found_whatever_the_name(written, tmp_path):
 def test_formats_are_named(written):
     found = {open_source(written(s) / s.inside, **s.options).spec.format for s in FORMATS}
     assert found == {"ome-zarr 0.4", "ome-zarr 0.5", "zarr v2", "zarr v3", "n5", "precomputed", "tiff"}
+
+
+def test_kept_chunk_is_not_asked_for_again(tmp_path):
+    precomputed(tmp_path / "volume")
+    source = open_source(tmp_path / "volume")
+    source.read(FRAME.box)
+    for chunk in chunk_files(tmp_path / "volume"):
+        chunk.unlink()
+    assert (source.read(FRAME.box) == VOXELS).all()
+    with pytest.raises(MissingDataError):
+        open_source(tmp_path / "volume", cache_bytes=0).read(FRAME.box)
+
+
+def test_level_of_compression_that_java_writes_is_read(tmp_path):
+    path = tmp_path / "volume"
+    compressor = {"id": "gzip", "level": 1}
+    zarr.create_array(path, data=VOXELS, zarr_format=2, compressors=numcodecs.get_codec(compressor))
+    document = json.loads((path / ".zarray").read_text())
+    assert document["compressor"] == compressor
+    write_json(path / ".zarray", document | {"compressor": {"id": "gzip", "level": -1}})
+    assert (open_source(path, **GIVEN).read(FRAME.box) == VOXELS).all()
+
+
+def test_redirect_in_an_info_is_not_followed(tmp_path):
+    path = tmp_path / "volume"
+    precomputed_by_cloudvolume(path, compress="gzip")
+    precomputed(tmp_path / "other", voxels=VOXELS[:, ::-1].copy())
+    info = json.loads((path / "info").read_text())
+    write_json(path / "info", info | {"redirect": f"precomputed://file://{tmp_path}/other"})
+    assert (open_source(path).read(FRAME.box) == VOXELS).all()
+
+
+def test_path_may_go_up(tmp_path, monkeypatch):
+    precomputed(tmp_path / "volume")
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    assert (open_source("../volume").read(FRAME.box) == VOXELS).all()
 
 
 def test_jpeg_is_as_near_as_jpeg_is(tmp_path):

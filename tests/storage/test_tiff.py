@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from stored_volumes import FRAME, GIVEN, SHAPE, VOXELS, tiff_ome, tiff_plain
 
-from vemdiffuse_pipe.errors import SourceError, VemdiffuseError
+from vemdiffuse_pipe.errors import CorruptDataError, MissingDataError, SourceError, VemdiffuseError
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.storage import open_source, tiff
 from vemdiffuse_pipe.storage.address import parse_address
@@ -133,6 +133,36 @@ def test_chain_of_pages_without_an_end_is_refused(tmp_path):
     path.write_bytes(data)
     with pytest.raises(SourceError, match="without an end"):
         open_source(path, **GIVEN)
+
+
+@pytest.fixture
+def with_strip(tmp_path):
+    """A stack whose page 5 says that its only strip is (position, bytes)."""
+
+    def write(position, n_bytes):
+        path = tmp_path / "stack.tif"
+        tiff_plain(path, compression="zlib", rowsperstrip=SHAPE[1])
+        data = bytearray(path.read_bytes())
+        with tifffile.TiffFile(path) as file:
+            tags = file.pages[5].tags
+            struct.pack_into("<I", data, tags["StripOffsets"].valueoffset, position)
+            struct.pack_into("<I", data, tags["StripByteCounts"].valueoffset, n_bytes)
+        path.write_bytes(data)
+        return path
+
+    return write
+
+
+def test_strip_that_is_not_stored_is_missing(with_strip):
+    path = with_strip(0, 0)
+    with pytest.raises(MissingDataError, match="page 5"):
+        open_source(path, **GIVEN).read(WHOLE)
+    assert (open_source(path, **GIVEN, missing="fill").read(WHOLE)[5] == 0).all()
+
+
+def test_strip_beyond_the_file_is_corrupt(with_strip):
+    with pytest.raises(CorruptDataError, match="beyond the end"):
+        open_source(with_strip(1 << 30, 100), **GIVEN).read(WHOLE)
 
 
 def test_ome_metadata_never_leads_to_another_file(tmp_path):
