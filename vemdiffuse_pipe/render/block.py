@@ -177,9 +177,10 @@ class _GapPainter:
         window = Box((0, y, x), (1, y + ny, x + nx)).intersect(Box.of_shape((1, *self.plan.lattice.shape)))
         _, rows, columns = window.relative_to(self.source_box.start).slices
         missing = (ny - window.shape[1], nx - window.shape[2])
-        return np.pad(
-            self.sections[indices, rows, columns], [(0, 0), *((0, m) for m in missing)], mode="reflect"
-        )
+        sections = self.sections[indices, rows, columns]
+        if not any(missing):
+            return sections
+        return np.pad(sections, [(0, 0), *((0, m) for m in missing)], mode="reflect")
 
     def _overlap(self, tile: Tile) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
         """What tile and block share: where it lies in the tile, and where in the block (y, x)."""

@@ -1,0 +1,25 @@
+"""Run a run file in a process that may not hold more than so many bytes; print what it held at most.
+
+python limited_run.py FILE LIMIT_BYTES
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+from pathlib import Path
+
+
+def main() -> None:
+    limit = int(sys.argv[2])
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    from vemdiffuse_pipe import config
+    from vemdiffuse_pipe.run.reconstruct import run
+
+    outcome = run(config.load(Path(sys.argv[1])))
+    sys.stdout.write(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
+    sys.exit(outcome.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""From a run file to what is open: the source, the plan, the model, the output."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from vemdiffuse_pipe import config
+from vemdiffuse_pipe.config import RunFile
+from vemdiffuse_pipe.errors import OutputError
+from vemdiffuse_pipe.geometry.grey import UNCERTAINTY_STEP
+from vemdiffuse_pipe.models.card import find_card, shipped_models
+from vemdiffuse_pipe.plan.estimate import CACHE_BYTES
+from vemdiffuse_pipe.plan.plan import Json, Plan, digest, make_plan
+from vemdiffuse_pipe.run.contrast import measure_contrast
+from vemdiffuse_pipe.run.identity import check_identity
+from vemdiffuse_pipe.run.retries import Patience, persist
+from vemdiffuse_pipe.storage import StoredSink, create_sink, objects, open_sink, open_source, parse_address
+from vemdiffuse_pipe.volume import Source
+
+if TYPE_CHECKING:
+    from vemdiffuse_pipe.models.protocol import Model
+
+DESCRIPTION_VERSION = 1
+
+
+def prepare(run_file: RunFile) -> tuple[Source, Plan]:
+    """The open source and the plan of a run file. Metadata only: no voxel is read.
+
+    Local paths are made absolute, so that what is stored in the output means the same from anywhere.
+    Raises InputError where the run file, the volume and the model do not fit together.
+    """
+    run_file = with_absolute_paths(run_file)
+    source = open_run_source(run_file)
+    return source, make_plan(run_file, source.spec, find_card(run_file.model.name))
+
+
+def open_run_source(run_file: RunFile) -> Source:
+    """The source of a run. Raises SourceError or TransientError."""
+    table = run_file.source
+    return open_source(
+        table.url,
+        voxel_size_nm=table.voxel_size_nm,
+        level=table.level,
+        window=table.window,
+        missing=table.missing,
+        cache_bytes=CACHE_BYTES,
+    )
+
+
+def open_run_model(plan: Plan) -> Model:
+    """The model of a run. Raises ModelError, also where it is no longer the one that was planned with."""
+    from vemdiffuse_pipe.models.checkpoint import load_model  # imports torch
+
+    table, sampling = plan.run_file, plan.sampling
+    return load_model(
+        table.model.name,
+        steps=sampling.steps,
+        contrast=plan.contrast,
+        precision=sampling.precision,
+        device=table.run.device,
+    )
+
+
+def with_contrast(plan: Plan, source: Source) -> Plan:
+    """The plan with the contrast of the volume, measured where a model needs it and nobody stated it."""
+    if not plan.card.is_stochastic or plan.contrast is not None:
+        return plan
+    measured = persist(lambda: measure_contrast(source, plan.gaps.rejected), Patience(), lambda reason: None)
+    return replace(plan, contrast=measured)
+
+
+def open_output(plan: Plan) -> StoredSink:
+    """The output of a plan: created where there is none, continued where it is the plan's own.
+
+    Raises OutputError that names what differs where the output belongs to another run.
+    """
+    url = plan.run_file.output.url
+    if not is_output(url):
+        return _create(plan)
+    sink = open_sink(url)
+    identity, _ = identity_of(sink, url)
+    layout = cast("dict[str, Json]", sink.attributes.get("layout", {}))
+    check_identity(url, {**identity, **layout}, {**plan.identity(), **_layout(plan)})
+    return sink
+
+
+def is_output(url: str) -> bool:
+    """True where a group's metadata is at `url`: of an output, or of something that must not be touched."""
+    address = parse_address(url)
+    return any(objects.read_bytes(address / name, 1) is not None for name in ("zarr.json", ".zattrs"))
+
+
+def with_absolute_paths(run_file: RunFile) -> RunFile:
+    """The run file with local paths that do not depend on the working directory."""
+    model = run_file.model
+    path = Path(model.name).expanduser()
+    if model.name not in shipped_models() and path.exists():
+        model = model.model_copy(update={"name": str(path.absolute())})
+    return run_file.model_copy(
+        update={
+            "source": run_file.source.model_copy(update={"url": str(parse_address(run_file.source.url))}),
+            "output": run_file.output.model_copy(update={"url": str(parse_address(run_file.output.url))}),
+            "model": model,
+        }
+    )
+
+
+def identity_of(sink: StoredSink, output: str) -> tuple[dict[str, Json], str]:
+    """Identity and digest of the run that an output belongs to. Raises OutputError where it does not say."""
+    identity = cast("dict[str, Json] | None", sink.attributes.get("identity"))
+    if identity is None or digest(identity) != sink.attributes.get("digest"):
+        raise OutputError(f"{output} does not say which run it belongs to; choose another output")
+    return identity, digest(identity)
+
+
+def stored_run_file(sink: StoredSink, output: str | os.PathLike[str]) -> RunFile:
+    """The run file that an output was begun with, pointed at where the output is now. Raises OutputError."""
+    import tomllib
+
+    text = sink.attributes.get("run_file")
+    if not isinstance(text, str):
+        raise OutputError(
+            f"{output} does not say which run file made it; it is no output of `vemdiffuse run`"
+        )
+    run_file = config.parse(tomllib.loads(text))
+    return run_file.model_copy(
+        update={"output": run_file.output.model_copy(update={"url": str(parse_address(output))})}
+    )
+
+
+def _create(plan: Plan) -> StoredSink:
+    return create_sink(
+        plan.run_file.output.url,
+        plan.output,
+        arrays=plan.arrays,
+        chunk_shape=plan.chunk_shape,
+        shard_shape=plan.shard_shape,
+        version=plan.run_file.output.version,
+        attributes=_description(plan),
+        provenance=plan.gaps.provenance(),
+    )
+
+
+def _description(plan: Plan) -> dict[str, Json]:
+    """What the output says about its run: enough to go on, to verify and to understand it."""
+    identity = plan.identity()
+    return {
+        "version": DESCRIPTION_VERSION,
+        "identity": identity,
+        "digest": digest(identity),
+        "layout": _layout(plan),
+        "run_file": config.dump(_with_stated_contrast(plan)),
+        "uncertainty_step": UNCERTAINTY_STEP,
+        "ratio": plan.gaps.r,
+        "anisotropy": plan.anisotropy,
+    }
+
+
+def _with_stated_contrast(plan: Plan) -> RunFile:
+    """The run file with the contrast that was measured: `verify` and `retry` need not measure it again."""
+    table = plan.run_file.source.model_copy(update={"contrast": plan.contrast})
+    return plan.run_file.model_copy(update={"source": table})
+
+
+def _layout(plan: Plan) -> dict[str, Json]:
+    """What an output cannot change while it is written, though it changes no voxel."""
+    return {
+        "version": plan.run_file.output.version,
+        "chunk_shape": list(plan.chunk_shape),
+        "shard_shape": list(plan.shard_shape),
+    }

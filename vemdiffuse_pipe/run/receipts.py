@@ -1,0 +1,121 @@
+"""Progress is proven by receipts, kept by shard: the shape of blocks may change between two starts.
+
+    block written  ->  its shards are durable  ->  its receipt is appended  ->  it is done
+
+A receipt is one line (see segments.py). Its head, up to the first `]`, is all that opening a run reads:
+
+    {"check":..,"digest":"5d41..","shards":[12,13],   "checksums":{"em":["..",".."]},"box":..,"seconds":..}
+
+What is done is a bitmap over linear shard indices: 10^8 shards take 12.5 MB, however many receipts there are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from vemdiffuse_pipe.errors import OutputError
+from vemdiffuse_pipe.geometry.box import Box
+from vemdiffuse_pipe.geometry.grid import BlockGrid
+from vemdiffuse_pipe.run import segments
+from vemdiffuse_pipe.run.shards import ShardSet
+from vemdiffuse_pipe.storage.address import Address
+from vemdiffuse_pipe.storage.metadata import Json
+from vemdiffuse_pipe.volume import Voxels
+
+FOLDER = ".vemdiffuse/receipts"
+
+_PLAIN = ("digest", "seconds", "n_attempts", "bytes_read", "peak_bytes", "host", "device", "pid", "time")
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The record that `output_box` is stored. `shards`: linear indices; `checksums`: by array, one a shard.
+
+    `seconds`: by stage. `peak_bytes`: of the process, so far. `time`: seconds since 1970, when it was done.
+    """
+
+    digest: str
+    shards: tuple[int, ...]
+    checksums: Mapping[str, tuple[str, ...]]
+    output_box: Box
+    seconds: Mapping[str, float]
+    n_attempts: int
+    bytes_read: int
+    peak_bytes: int
+    host: str
+    device: str
+    pid: int
+    time: float
+
+    def as_record(self) -> dict[str, Json]:
+        """The receipt as JSON; digest and shards come first."""
+        return {
+            "digest": self.digest,
+            "shards": list(self.shards),
+            "checksums": {array: list(sums) for array, sums in self.checksums.items()},
+            "box": [list(self.output_box.start), list(self.output_box.stop)],
+            "seconds": {stage: round(seconds, 6) for stage, seconds in self.seconds.items()},
+            "n_attempts": self.n_attempts,
+            "bytes_read": self.bytes_read,
+            "peak_bytes": self.peak_bytes,
+            "host": self.host,
+            "device": self.device,
+            "pid": self.pid,
+            "time": round(self.time, 3),
+        }
+
+
+def checksum(voxels: Voxels) -> str:
+    """xxh3_128 of a shard's decoded voxels.
+
+    Of the voxels, not of the stored bytes: compression differs between versions of a codec, and `verify`
+    must catch a shard that decodes to something else. xxh3 because it runs at the speed of memory (a
+    cryptographic sum would cost as much as compressing), 128 bits because there may be 10^8 shards.
+    """
+    return xxhash.xxh3_128_hexdigest(np.ascontiguousarray(voxels).data)
+
+
+def read_receipts(output: Address, digest: str) -> Iterator[tuple[str, Receipt]]:
+    """(segment, receipt) of every receipt of an output, streaming. Raises OutputError for a foreign one."""
+    for segment, line in segments.read_lines(output / FOLDER):
+        record = json.loads(line)
+        _check_digest(record["digest"], digest, output, segment)
+        yield segment, _receipt(record)
+
+
+def read_done(output: Address, digest: str, shards: BlockGrid) -> ShardSet:
+    """The shards that have a receipt. Raises OutputError for a receipt of another run, or another grid."""
+    done = ShardSet(shards)
+    for segment, line in segments.read_lines(output / FOLDER):
+        head = json.loads(line[: line.index(b"]") + 1] + b"}")
+        _check_digest(head["digest"], digest, output, segment)
+        for shard in head["shards"]:
+            done.add(shard)
+    return done
+
+
+def _check_digest(found: str, needed: str, output: Address, segment: str) -> None:
+    if found != needed:
+        raise OutputError(
+            f"{output / FOLDER / segment} holds a receipt of run {found}, but the output is of run {needed}; "
+            "nothing of another run is counted: take that file away, or choose another output"
+        )
+
+
+def _receipt(record: dict[str, Any]) -> Receipt:
+    box = box_of(record["box"])
+    checksums = {array: tuple(sums) for array, sums in record["checksums"].items()}
+    known = {name: record[name] for name in _PLAIN}
+    return Receipt(shards=tuple(record["shards"]), checksums=checksums, output_box=box, **known)
+
+
+def box_of(corners: Sequence[Sequence[int]]) -> Box:
+    """The box of [start, stop], as JSON holds it."""
+    (z0, y0, x0), (z1, y1, x1) = corners
+    return Box((z0, y0, x0), (z1, y1, x1))

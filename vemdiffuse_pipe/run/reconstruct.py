@@ -1,0 +1,87 @@
+"""The library's front door: a run file, or a source and an output, become an isotropic volume."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from vemdiffuse_pipe import config
+from vemdiffuse_pipe.config import RunFile
+from vemdiffuse_pipe.geometry.box import Zyx
+from vemdiffuse_pipe.plan.plan import Plan, digest
+from vemdiffuse_pipe.run import set_aside
+from vemdiffuse_pipe.run.events import Listener, Outcome, silent
+from vemdiffuse_pipe.run.execution import run_plan
+from vemdiffuse_pipe.run.opening import open_output, prepare, stored_run_file, with_contrast
+from vemdiffuse_pipe.run.progress import Progress
+from vemdiffuse_pipe.storage import objects, open_sink, parse_address
+
+__all__ = ["prepare", "reconstruct", "retry", "run"]
+
+Nm = tuple[float, float, float]
+
+
+def run(run_file: RunFile, *, listener: Listener = silent, max_blocks: int | None = None) -> Outcome:
+    """Do what a run file says; running again resumes. `max_blocks`: take up no more than so many.
+
+    Raises InputError where nothing can be started, also for an output of another run; StorageFullError when
+    the output has no room left. What is done stays done.
+    """
+    source, plan = prepare(run_file)
+    return run_plan(with_contrast(plan, source), source, listener=listener, max_blocks=max_blocks)
+
+
+def reconstruct(
+    source: str,
+    output: str,
+    *,
+    voxel_size_nm: Nm | None = None,
+    level: str | None = None,
+    window: tuple[float, float] | None = None,
+    model: str = "default",
+    ratio: int | None = None,
+    seed: int = 0,
+    samples: int | None = None,
+    steps: int | None = None,
+    block_shape: Zyx | None = None,
+    workers: int = 1,
+    version: Literal["0.5", "0.4"] = "0.5",
+    listener: Listener = silent,
+) -> Outcome:
+    """Make the volume at `source` isotropic, at `output`; running again resumes.
+
+    The run file that says the same is written beside the output, as `<output>.toml`. Raises what `run`
+    raises.
+    """
+    run_file = config.parse(
+        {
+            "source": {"url": source, "voxel_size_nm": voxel_size_nm, "level": level, "window": window},
+            "output": {"url": output, "version": version},
+            "model": {"name": model, "ratio": ratio, "seed": seed, "samples": samples, "steps": steps},
+            "run": {"block_shape": block_shape, "workers": workers, "engine": _engine(workers)},
+        }
+    )
+    opened, plan = prepare(run_file)
+    plan = with_contrast(plan, opened)
+    open_output(plan)  # before the run file is written: it may belong to another run
+    address = parse_address(f"{plan.run_file.output.url}.toml")
+    objects.write_bytes_atomically(address, config.dump(plan.run_file).encode())
+    return run_plan(plan, opened, listener=listener)
+
+
+def retry(output: str, *, listener: Listener = silent) -> Outcome:
+    """Take up the blocks of an output that were set aside, and all else that is missing; raises as `run`."""
+    source, plan = prepare(stored_run_file(open_sink(output), output))
+    plan = with_contrast(plan, source)
+    open_output(plan)  # before marks are released: the output must be this run's
+    _release_marks(plan)
+    return run_plan(plan, source, listener=listener)
+
+
+def _release_marks(plan: Plan) -> None:
+    address = parse_address(plan.run_file.output.url)
+    progress = Progress(address, digest(plan.identity()), plan.blocks, plan.shards)
+    set_aside.release(address, progress.marks)
+
+
+def _engine(workers: int) -> Literal["threads", "local"]:
+    return "local" if workers > 1 else "threads"

@@ -1,0 +1,97 @@
+"""Logs that many processes write at once, and that no crash can tear.
+
+    <folder>/<host>-<pid>-<random>.jsonl      one segment: written by one process, read by all
+        {"check":"6b2f0c9d1a7e5f38","digest":...}
+        {"check":"d41f9a0b77c2e865","digest":...}
+        {"check":"09c1                             torn by a crash: its checksum fails, it does not count
+
+Each line carries the checksum of what follows it. A process only ever appends to a segment that it began,
+so a torn line is always the last of its segment and never glued to another. On a store that cannot append,
+a writer would hold its lines and put its own segment again, whole: readers would not see a difference.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+from collections.abc import Iterator, Mapping
+from threading import Lock
+
+import xxhash
+
+from vemdiffuse_pipe.storage import faults, objects
+from vemdiffuse_pipe.storage.address import Address
+from vemdiffuse_pipe.storage.metadata import Json
+
+_SUFFIX = ".jsonl"
+_OPENING = b'{"check":"'
+_BODY = len(_OPENING) + 16 + len(b'",')
+
+
+class SegmentWriter:
+    """Appends records to a segment of its own, each durable before `append` returns. For many threads."""
+
+    def __init__(self, folder: Address) -> None:
+        self._folder = folder
+        self._lock = Lock()
+        self._descriptor: int | None = None
+
+    def append(self, record: Mapping[str, Json]) -> None:
+        """Write one line. Raises StorageFullError, OutputError or TransientError; then it does not count."""
+        line = encode(record)
+        with self._lock, faults.writing(str(self._folder)):
+            if self._descriptor is None:
+                self._descriptor = _begin(self._folder, line)
+                return
+            try:
+                _write(self._descriptor, line)
+            except OSError:
+                self._end()  # its last line may be torn: the next record begins another segment
+                raise
+
+    def close(self) -> None:
+        """End the segment; a later record begins another."""
+        with self._lock:
+            self._end()
+
+    def _end(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+        self._descriptor = None
+
+
+def read_lines(folder: Address) -> Iterator[tuple[str, bytes]]:
+    """(segment, line) of every whole line of every segment, in the order of writing within a segment.
+
+    Constant memory; may run while others append. Raises DataError where a segment cannot be read.
+    """
+    for name in sorted(objects.list_names(folder)):
+        if name.endswith(_SUFFIX):
+            with faults.reading(str(folder / name)), (folder / name).path.open("rb") as file:
+                yield from ((name, line) for line in file if is_whole(line))
+
+
+def encode(record: Mapping[str, Json]) -> bytes:
+    """The line of a record."""
+    body = json.dumps(record, separators=(",", ":"), allow_nan=False).encode()[1:] + b"\n"
+    return b'%s%s",%s' % (_OPENING, xxhash.xxh3_64_hexdigest(body).encode(), body)
+
+
+def is_whole(line: bytes) -> bool:
+    """True for a line as `encode` made it."""
+    return line[len(_OPENING) : _BODY - 2] == xxhash.xxh3_64_hexdigest(line[_BODY:]).encode()
+
+
+def _begin(folder: Address, line: bytes) -> int:
+    """A new segment that holds `line`, open for appending."""
+    segment = folder / f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}"
+    objects.write_bytes_atomically(segment, line)
+    return os.open(segment.path, os.O_WRONLY | os.O_APPEND)
+
+
+def _write(descriptor: int, line: bytes) -> None:
+    while line:
+        line = line[os.write(descriptor, line) :]
+    os.fsync(descriptor)

@@ -1,0 +1,86 @@
+"""Work that was given up, and why: kept beside the receipts until they are taken up again.
+
+    {"check":..,"mark":"9f3c..","box":..,"shards":[..],"reason":"MissingDataError: ..","n_attempts":1}
+    {"check":..,"released":["9f3c..",..]}
+
+Nothing is deleted: a mark is released by a later line, in any segment, that names it. No clock decides.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from vemdiffuse_pipe.geometry.grid import BlockGrid
+from vemdiffuse_pipe.run.events import SetAside
+from vemdiffuse_pipe.run.receipts import box_of
+from vemdiffuse_pipe.run.segments import SegmentWriter, read_lines
+from vemdiffuse_pipe.run.shards import ShardSet
+from vemdiffuse_pipe.storage.address import Address
+from vemdiffuse_pipe.storage.metadata import Json
+
+FOLDER = ".vemdiffuse/set_aside"
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Work that one run gave up. `shards`: those that it was to write."""
+
+    name: str
+    shards: tuple[int, ...]
+    set_aside: SetAside
+
+
+def new_mark(set_aside: SetAside, shards: BlockGrid) -> Mark:
+    """The mark of what was given up."""
+    return Mark(secrets.token_hex(8), tuple(shards.touching(set_aside.output_box)), set_aside)
+
+
+def write_mark(writer: SegmentWriter, mark: Mark) -> None:
+    """Append a mark."""
+    block = mark.set_aside
+    corners: Json = [list(block.output_box.start), list(block.output_box.stop)]
+    writer.append(
+        {
+            "mark": mark.name,
+            "box": corners,
+            "shards": list(mark.shards),
+            "reason": block.reason,
+            "n_attempts": block.n_attempts,
+        }
+    )
+
+
+def release(output: Address, marks: Iterable[Mark]) -> None:
+    """Forget marks: their blocks are work again."""
+    names: list[Json] = [mark.name for mark in marks]
+    if names:
+        writer = SegmentWriter(output / FOLDER)
+        writer.append({"released": names})
+        writer.close()
+
+
+def read_marks(output: Address, blocks: BlockGrid, done: ShardSet) -> list[Mark]:
+    """The marks that hold, ascending, one a box: not released, and some of their shards are not done."""
+    marks: dict[str, Mark] = {}
+    released: set[str] = set()
+    for _, line in read_lines(output / FOLDER):
+        record = json.loads(line)
+        if "released" in record:
+            released.update(record["released"])
+        else:
+            marks[record["mark"]] = _mark(record, blocks)
+    holding = (
+        m for name, m in marks.items() if name not in released and any(s not in done for s in m.shards)
+    )
+    by_box = {m.set_aside.output_box: m for m in holding}
+    return sorted(by_box.values(), key=lambda m: m.set_aside.block_index)
+
+
+def _mark(record: dict[str, Any], blocks: BlockGrid) -> Mark:
+    box = box_of(record["box"])
+    set_aside = SetAside(blocks.index_of(box.start), box, record["reason"], record["n_attempts"])
+    return Mark(record["mark"], tuple(record["shards"]), set_aside)

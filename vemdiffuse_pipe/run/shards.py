@@ -1,0 +1,142 @@
+"""Which shards are done, and what blocks still lack: bits and arithmetic, no list of blocks.
+
+shards 4 x 6, blocks of 2 x 3 shards            # done    . missing
+
+    # # # | . . .          block 0: complete, it is not work
+    # # # | . . .          block 1: all of it is missing: one piece of work
+    ------+------          block 2: one shard is missing (the block shape was changed): that box
+    # # # | # # #          block 3: two runs of shards along x are missing: two boxes
+    # . # | . . #
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vemdiffuse_pipe.errors import OutputError
+from vemdiffuse_pipe.geometry.box import Box
+from vemdiffuse_pipe.geometry.grid import BlockGrid
+
+Flags = NDArray[np.bool_]
+
+
+class ShardSet:
+    """A set of shards of a grid: one bit each."""
+
+    def __init__(self, grid: BlockGrid) -> None:
+        self.grid = grid
+        self._n_shards = grid.n_blocks
+        self._bits = bytearray(-(-self._n_shards // 8))
+
+    def add(self, shard: int) -> None:
+        """Put a linear index into the set. Raises OutputError where the grid has no such shard."""
+        if not 0 <= shard < self._n_shards:
+            raise OutputError(f"a receipt names shard {shard}; the output has {self._n_shards}")
+        self._bits[shard >> 3] |= 1 << (shard & 7)
+
+    def __contains__(self, shard: int) -> bool:
+        return bool(self._bits[shard >> 3] >> (shard & 7) & 1)
+
+    def __len__(self) -> int:
+        return int.from_bytes(self._bits, "little").bit_count()
+
+    def __or__(self, other: ShardSet) -> ShardSet:
+        union = ShardSet(self.grid)
+        ours, theirs = (np.frombuffer(s._bits, np.uint8) for s in (self, other))
+        union._bits = bytearray((ours | theirs).tobytes())
+        return union
+
+    def layers(self, start: int, stop: int) -> NDArray[np.bool_]:
+        """Which shards of layers [start, stop) along z are in the set: (z, y, x), a copy."""
+        _, ny, nx = self.grid.counts
+        first, last = start * ny * nx, stop * ny * nx
+        bits = np.frombuffer(self._bits, np.uint8)[first >> 3 : -(-last // 8)]
+        flags = np.unpackbits(bits, bitorder="little")[first & 7 :][: last - first]
+        return flags.view(np.bool_).reshape(stop - start, ny, nx)
+
+    def member(self, position: int) -> int:
+        """The shard at `position` among those in the set, ascending."""
+        nz, ny, nx = self.grid.counts
+        for layer in range(nz):
+            members = np.flatnonzero(self.layers(layer, layer + 1))
+            if position < members.size:
+                return layer * ny * nx + int(members[position])
+            position -= members.size
+        raise IndexError("the set has fewer shards")
+
+    def n_voxels(self) -> int:
+        """Voxels of all shards in the set, those at the edge cut."""
+        nz, *_ = self.grid.counts
+        z, y, x = (
+            np.minimum(n - np.arange(0, n, s), s)
+            for n, s in zip(self.grid.shape, self.grid.block_shape, strict=True)
+        )
+        return sum(int(z[i]) * int(y @ (self.layers(i, i + 1)[0] @ x)) for i in range(nz))
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Something that a block lacks: a box of whole shards, all of the block where nothing of it is done."""
+
+    block_index: int
+    output_box: Box
+
+
+def missing_work(blocks: BlockGrid, done: ShardSet) -> Iterator[Work]:
+    """What every block lacks, ascending; nothing for complete blocks. Memory: one layer of blocks."""
+    _, ny, nx = blocks.counts
+    for layer, missing in enumerate(_missing_by_layer(blocks, done)):
+        n_missing = _per_block(np.add, missing.astype(np.int32), blocks, done.grid)
+        n_shards = _per_block(np.add, np.ones(missing.shape, np.int32), blocks, done.grid)
+        for y, x in np.argwhere(n_missing):
+            index = (layer * ny + int(y)) * nx + int(x)
+            whole = n_missing[y, x] == n_shards[y, x]
+            boxes = (blocks.box(index),) if whole else _missing_boxes(blocks.box(index), done)
+            yield from (Work(index, box) for box in boxes)
+
+
+def count_missing(blocks: BlockGrid, done: ShardSet) -> int:
+    """How many blocks lack at least one shard."""
+    layers = _missing_by_layer(blocks, done)
+    return sum(int(np.count_nonzero(_per_block(np.logical_or, m, blocks, done.grid))) for m in layers)
+
+
+def _missing_by_layer(blocks: BlockGrid, done: ShardSet) -> Iterator[Flags]:
+    """For each layer of blocks along z, its shards that are not done: (z, y, x)."""
+    depth, n = -(-blocks.block_shape[0] // done.grid.block_shape[0]), done.grid.counts[0]
+    for start in range(0, n, depth):
+        yield ~done.layers(start, min(n, start + depth))
+
+
+def _per_block(
+    add: np.ufunc, layer: NDArray[np.generic], blocks: BlockGrid, shards: BlockGrid
+) -> NDArray[np.generic]:
+    """A layer of shards (z, y, x) summed over each block: (y, x)."""
+    rows, columns = (
+        np.arange(0, n, -(-b // s))
+        for n, b, s in zip(layer.shape[1:], blocks.block_shape[1:], shards.block_shape[1:], strict=True)
+    )
+    flat = add.reduce(layer, axis=0)
+    summed: NDArray[np.generic] = add.reduceat(add.reduceat(flat, rows, axis=0), columns, axis=1)
+    return summed
+
+
+def _missing_boxes(block: Box, done: ShardSet) -> Iterator[Box]:
+    """The missing shards of a block, neighbours along x joined."""
+    run: Box | None = None
+    for shard in done.grid.touching(block):
+        if shard in done:
+            continue
+        box = done.grid.box(shard)
+        if run is not None and (run.start[:2], run.stop) == (box.start[:2], (*box.stop[:2], box.start[2])):
+            run = Box(run.start, box.stop)
+            continue
+        if run is not None:
+            yield run
+        run = box
+    if run is not None:
+        yield run

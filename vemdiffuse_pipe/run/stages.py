@@ -1,0 +1,191 @@
+"""What a worker does with a block: read, render, write. Everything that it needs is opened once a process.
+
+    read        coordinates in, the sections of the block out     I/O
+    render      its arrays                                        holds the resource GPU
+    write       whole shards, then the receipt; nothing returns   I/O
+
+A failure that may pass is met where it happens: only that stage is tried again, so what was read or
+rendered is not lost.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from vemdiffuse_pipe.geometry.box import Box
+from vemdiffuse_pipe.geometry.grid import BlockGrid
+from vemdiffuse_pipe.models.protocol import Model
+from vemdiffuse_pipe.plan.plan import Plan
+from vemdiffuse_pipe.render.block import Hardware, render_block
+from vemdiffuse_pipe.run.events import BlockFailed, Listener, PlanesDone
+from vemdiffuse_pipe.run.receipts import Receipt, checksum
+from vemdiffuse_pipe.run.retries import Patience, persist
+from vemdiffuse_pipe.run.segments import SegmentWriter
+from vemdiffuse_pipe.volume import Sink, Source, Voxels
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    """All that the stages need. `tell`: hears what happens inside a block, as it happens."""
+
+    plan: Plan
+    digest: str
+    source: Source
+    model: Model
+    sink: Sink
+    receipts: SegmentWriter
+    hardware: Hardware
+    patience: Patience
+    tell: Listener
+
+
+class Log(NamedTuple):
+    """What a block has cost so far. `n_failures`: attempts that did not succeed."""
+
+    block_index: int
+    seconds: dict[str, float]
+    n_failures: int = 0
+    bytes_read: int = 0
+
+
+class Sections(NamedTuple):
+    """What was read: the voxels of the source box of `output_box`."""
+
+    output_box: Box
+    voxels: Voxels
+    log: Log
+
+
+class Rendered(NamedTuple):
+    """What is to be written: arrays by name, of the shape of `output_box`."""
+
+    output_box: Box
+    arrays: dict[str, Voxels]
+    log: Log
+
+
+def read(place: Workplace, block_index: int, output_box: Box) -> Sections:
+    """The sections that `output_box`, all or a part of the block, needs."""
+    source_box = place.plan.source_box(output_box)
+    rejected = place.plan.gaps.rejected
+    voxels, log = _stage(
+        place, "read", Log(block_index, {}), lambda: read_kept(place.source, source_box, rejected)
+    )
+    return Sections(output_box, voxels, log._replace(bytes_read=voxels.nbytes))
+
+
+def render(place: Workplace, sections: Sections) -> Rendered:
+    """The arrays of the block."""
+    box, n_yx = sections.output_box, sections.output_box.shape[1] * sections.output_box.shape[2]
+
+    def arrays_of_box() -> dict[str, Voxels]:
+        return render_block(
+            place.plan,
+            place.model,
+            sections.voxels,
+            box,
+            place.hardware,
+            lambda n_planes: place.tell(PlanesDone(n_planes * n_yx)),
+        )
+
+    arrays, log = _stage(place, "render", sections.log, arrays_of_box)
+    return Rendered(box, arrays, log)
+
+
+def write(place: Workplace, rendered: Rendered) -> None:
+    """Write the block's shards and then, when they are durable, its receipt."""
+    box, log = rendered.output_box, rendered.log
+    checksums, log = _stage(place, "write", log, lambda: write_shards(place, box, rendered.arrays))
+    receipt = _receipt(place, box, checksums, log)
+    _stage(place, "receipt", log, lambda: place.receipts.append(receipt.as_record()))
+
+
+def read_kept(source: Source, source_box: Box, rejected: tuple[int, ...]) -> Voxels:
+    """The voxels of a box; rejected sections, which may be unreadable, are left 0 and never asked for."""
+    first, stop = source_box.start[0], source_box.stop[0]
+    skipped = [section for section in rejected if first <= section < stop]
+    if not skipped:
+        return source.read(source_box)
+    voxels = np.zeros(source_box.shape, np.uint8)
+    for before, after in pairwise((first - 1, *skipped, stop)):
+        run = Box((before + 1, *source_box.start[1:]), (after, *source_box.stop[1:]))
+        if not run.is_empty:
+            voxels[before + 1 - first : after - first] = source.read(run)
+    return voxels
+
+
+def write_shards(place: Workplace, box: Box, arrays: dict[str, Voxels]) -> dict[str, tuple[str, ...]]:
+    """Write all arrays of a block, and meanwhile sum up their shards: checksums by array, one a shard.
+
+    Each array is written in one call: the store cuts it into shards and compresses them in parallel.
+    """
+    with ThreadPoolExecutor(len(arrays)) as pool:
+        writes = [pool.submit(place.sink.write, name, box, voxels) for name, voxels in arrays.items()]
+        checksums = {name: _checksums(place.plan.shards, box, voxels) for name, voxels in arrays.items()}
+        for written in writes:
+            written.result()
+    return checksums
+
+
+def _checksums(shards: BlockGrid, box: Box, voxels: Voxels) -> tuple[str, ...]:
+    boxes = (shards.box(shard).relative_to(box.start) for shard in shards.touching(box))
+    return tuple(checksum(voxels[shard_box.slices]) for shard_box in boxes)
+
+
+def _receipt(place: Workplace, box: Box, checksums: dict[str, tuple[str, ...]], log: Log) -> Receipt:
+    return Receipt(
+        digest=place.digest,
+        shards=tuple(place.plan.shards.touching(box)),
+        checksums=checksums,
+        output_box=box,
+        seconds=log.seconds,
+        n_attempts=1 + log.n_failures,
+        bytes_read=log.bytes_read,
+        peak_bytes=peak_bytes(),
+        host=socket.gethostname(),
+        device=place.hardware.device,
+        pid=os.getpid(),
+        time=time.time(),
+    )
+
+
+def _stage(place: Workplace, name: str, log: Log, work: Callable[[], T]) -> tuple[T, Log]:
+    """`work()` with patience, and the log with its seconds and failures."""
+    failures = 0
+
+    def on_failure(reason: str) -> None:
+        nonlocal failures
+        failures += 1
+        place.tell(BlockFailed(log.block_index, reason, failures))
+
+    started = time.perf_counter()
+    result = persist(work, place.patience, on_failure)
+    seconds = {**log.seconds, name: time.perf_counter() - started}
+    return result, log._replace(seconds=seconds, n_failures=log.n_failures + failures)
+
+
+def peak_bytes() -> int:
+    """Most memory that this process has held so far (resident).
+
+    Linux: from /proc, because what getrusage says there includes the process that began this one.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most if sys.platform == "darwin" else most * 1024

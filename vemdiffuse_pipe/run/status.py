@@ -1,0 +1,107 @@
+"""How far a run is, from its output alone: while others write, or years after. Takes no lock."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import prod
+
+from vemdiffuse_pipe.geometry.grid import BlockGrid
+from vemdiffuse_pipe.plan.plan import Json, choose_block
+from vemdiffuse_pipe.run import set_aside
+from vemdiffuse_pipe.run.events import SetAside
+from vemdiffuse_pipe.run.opening import identity_of, stored_run_file
+from vemdiffuse_pipe.run.receipts import Receipt, read_receipts
+from vemdiffuse_pipe.run.shards import ShardSet, count_missing
+from vemdiffuse_pipe.storage import open_sink, parse_address
+
+Span = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What the receipts of an output say.
+
+    `n_blocks`: of the block shape that the run was begun with. `seconds`: by stage, summed over all blocks.
+    `n_attempts_failed`: tries that something transient spoiled. `voxels_per_s`: over the time in which at
+    least one process worked. `last_receipt`: seconds since 1970, 0 where there is none.
+    """
+
+    output: str
+    identity: Mapping[str, Json]
+    digest: str
+    n_shards: int
+    n_shards_done: int
+    n_blocks: int
+    n_blocks_done: int
+    set_aside: tuple[SetAside, ...]
+    voxels_done: int
+    voxels_total: int
+    seconds: Mapping[str, float]
+    n_attempts_failed: int
+    bytes_read: int
+    peak_bytes: int
+    voxels_per_s: float
+    last_receipt: float
+
+
+class _Sums:
+    """What is summed over the receipts, one by one."""
+
+    def __init__(self) -> None:
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.spans: dict[str, Span] = {}
+        self.n_voxels = self.n_attempts_failed = self.bytes_read = self.peak_bytes = 0
+
+    def add(self, segment: str, receipt: Receipt) -> None:
+        for stage, seconds in receipt.seconds.items():
+            self.seconds[stage] += seconds
+        begun = receipt.time - sum(receipt.seconds.values())
+        first, last = self.spans.get(segment, (begun, receipt.time))
+        self.spans[segment] = (min(first, begun), max(last, receipt.time))
+        self.n_voxels += receipt.output_box.n_voxels
+        self.n_attempts_failed += receipt.n_attempts - 1
+        self.bytes_read += receipt.bytes_read
+        self.peak_bytes = max(self.peak_bytes, receipt.peak_bytes)
+
+
+def status(output: str) -> Status:
+    """How far the run of `output` is. Raises OutputError where there is no such output."""
+    sink, address = open_sink(output), parse_address(output)
+    identity, digest = identity_of(sink, output)
+    shape, shard_shape = sink.spec.shape, sink.spec.shard_shape
+    blocks = BlockGrid(shape, choose_block(stored_run_file(sink, output), shape, shard_shape))
+    done, sums = ShardSet(BlockGrid(shape, shard_shape)), _Sums()
+    for segment, receipt in read_receipts(address, digest):
+        sums.add(segment, receipt)
+        for shard in receipt.shards:
+            done.add(shard)
+    marks = set_aside.read_marks(address, blocks, done)
+    return Status(
+        output=output,
+        identity=identity,
+        digest=digest,
+        n_shards=done.grid.n_blocks,
+        n_shards_done=len(done),
+        n_blocks=blocks.n_blocks,
+        n_blocks_done=blocks.n_blocks - count_missing(blocks, done),
+        set_aside=tuple(mark.set_aside for mark in marks),
+        voxels_done=done.n_voxels(),
+        voxels_total=prod(shape),
+        seconds=dict(sums.seconds),
+        n_attempts_failed=sums.n_attempts_failed,
+        bytes_read=sums.bytes_read,
+        peak_bytes=sums.peak_bytes,
+        voxels_per_s=_rate(sums.n_voxels, sums.spans.values()),
+        last_receipt=max((last for _, last in sums.spans.values()), default=0.0),
+    )
+
+
+def _rate(n_voxels: int, spans: Iterable[Span]) -> float:
+    """Voxels a second of working time: spans that overlap count once."""
+    working_s, end = 0.0, float("-inf")
+    for first, last in sorted(spans):
+        working_s += max(0.0, last - max(first, end))
+        end = max(end, last)
+    return n_voxels / working_s if working_s else 0.0
