@@ -15,8 +15,8 @@ def to_grey(values: NDArray[np.floating]) -> NDArray[np.uint8]:
     Ties, and what lies within 2**-10 below one, go up: float32 and float64 arithmetic, whose last bits
     differ, then give the same level for linear interpolation, where exact ties are common.
     """
-    levels: NDArray[np.floating] = np.clip(values + np.asarray(HALF_AND_A_BIT, values.dtype), 0, 255)
-    return levels.astype(np.uint8)
+    levels: NDArray[np.floating] = values + np.asarray(HALF_AND_A_BIT, values.dtype)
+    return np.clip(levels, 0, 255, out=levels).astype(np.uint8)
 
 
 def uncertainty_to_grey(deviations: NDArray[np.floating]) -> NDArray[np.uint8]:
