@@ -245,3 +245,12 @@ def test_any_changed_bytes_give_a_sentence_or_voxels(options, tmp_path):
         assert voxels.shape == (1, 1, 1)
 
     check()
+
+
+def test_size_that_is_given_outweighs_what_a_program_wrote_into_the_header(tmp_path):
+    path = tmp_path / "stack.tif"
+    metadata = {"axes": "ZYX", "spacing": 1, "unit": "nm"}
+    tifffile.imwrite(path, VOXELS, imagej=True, resolution=(1, 1), metadata=metadata)
+    assert open_source(path).spec.frame.voxel_size_nm == (1, 1, 1)
+    given = open_source(path, voxel_size_nm=(50, 4.6, 4.6)).spec.frame
+    assert given.voxel_size_nm == (50, Fraction("4.6"), Fraction("4.6"))

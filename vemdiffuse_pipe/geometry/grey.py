@@ -9,14 +9,16 @@ HALF_AND_A_BIT = 0.5 + 2.0**-10
 UNCERTAINTY_STEP = 0.25  # grey levels of deviation per stored level
 
 
-def to_grey(values: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Finite grey levels as uint8: floor(v + 0.5 + 2**-10), clipped to 0..255; any shape.
+def to_grey(values: NDArray[np.floating], out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+    """Finite grey levels as uint8: floor(v + 0.5 + 2**-10), clipped to 0..255; any shape. `out`: where to.
 
     Ties, and what lies within 2**-10 below one, go up: float32 and float64 arithmetic, whose last bits
     differ, then give the same level for linear interpolation, where exact ties are common.
     """
-    levels: NDArray[np.floating] = values + np.asarray(HALF_AND_A_BIT, values.dtype)
-    return np.clip(levels, 0, 255, out=levels).astype(np.uint8)
+    out = np.empty(values.shape, np.uint8) if out is None else out
+    if values.size and not (values.min() >= 0 and values.max() <= 255):
+        values = np.clip(values, 0, 255)  # interpolation has no need of it, and it costs more than the rest
+    return np.add(values, np.asarray(HALF_AND_A_BIT, values.dtype), out=out, casting="unsafe")
 
 
 def uncertainty_to_grey(deviations: NDArray[np.floating]) -> NDArray[np.uint8]:

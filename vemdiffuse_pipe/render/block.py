@@ -112,7 +112,7 @@ class _GapPainter:
         def paint(tile: Tile) -> None:
             (planes,) = self._generate([(0, tile)])
             here, there = self._overlap(tile)
-            em[(slice(None), *there)] = to_grey(planes[(slice(None), *here)])
+            to_grey(planes[(slice(None), *here)], out=em[(slice(None), *there)])
 
         _exhaust(
             _in_order(self.pool, paint, self.plan.lattice.touching(self.output_box), self.hardware.n_threads)

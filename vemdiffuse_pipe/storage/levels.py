@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import prod
 from typing import Literal, Protocol
@@ -119,6 +119,8 @@ class Volume:
         if not named:
             raise SourceError(f"{self.url} has no level {name!r}; it has {self._listing()}")
         fitting = [v for v in named if given_nm is None or not v.is_in_nm or v.has_size(given_nm)]
+        if not fitting and self.format == "tiff":  # programs write sizes that nobody set: the user knows
+            return replace(named[0], is_in_nm=False)
         if not fitting:
             raise SourceError(
                 f"{self.url} has no level with voxels of {show_nm(given_nm or ORIGIN)} nm; "
