@@ -15,9 +15,10 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     from vemdiffuse_pipe import config
     from vemdiffuse_pipe.run.reconstruct import run
+    from vemdiffuse_pipe.run.stages import peak_bytes
 
     outcome = run(config.load(Path(sys.argv[1])))
-    sys.stdout.write(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
+    sys.stdout.write(str(peak_bytes()))
     sys.exit(outcome.exit_code)
 
 
