@@ -38,7 +38,7 @@ def main(folder: Path, out: Path, training: str) -> None:
         multiple_px=0,
         min_ratio=min(RATIOS),
         max_ratio=max(RATIOS),
-        samples=4,
+        samples=2,
         steps=8,
         residual_scale=RESIDUAL_SCALE,
         trained_on="FIB-25 (Drosophila medulla, FIB-SEM): training samples 1 and 2, and sections z < 200 "

@@ -29,8 +29,8 @@ def test_linear_interpolation_by_the_pipeline_is_linear_interpolation(tmp_path: 
 
 def test_the_default_model_shows_its_mean_one_sample_and_uncertainty(tmp_path: Path) -> None:
     made = demo(tmp_path, shape=SHAPE)
-    assert list(made.reports) == ["linear", "cubic", "mean of 4", "one sample"]
-    assert made.reports["one sample"].psnr < made.reports["mean of 4"].psnr
+    assert list(made.reports) == ["linear", "cubic", "mean of 2", "one sample"]
+    assert made.reports["one sample"].psnr < made.reports["mean of 2"].psnr
     with Image.open(made.picture) as page:
         assert page.width > 6 * 2 * SHAPE[2]
     uncertainty = open_source(tmp_path / "isotropic.zarr" / "uncertainty").read(Box.of_shape(SHAPE))

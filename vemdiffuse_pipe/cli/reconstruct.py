@@ -30,6 +30,13 @@ Zyx = tuple[int, int, int]
     "--seed", type=int, default=0, show_default=True, metavar="N", help="Another seed, other samples."
 )
 @click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="bfloat16 is twice as fast on processors that have it.",
+)
+@click.option(
     "--block-shape", nargs=3, type=int, metavar="Z Y X", help="Voxels in a unit of work: whole shards."
 )
 @click.option("--workers", type=int, default=1, show_default=True, metavar="N", help="Worker processes.")
@@ -48,6 +55,7 @@ def command(
     samples: int | None,
     steps: int | None,
     seed: int,
+    precision: Literal["float32", "bfloat16"],
     block_shape: Zyx | None,
     workers: int,
     version: Literal["0.5", "0.4"],
@@ -75,6 +83,7 @@ def command(
             samples=samples,
             steps=steps,
             seed=seed,
+            precision=precision,
             block_shape=block_shape,
             workers=workers,
             version=version,

@@ -42,6 +42,7 @@ def reconstruct(
     seed: int = 0,
     samples: int | None = None,
     steps: int | None = None,
+    precision: Literal["float32", "bfloat16"] = "float32",
     block_shape: Zyx | None = None,
     workers: int = 1,
     version: Literal["0.5", "0.4"] = "0.5",
@@ -56,7 +57,14 @@ def reconstruct(
         {
             "source": {"url": source, "voxel_size_nm": voxel_size_nm, "level": level, "window": window},
             "output": {"url": output, "version": version},
-            "model": {"name": model, "ratio": ratio, "seed": seed, "samples": samples, "steps": steps},
+            "model": {
+                "name": model,
+                "ratio": ratio,
+                "seed": seed,
+                "samples": samples,
+                "steps": steps,
+                "precision": precision,
+            },
             "run": {"block_shape": block_shape, "workers": workers, "engine": _engine(workers)},
         }
     )
