@@ -18,7 +18,8 @@ def to_grey(values: NDArray[np.floating], out: NDArray[np.uint8] | None = None) 
     out = np.empty(values.shape, np.uint8) if out is None else out
     if values.size and not (values.min() >= 0 and values.max() <= 255):
         values = np.clip(values, 0, 255)  # interpolation has no need of it, and it costs more than the rest
-    return np.add(values, np.asarray(HALF_AND_A_BIT, values.dtype), out=out, casting="unsafe")
+    np.add(values, np.asarray(HALF_AND_A_BIT, values.dtype), out=out, casting="unsafe")
+    return out
 
 
 def uncertainty_to_grey(deviations: NDArray[np.floating]) -> NDArray[np.uint8]:
