@@ -174,16 +174,18 @@ class Heard:
 
 @pytest.mark.slow
 def test_only_the_block_that_kills_its_workers_is_set_aside(tmp_path: Path) -> None:
-    run_file = small_run(tmp_path, run={"workers": 2, "engine": "local", "block_shape": (8, 32, 64)})
+    run_file = small_run(
+        tmp_path, run={"workers": 2, "engine": "local", "block_shape": (8, 48, 64)}
+    )  # whole planes: no two read the same
     _, plan = prepare(run_file)
     open_output(plan)
     heard, work, inbox = Heard(), missing_work(plan.blocks, ShardSet(plan.shards)), SimpleQueue()
     with connect(run_file.run) as client:
-        client.register_plugin(KillingWorkplace("k", plan, Hardware(), Patience(), deadly_block=3))
+        client.register_plugin(KillingWorkplace("k", plan, Hardware(), Patience(), deadly_block=2))
         assert drive(client, "k", work, 6, heard, inbox) == ""
-    assert heard.given_up == [(3, "KilledWorker", 2)]
-    assert heard.n_done == 7
-    assert run(small_run(tmp_path, run={"block_shape": (8, 32, 64)})).n_rendered == 1
+    assert heard.given_up == [(2, "KilledWorker", 2)]
+    assert heard.n_done == 3
+    assert run(small_run(tmp_path, run={"block_shape": (8, 48, 64)})).n_rendered == 1
     np.testing.assert_array_equal(stored(run_file), interpolated(position_coded(SHAPE), 5))
 
 
