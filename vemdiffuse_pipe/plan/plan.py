@@ -186,7 +186,7 @@ def choose_lattice(run_file: RunFile, shape: Zyx, card: ModelCard) -> TileLattic
     """
     ny, nx = shape[1:]
     if card.context_px == 0:
-        return TileLattice((ny, nx), (min(128, ny), min(2048, nx)), 0)
+        return TileLattice((ny, nx), (min(32, ny), min(2048, nx)), 0)
     table, multiple = run_file.model, card.multiple_px
     tile, overlap = table.tile_px or 384, 32 if table.overlap_px is None else table.overlap_px
     if tile % multiple or overlap % multiple or 2 * overlap > tile:
