@@ -14,7 +14,7 @@ from small_runs import SHAPE, interpolated, small_run, stored, write_source
 from vemdiffuse_pipe.config import RunFile, dump
 from vemdiffuse_pipe.errors import CorruptDataError, InputError, MissingDataError, StorageFullError
 from vemdiffuse_pipe.geometry.box import Box
-from vemdiffuse_pipe.run.events import BlockFailed, BlockSetAside, Event, Outcome
+from vemdiffuse_pipe.run.events import BlockFailed, BlockSetAside, Event, Outcome, SetAside
 from vemdiffuse_pipe.run.execution import run_plan
 from vemdiffuse_pipe.run.reconstruct import prepare, retry, run
 from vemdiffuse_pipe.run.retries import Patience
@@ -82,6 +82,18 @@ def test_running_again_skips_what_was_set_aside_and_retry_takes_it_up(tmp_path: 
     assert (taken_up.n_rendered, taken_up.exit_code, taken_up.set_aside) == (2, 0, ())
     np.testing.assert_array_equal(stored(run_file), TRUTH)
     assert status(run_file.output.url).set_aside == ()
+
+
+def test_what_was_set_aside_is_skipped_while_the_rest_goes_on(tmp_path: Path) -> None:
+    run_file = small_run(tmp_path)
+    source, plan = prepare(run_file)
+    first_rows = Failure(Box((0, 0, 0), (1, 1, 53)), times=10**6, error=MissingDataError)
+    begun = run_plan(plan, FlakySource(source, [first_rows]), max_blocks=8, patience=HASTY)
+    n_lost = len(begun.set_aside)
+    assert (begun.n_done, n_lost) == (8 - n_lost, 4)
+    again = run(run_file)
+    assert (again.n_rendered, again.n_done, again.exit_code) == (16, 24 - n_lost, 1)
+    assert retry(run_file.output.url).n_rendered == n_lost
 
 
 def test_an_unforeseen_failure_sets_its_block_aside_with_its_name(
@@ -185,5 +197,5 @@ def test_a_disk_that_fills_under_the_receipts_loses_nothing(
     np.testing.assert_array_equal(stored(run_file), TRUTH)
 
 
-def sorted_blocks(outcome: Outcome) -> list[object]:
+def sorted_blocks(outcome: Outcome) -> list[SetAside]:
     return sorted(outcome.set_aside, key=lambda block: block.block_index)

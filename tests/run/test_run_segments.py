@@ -101,6 +101,7 @@ def test_threads_that_share_a_writer_lose_nothing(folder: Address) -> None:
         list(pool.map(lambda n: writer.append({"n": n}), range(40)))
     writer.close()
     assert sorted(numbers(folder)) == list(range(40))
+    assert only_segment(folder)
 
 
 def test_reading_while_another_writes_sees_whole_lines_only(folder: Address) -> None:
