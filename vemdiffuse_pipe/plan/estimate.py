@@ -54,13 +54,13 @@ def estimate(plan: Plan, *, n_threads: int = 1) -> Estimate:
     """The costs of `plan`, with `n_threads` tiles rendered at once in a worker process. Pure arithmetic."""
     n_gaps, gap_flop = _gaps(plan)
     n_tiles = _along(plan, 1, _n_tiles(plan, 1)) * _along(plan, 2, _n_tiles(plan, 2))
-    tile_px = prod(plan.lattice.tile_px)
+    pixels = _along(plan, 1, _rendered(plan, 1)) * _along(plan, 2, _rendered(plan, 2))
     generated = int(np.count_nonzero(plan.gaps.provenance() > 1)) * prod(plan.output.shape[1:])
     planes_rendered = n_gaps * (plan.gaps.r - 1)
     n_voxels = prod(plan.output.shape)
     itemsize = np.dtype(plan.source.dtype).itemsize
     read_voxels = prod(_along(plan, axis, _source_extent(plan, axis)) for axis in range(3))
-    flop = gap_flop * n_tiles * tile_px * plan.sampling.samples * plan.sampling.steps
+    flop = gap_flop * pixels * plan.sampling.samples * plan.sampling.steps
     return Estimate(
         source_bytes=prod(plan.source.shape) * itemsize,
         output_bytes=n_voxels * len(plan.arrays),
@@ -68,7 +68,7 @@ def estimate(plan: Plan, *, n_threads: int = 1) -> Estimate:
         n_blocks=plan.blocks.n_blocks,
         n_shards=plan.shards.n_blocks,
         n_tiles_rendered=n_tiles * n_gaps * plan.sampling.samples,
-        rendered_twice=planes_rendered * n_tiles * tile_px / generated - 1,
+        rendered_twice=planes_rendered * pixels / generated - 1,
         read_bytes=read_voxels * itemsize,
         flop=flop,
         flop_per_voxel=flop / n_voxels,
@@ -96,6 +96,13 @@ def _along(plan: Plan, axis: int, measure: Callable[[int, int], int]) -> int:
 
 def _n_tiles(plan: Plan, axis: int) -> Callable[[int, int], int]:
     return lambda start, stop: len(plan.lattice.span(axis - 1, start, stop))
+
+
+def _rendered(plan: Plan, axis: int) -> Callable[[int, int], int]:
+    """Pixels along `axis` that are rendered for [start, stop): whole tiles, or what a model needs without context."""
+    if plan.card.context_px == 0:
+        return lambda start, stop: stop - start
+    return lambda start, stop: len(plan.lattice.span(axis - 1, start, stop)) * plan.lattice.tile_px[axis - 1]
 
 
 def _source_extent(plan: Plan, axis: int) -> Callable[[int, int], int]:

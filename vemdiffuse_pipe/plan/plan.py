@@ -68,11 +68,14 @@ class Plan:
         return float(self.output.voxel_size_nm[0] / _lateral(self.output))
 
     def source_box(self, output_box: Box) -> Box:
-        """What must be read to render `output_box`: whole gaps, whole tiles, cut at the volume."""
+        """What must be read to render `output_box`: whole gaps, whole tiles, cut at the volume.
+
+        A model that looks at no neighbours is given no more of a tile than lies in the box.
+        """
         first, stop = self.gaps.sections_for(
             output_box.start[0], output_box.stop[0], self.card.reach_sections
         )
-        wide = self.lattice.reach(output_box)
+        wide = self.lattice.reach(output_box) if self.card.context_px else output_box
         return Box((first, *wide.start[1:]), (stop, *wide.stop[1:]))
 
     def identity(self) -> dict[str, Json]:
@@ -182,11 +185,11 @@ def choose_sampling(run_file: RunFile, card: ModelCard) -> Sampling:
 def choose_lattice(run_file: RunFile, shape: Zyx, card: ModelCard) -> TileLattice:
     """Tiles as asked for, else of at most 384 px, sharing 32, sized so that the last reaches little beyond.
 
-    Interpolation looks at no neighbours: its tiles share nothing and are rows that fit a cache.
+    Interpolation looks at no neighbours: its tiles share nothing, fit a cache and are cut at the block.
     """
     ny, nx = shape[1:]
     if card.context_px == 0:
-        return TileLattice((ny, nx), (min(32, ny), min(2048, nx)), 0)
+        return TileLattice((ny, nx), (min(128, ny), min(1024, nx)), 0)
     table, multiple = run_file.model, card.multiple_px
     tile, overlap = table.tile_px or 384, 32 if table.overlap_px is None else table.overlap_px
     if tile % multiple or overlap % multiple or 2 * overlap > tile:

@@ -170,26 +170,34 @@ class _GapPainter:
     def _sections(self, tile: Tile) -> Voxels:
         """What the model looks at: (2 + 2 * reach, tile y, tile x) uint8, mirrored at the edges."""
         reach, n = self.plan.card.reach_sections, self.plan.gaps.n_sections
-        (y, x), (ny, nx) = tile.start, self.plan.lattice.tile_px
+        ny, nx = self.plan.lattice.tile_px
         below = [_mirrored(self.gap.lower - i, n) for i in range(reach, 0, -1)]
         above = [_mirrored(self.gap.upper + i, n) for i in range(1, reach + 1)]
         indices = [u - self.source_box.start[0] for u in (*below, self.gap.lower, self.gap.upper, *above)]
-        window = Box((0, y, x), (1, y + ny, x + nx)).intersect(Box.of_shape((1, *self.plan.lattice.shape)))
-        _, rows, columns = window.relative_to(self.source_box.start).slices
-        missing = (ny - window.shape[1], nx - window.shape[2])
+        _, rows, columns = self._window(tile).relative_to(self.source_box.start).slices
         sections = self.sections[indices, rows, columns]
-        if not any(missing):
+        missing = (ny - sections.shape[1], nx - sections.shape[2])
+        if not any(missing) or not self.plan.card.context_px:
             return sections
         return np.pad(sections, [(0, 0), *((0, m) for m in missing)], mode="reflect")
 
     def _overlap(self, tile: Tile) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
         """What tile and block share: where it lies in the tile, and where in the block (y, x)."""
-        (y, x), (ny, nx) = tile.start, self.plan.lattice.tile_px
-        block = Box((0, *self.output_box.start[1:]), (1, *self.output_box.stop[1:]))
-        shared = Box((0, y, x), (1, y + ny, x + nx)).intersect(block)
-        _, *here = shared.relative_to((0, y, x)).slices
+        window, block = self._window(tile), _flat(self.output_box)
+        shared = window.intersect(block)
+        _, *here = shared.relative_to(window.start).slices
         _, *there = shared.relative_to(block.start).slices
         return (here[0], here[1]), (there[0], there[1])
+
+    def _window(self, tile: Tile) -> Box:
+        """The part of a tile that was read: all of it inside the volume, or what lies in the block."""
+        (y, x), (ny, nx) = tile.start, self.plan.lattice.tile_px
+        return Box((0, y, x), (1, y + ny, x + nx)).intersect(_flat(self.source_box))
+
+
+def _flat(box: Box) -> Box:
+    """The y and x of a box."""
+    return Box((0, *box.start[1:]), (1, *box.stop[1:]))
 
 
 def _mirrored(index: int, n: int) -> int:
