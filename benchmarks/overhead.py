@@ -37,13 +37,13 @@ from vemdiffuse_pipe.config import RunFile, RunTable
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.frame import Frame, exact_nm
 from vemdiffuse_pipe.geometry.grid import BlockGrid
-from vemdiffuse_pipe.run import receipts, stages, workers
-from vemdiffuse_pipe.run.driver import drive
-from vemdiffuse_pipe.run.engines import connect
-from vemdiffuse_pipe.run.receipts import Receipt
-from vemdiffuse_pipe.run.reconstruct import run
-from vemdiffuse_pipe.run.segments import SegmentWriter, encode
-from vemdiffuse_pipe.run.shards import Work
+from vemdiffuse_pipe.running import receipts, stages, workers
+from vemdiffuse_pipe.running.driver import drive
+from vemdiffuse_pipe.running.engines import connect
+from vemdiffuse_pipe.running.receipts import Receipt
+from vemdiffuse_pipe.running.reconstruct import run
+from vemdiffuse_pipe.running.segments import SegmentWriter, encode
+from vemdiffuse_pipe.running.shards import Work
 from vemdiffuse_pipe.storage import StoredSink, create_sink, open_sink, open_source, parse_address
 from vemdiffuse_pipe.volume import Voxels
 
@@ -296,8 +296,8 @@ OPENING = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
 from overhead import grid
-from vemdiffuse_pipe.run.progress import Progress
-from vemdiffuse_pipe.run.stages import peak_bytes
+from vemdiffuse_pipe.running.progress import Progress
+from vemdiffuse_pipe.running.stages import peak_bytes
 from vemdiffuse_pipe.storage import parse_address
 started = time.perf_counter()
 progress = Progress(parse_address(sys.argv[2]), "0" * 16, *grid(int(sys.argv[3])))

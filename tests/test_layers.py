@@ -14,7 +14,7 @@ LEVELS = (
     ("__init__", "__main__"),
     ("cli",),
     ("demo", "testing"),
-    ("run",),
+    ("running",),
     ("render",),
     ("training",),
     ("plan",),
@@ -26,7 +26,7 @@ LEVELS = (
 LEVEL = {package: len(LEVELS) - i for i, packages in enumerate(LEVELS) for package in packages}
 
 DASK = {"dask", "distributed", "dask_jobqueue"}
-KNOW_TORCH = {"models", "training", "render", "run"}
+KNOW_TORCH = {"models", "training", "render", "running"}
 MAX_LINES = 400
 MAX_FUNCTION_LINES = 60
 
@@ -98,8 +98,8 @@ def test_plan_knows_models_by_their_card_only() -> None:
     )
 
 
-def test_only_run_knows_dask() -> None:
-    assert not foreign_imports(DASK, but_for={"run"})
+def test_only_running_knows_dask() -> None:
+    assert not foreign_imports(DASK, but_for={"running"})
 
 
 def test_torch_is_imported_by_models_and_what_uses_them_only() -> None:
@@ -110,7 +110,7 @@ def test_the_rule_refuses_an_import_upwards_or_sideways() -> None:
     assert not allowed("geometry", "storage.source")
     assert not allowed("storage", "models.card")
     assert not allowed("models", "evaluation")
-    assert not allowed("render.block", "run.events")
+    assert not allowed("render.block", "running.events")
     assert allowed("plan.plan", "models.card")
 
 

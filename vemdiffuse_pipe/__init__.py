@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vemdiffuse_pipe.geometry.box import Box
     from vemdiffuse_pipe.geometry.frame import Frame
     from vemdiffuse_pipe.plan.plan import make_plan
-    from vemdiffuse_pipe.run.reconstruct import reconstruct, run
+    from vemdiffuse_pipe.running.reconstruct import reconstruct, run
     from vemdiffuse_pipe.storage import create_sink, open_source
 
 __version__ = "0.1.0"
@@ -41,8 +41,8 @@ _HOMES = {
     "evaluate": "evaluation",
     "make_plan": "plan.plan",
     "open_source": "storage",
-    "reconstruct": "run.reconstruct",
-    "run": "run.reconstruct",
+    "reconstruct": "running.reconstruct",
+    "run": "running.reconstruct",
 }
 
 

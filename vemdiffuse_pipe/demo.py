@@ -28,8 +28,8 @@ from vemdiffuse_pipe.geometry.gaps import Provenance
 from vemdiffuse_pipe.geometry.grey import to_grey
 from vemdiffuse_pipe.models.card import find_card
 from vemdiffuse_pipe.phantom import phantom
-from vemdiffuse_pipe.run.events import Listener, silent
-from vemdiffuse_pipe.run.reconstruct import reconstruct
+from vemdiffuse_pipe.running.events import Listener, silent
+from vemdiffuse_pipe.running.reconstruct import reconstruct
 from vemdiffuse_pipe.storage import create_sink, open_sink
 from vemdiffuse_pipe.volume import Voxels
 

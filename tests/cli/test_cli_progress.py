@@ -19,7 +19,14 @@ from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.frame import Frame
 from vemdiffuse_pipe.models.card import LINEAR
 from vemdiffuse_pipe.plan.plan import Plan, make_plan
-from vemdiffuse_pipe.run.events import BlockDone, BlockFailed, BlockSetAside, PlanesDone, RunStarted, SetAside
+from vemdiffuse_pipe.running.events import (
+    BlockDone,
+    BlockFailed,
+    BlockSetAside,
+    PlanesDone,
+    RunStarted,
+    SetAside,
+)
 from vemdiffuse_pipe.volume import VolumeSpec
 
 

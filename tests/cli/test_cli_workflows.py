@@ -16,7 +16,7 @@ import tifffile
 from small_volumes import Ended
 
 from vemdiffuse_pipe import config
-from vemdiffuse_pipe.run import resources
+from vemdiffuse_pipe.running import resources
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
 GOLDEN = Path(__file__).parent / "golden"

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from distributed import Worker
 
 from vemdiffuse_pipe.geometry.box import Box
-from vemdiffuse_pipe.run import workers
-from vemdiffuse_pipe.run.workers import OpenWorkplace
+from vemdiffuse_pipe.running import workers
+from vemdiffuse_pipe.running.workers import OpenWorkplace
 from vemdiffuse_pipe.volume import Source, VolumeSpec, Voxels
 
 

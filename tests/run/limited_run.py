@@ -14,8 +14,8 @@ def main() -> None:
     limit = int(sys.argv[2])
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     from vemdiffuse_pipe import config
-    from vemdiffuse_pipe.run.reconstruct import run
-    from vemdiffuse_pipe.run.stages import peak_bytes
+    from vemdiffuse_pipe.running.reconstruct import run
+    from vemdiffuse_pipe.running.stages import peak_bytes
 
     outcome = run(config.load(Path(sys.argv[1])))
     sys.stdout.write(str(peak_bytes()))

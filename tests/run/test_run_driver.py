@@ -13,13 +13,13 @@ from small_runs import small_run
 from vemdiffuse_pipe.config import RunTable
 from vemdiffuse_pipe.errors import ConfigError
 from vemdiffuse_pipe.render.block import Hardware
-from vemdiffuse_pipe.run.driver import drive
-from vemdiffuse_pipe.run.engines import check_resources, connect, is_in_process
-from vemdiffuse_pipe.run.opening import open_output
-from vemdiffuse_pipe.run.reconstruct import prepare
-from vemdiffuse_pipe.run.retries import Patience
-from vemdiffuse_pipe.run.shards import ShardSet, Work, missing_work
-from vemdiffuse_pipe.run.workers import open_workplace, present
+from vemdiffuse_pipe.running.driver import drive
+from vemdiffuse_pipe.running.engines import check_resources, connect, is_in_process
+from vemdiffuse_pipe.running.opening import open_output
+from vemdiffuse_pipe.running.reconstruct import prepare
+from vemdiffuse_pipe.running.retries import Patience
+from vemdiffuse_pipe.running.shards import ShardSet, Work, missing_work
+from vemdiffuse_pipe.running.workers import open_workplace, present
 
 
 class Watched:

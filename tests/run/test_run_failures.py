@@ -14,11 +14,11 @@ from small_runs import SHAPE, interpolated, small_run, stored, write_source
 from vemdiffuse_pipe.config import RunFile, dump
 from vemdiffuse_pipe.errors import CorruptDataError, InputError, MissingDataError, StorageFullError
 from vemdiffuse_pipe.geometry.box import Box
-from vemdiffuse_pipe.run.events import BlockFailed, BlockSetAside, Event, Outcome, SetAside
-from vemdiffuse_pipe.run.execution import run_plan
-from vemdiffuse_pipe.run.reconstruct import prepare, retry, run
-from vemdiffuse_pipe.run.retries import Patience
-from vemdiffuse_pipe.run.status import status
+from vemdiffuse_pipe.running.events import BlockFailed, BlockSetAside, Event, Outcome, SetAside
+from vemdiffuse_pipe.running.execution import run_plan
+from vemdiffuse_pipe.running.reconstruct import prepare, retry, run
+from vemdiffuse_pipe.running.retries import Patience
+from vemdiffuse_pipe.running.status import status
 from vemdiffuse_pipe.storage.sink import StoredSink
 from vemdiffuse_pipe.testing import Failure, FlakySource, position_coded
 
@@ -99,7 +99,7 @@ def test_what_was_set_aside_is_skipped_while_the_rest_goes_on(tmp_path: Path) ->
 def test_an_unforeseen_failure_sets_its_block_aside_with_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vemdiffuse_pipe.run import stages
+    from vemdiffuse_pipe.running import stages
 
     def fail_in_block_9(plan: object, model: object, sections: object, box: Box, *rest: object) -> object:
         if box.start == (8, 16, 32):
@@ -188,7 +188,7 @@ def test_a_disk_that_fills_under_the_receipts_loses_nothing(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("vemdiffuse_pipe.run.segments._write", full)
+        patch.setattr("vemdiffuse_pipe.running.segments._write", full)
         with pytest.raises(StorageFullError, match="No space left"):
             run(run_file)
     n_done = status(run_file.output.url).n_blocks_done

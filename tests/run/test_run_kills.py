@@ -27,17 +27,17 @@ from small_runs import (
 
 from vemdiffuse_pipe.config import RunFile, dump
 from vemdiffuse_pipe.render.block import Hardware
-from vemdiffuse_pipe.run.driver import drive
-from vemdiffuse_pipe.run.engines import connect
-from vemdiffuse_pipe.run.opening import open_output
-from vemdiffuse_pipe.run.receipts import read_done
-from vemdiffuse_pipe.run.reconstruct import prepare, run
-from vemdiffuse_pipe.run.retries import Patience
-from vemdiffuse_pipe.run.shards import ShardSet, Work, missing_work
-from vemdiffuse_pipe.run.stages import read, render, write_shards
-from vemdiffuse_pipe.run.status import status
-from vemdiffuse_pipe.run.verify import verify
-from vemdiffuse_pipe.run.workers import open_workplace
+from vemdiffuse_pipe.running.driver import drive
+from vemdiffuse_pipe.running.engines import connect
+from vemdiffuse_pipe.running.opening import open_output
+from vemdiffuse_pipe.running.receipts import read_done
+from vemdiffuse_pipe.running.reconstruct import prepare, run
+from vemdiffuse_pipe.running.retries import Patience
+from vemdiffuse_pipe.running.shards import ShardSet, Work, missing_work
+from vemdiffuse_pipe.running.stages import read, render, write_shards
+from vemdiffuse_pipe.running.status import status
+from vemdiffuse_pipe.running.verify import verify
+from vemdiffuse_pipe.running.workers import open_workplace
 from vemdiffuse_pipe.storage import parse_address
 from vemdiffuse_pipe.testing import position_coded
 

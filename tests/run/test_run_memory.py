@@ -16,7 +16,7 @@ from vemdiffuse_pipe.config import RunFile
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.frame import Frame
 from vemdiffuse_pipe.plan.estimate import estimate
-from vemdiffuse_pipe.run.reconstruct import prepare
+from vemdiffuse_pipe.running.reconstruct import prepare
 from vemdiffuse_pipe.storage import create_sink
 
 pytestmark = pytest.mark.slow

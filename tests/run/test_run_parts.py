@@ -11,13 +11,13 @@ import pytest
 from vemdiffuse_pipe.errors import MissingDataError, OutputError, TransientError
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.grid import BlockGrid
-from vemdiffuse_pipe.run import set_aside
-from vemdiffuse_pipe.run.contrast import measure_contrast
-from vemdiffuse_pipe.run.events import SetAside
-from vemdiffuse_pipe.run.identity import check_identity
-from vemdiffuse_pipe.run.retries import GaveUpError, Patience, persist, reason_of
-from vemdiffuse_pipe.run.segments import SegmentWriter
-from vemdiffuse_pipe.run.shards import ShardSet
+from vemdiffuse_pipe.running import set_aside
+from vemdiffuse_pipe.running.contrast import measure_contrast
+from vemdiffuse_pipe.running.events import SetAside
+from vemdiffuse_pipe.running.identity import check_identity
+from vemdiffuse_pipe.running.retries import GaveUpError, Patience, persist, reason_of
+from vemdiffuse_pipe.running.segments import SegmentWriter
+from vemdiffuse_pipe.running.shards import ShardSet
 from vemdiffuse_pipe.storage import parse_address
 from vemdiffuse_pipe.storage.address import Address
 from vemdiffuse_pipe.testing import ArraySource, Failure, FlakySource

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from small_runs import small_run, stored_sha256
 
-from vemdiffuse_pipe.run.reconstruct import run
+from vemdiffuse_pipe.running.reconstruct import run
 
 DIFFUSION = {"name": "default", "samples": 2, "steps": 2, "tile_px": 32, "overlap_px": 8, "seed": 7}
 WAYS: dict[str, dict[str, object]] = {

@@ -22,9 +22,9 @@ from small_runs import (
 from vemdiffuse_pipe.config import RunFile, load
 from vemdiffuse_pipe.errors import OutputError, PlanError
 from vemdiffuse_pipe.plan.plan import digest
-from vemdiffuse_pipe.run.events import BlockDone, Event, PlanesDone, RunEnded, RunStarted
-from vemdiffuse_pipe.run.receipts import Receipt, read_receipts
-from vemdiffuse_pipe.run.reconstruct import prepare, reconstruct, run
+from vemdiffuse_pipe.running.events import BlockDone, Event, PlanesDone, RunEnded, RunStarted
+from vemdiffuse_pipe.running.receipts import Receipt, read_receipts
+from vemdiffuse_pipe.running.reconstruct import prepare, reconstruct, run
 from vemdiffuse_pipe.storage import open_sink, parse_address
 from vemdiffuse_pipe.testing import position_coded
 

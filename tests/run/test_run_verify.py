@@ -12,10 +12,10 @@ from small_runs import N_SHARDS, SHAPE, receipt_files, shard_file, small_run, wr
 from vemdiffuse_pipe.config import RunFile
 from vemdiffuse_pipe.errors import OutputError
 from vemdiffuse_pipe.geometry.box import Box
-from vemdiffuse_pipe.run.reconstruct import prepare, run
-from vemdiffuse_pipe.run.segments import encode
-from vemdiffuse_pipe.run.status import _rate, status
-from vemdiffuse_pipe.run.verify import verify
+from vemdiffuse_pipe.running.reconstruct import prepare, run
+from vemdiffuse_pipe.running.segments import encode
+from vemdiffuse_pipe.running.status import _rate, status
+from vemdiffuse_pipe.running.verify import verify
 from vemdiffuse_pipe.storage import open_sink
 from vemdiffuse_pipe.testing import position_coded
 
@@ -101,7 +101,7 @@ def test_a_source_that_changed_is_found_by_rendering_again(complete: RunFile, tm
 
 
 def test_places_are_chosen_by_the_seed(complete: RunFile, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vemdiffuse_pipe.run import verify as module
+    from vemdiffuse_pipe.running import verify as module
 
     places: list[Box] = []
     render_block = module.render_block

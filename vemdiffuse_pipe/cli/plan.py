@@ -9,7 +9,7 @@ import click
 from vemdiffuse_pipe import config
 from vemdiffuse_pipe.cli.options import json_option, run_file_argument
 from vemdiffuse_pipe.cli.plan_report import print_plan
-from vemdiffuse_pipe.run.opening import prepare
+from vemdiffuse_pipe.running.opening import prepare
 
 
 @click.command("plan")

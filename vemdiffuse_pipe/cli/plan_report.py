@@ -7,7 +7,7 @@ from vemdiffuse_pipe.cli.words import ratio_in_words, show_bytes, show_count, sh
 from vemdiffuse_pipe.geometry.frame import show_nm
 from vemdiffuse_pipe.plan.estimate import Estimate
 from vemdiffuse_pipe.plan.plan import Plan
-from vemdiffuse_pipe.run.resources import estimate_here, refuse_what_does_not_fit, threads_per_worker
+from vemdiffuse_pipe.running.resources import estimate_here, refuse_what_does_not_fit, threads_per_worker
 
 
 def print_plan(plan: Plan, *, with_time: bool, as_json: bool) -> None:

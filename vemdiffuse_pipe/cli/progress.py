@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.text import Text
 
 from vemdiffuse_pipe.cli.words import ratio_in_words, show_count, show_duration
-from vemdiffuse_pipe.run.events import (
+from vemdiffuse_pipe.running.events import (
     BlockDone,
     BlockFailed,
     BlockSetAside,

@@ -10,7 +10,7 @@ import click
 from vemdiffuse_pipe.cli.options import json_option, source_options
 from vemdiffuse_pipe.cli.outcome import print_outcome
 from vemdiffuse_pipe.cli.progress import progress
-from vemdiffuse_pipe.run.reconstruct import reconstruct
+from vemdiffuse_pipe.running.reconstruct import reconstruct
 
 Nm = tuple[float, float, float]
 Zyx = tuple[int, int, int]

@@ -9,7 +9,7 @@ import click
 from vemdiffuse_pipe.cli.options import json_option
 from vemdiffuse_pipe.cli.outcome import print_outcome
 from vemdiffuse_pipe.cli.progress import progress
-from vemdiffuse_pipe.run.reconstruct import retry
+from vemdiffuse_pipe.running.reconstruct import retry
 
 
 @click.command("retry")

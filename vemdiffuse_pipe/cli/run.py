@@ -33,7 +33,7 @@ def command(file: Path, dry_run: bool, as_json: bool) -> int:
 
 def _dry_run(run_file: config.RunFile, as_json: bool) -> int:
     from vemdiffuse_pipe.cli.plan_report import print_plan
-    from vemdiffuse_pipe.run.opening import prepare
+    from vemdiffuse_pipe.running.opening import prepare
 
     _, plan = prepare(run_file)
     print_plan(plan, with_time=False, as_json=as_json)
@@ -43,7 +43,7 @@ def _dry_run(run_file: config.RunFile, as_json: bool) -> int:
 def _run(run_file: config.RunFile, as_json: bool) -> int:
     from vemdiffuse_pipe.cli.outcome import print_outcome
     from vemdiffuse_pipe.cli.progress import progress
-    from vemdiffuse_pipe.run.reconstruct import run
+    from vemdiffuse_pipe.running.reconstruct import run
 
     with progress(sys.stderr) as listener:
         outcome = run(run_file, listener=listener)

@@ -9,7 +9,7 @@ import click
 from vemdiffuse_pipe.cli.options import json_option, print_json, print_table
 from vemdiffuse_pipe.cli.outcome import listed, set_aside_facts
 from vemdiffuse_pipe.cli.words import show_bytes, show_count, show_duration
-from vemdiffuse_pipe.run.status import Status, status
+from vemdiffuse_pipe.running.status import Status, status
 
 
 @click.command("status")

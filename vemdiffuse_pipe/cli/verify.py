@@ -6,7 +6,7 @@ import click
 
 from vemdiffuse_pipe.cli.options import json_option, print_json
 from vemdiffuse_pipe.cli.words import show_count
-from vemdiffuse_pipe.run.verify import Verification, verify
+from vemdiffuse_pipe.running.verify import Verification, verify
 
 MOST_LISTED = 20
 

@@ -99,7 +99,7 @@ def _n_tiles(plan: Plan, axis: int) -> Callable[[int, int], int]:
 
 
 def _rendered(plan: Plan, axis: int) -> Callable[[int, int], int]:
-    """Pixels along `axis` that are rendered for [start, stop): whole tiles, or what a model needs without context."""
+    """Pixels along `axis` that are rendered for [start, stop): whole tiles where a model has context."""
     if plan.card.context_px == 0:
         return lambda start, stop: stop - start
     return lambda start, stop: len(plan.lattice.span(axis - 1, start, stop)) * plan.lattice.tile_px[axis - 1]

@@ -16,10 +16,10 @@ from vemdiffuse_pipe.errors import VemdiffuseError
 from vemdiffuse_pipe.plan.estimate import BLOCKS_IN_FLIGHT
 from vemdiffuse_pipe.plan.plan import Plan, digest
 from vemdiffuse_pipe.render.block import Hardware
-from vemdiffuse_pipe.run import signals
-from vemdiffuse_pipe.run.driver import Inbox, drive
-from vemdiffuse_pipe.run.engines import connect, is_in_process
-from vemdiffuse_pipe.run.events import (
+from vemdiffuse_pipe.running import signals
+from vemdiffuse_pipe.running.driver import Inbox, drive
+from vemdiffuse_pipe.running.engines import connect, is_in_process
+from vemdiffuse_pipe.running.events import (
     BlockDone,
     BlockSetAside,
     Event,
@@ -29,12 +29,12 @@ from vemdiffuse_pipe.run.events import (
     RunStarted,
     silent,
 )
-from vemdiffuse_pipe.run.opening import open_output
-from vemdiffuse_pipe.run.progress import Progress
-from vemdiffuse_pipe.run.resources import refuse_what_does_not_fit, threads_per_worker
-from vemdiffuse_pipe.run.retries import Patience
-from vemdiffuse_pipe.run.shards import Work
-from vemdiffuse_pipe.run.workers import OpenWorkplace, open_workplace, present
+from vemdiffuse_pipe.running.opening import open_output
+from vemdiffuse_pipe.running.progress import Progress
+from vemdiffuse_pipe.running.resources import refuse_what_does_not_fit, threads_per_worker
+from vemdiffuse_pipe.running.retries import Patience
+from vemdiffuse_pipe.running.shards import Work
+from vemdiffuse_pipe.running.workers import OpenWorkplace, open_workplace, present
 from vemdiffuse_pipe.storage import parse_address
 from vemdiffuse_pipe.volume import Source
 

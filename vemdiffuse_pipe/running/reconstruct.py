@@ -8,11 +8,11 @@ from vemdiffuse_pipe import config
 from vemdiffuse_pipe.config import RunFile
 from vemdiffuse_pipe.geometry.box import Zyx
 from vemdiffuse_pipe.plan.plan import Plan, digest
-from vemdiffuse_pipe.run import set_aside
-from vemdiffuse_pipe.run.events import Listener, Outcome, silent
-from vemdiffuse_pipe.run.execution import run_plan
-from vemdiffuse_pipe.run.opening import open_output, prepare, stored_run_file, with_contrast
-from vemdiffuse_pipe.run.progress import Progress
+from vemdiffuse_pipe.running import set_aside
+from vemdiffuse_pipe.running.events import Listener, Outcome, silent
+from vemdiffuse_pipe.running.execution import run_plan
+from vemdiffuse_pipe.running.opening import open_output, prepare, stored_run_file, with_contrast
+from vemdiffuse_pipe.running.progress import Progress
 from vemdiffuse_pipe.storage import objects, open_sink, parse_address
 
 __all__ = ["prepare", "reconstruct", "retry", "run"]

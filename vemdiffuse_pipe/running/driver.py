@@ -20,9 +20,9 @@ from distributed import Client, Future
 from distributed.scheduler import KilledWorker
 
 from vemdiffuse_pipe.errors import InputError, StorageFullError
-from vemdiffuse_pipe.run.graph import block_graph
-from vemdiffuse_pipe.run.retries import reason_of
-from vemdiffuse_pipe.run.shards import Work
+from vemdiffuse_pipe.running.graph import block_graph
+from vemdiffuse_pipe.running.retries import reason_of
+from vemdiffuse_pipe.running.shards import Work
 
 GRACE_S = 5.0  # after a signal, for blocks in flight to end by themselves
 

@@ -15,7 +15,7 @@ from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.grid import BlockGrid
 from vemdiffuse_pipe.plan.plan import Plan
 from vemdiffuse_pipe.render.block import Hardware, render_block
-from vemdiffuse_pipe.run.opening import (
+from vemdiffuse_pipe.running.opening import (
     identity_of,
     open_output,
     open_run_model,
@@ -23,9 +23,9 @@ from vemdiffuse_pipe.run.opening import (
     stored_run_file,
     with_contrast,
 )
-from vemdiffuse_pipe.run.receipts import Receipt, checksum, read_receipts
-from vemdiffuse_pipe.run.shards import ShardSet
-from vemdiffuse_pipe.run.stages import read_kept
+from vemdiffuse_pipe.running.receipts import Receipt, checksum, read_receipts
+from vemdiffuse_pipe.running.shards import ShardSet
+from vemdiffuse_pipe.running.stages import read_kept
 from vemdiffuse_pipe.storage import open_sink, parse_address
 from vemdiffuse_pipe.volume import Sink, Voxels
 

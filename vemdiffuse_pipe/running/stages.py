@@ -29,10 +29,10 @@ from vemdiffuse_pipe.geometry.grid import BlockGrid
 from vemdiffuse_pipe.models.protocol import Model
 from vemdiffuse_pipe.plan.plan import Plan
 from vemdiffuse_pipe.render.block import Hardware, render_block
-from vemdiffuse_pipe.run.events import BlockFailed, Listener, PlanesDone
-from vemdiffuse_pipe.run.receipts import Receipt, checksum
-from vemdiffuse_pipe.run.retries import Patience, persist
-from vemdiffuse_pipe.run.segments import SegmentWriter
+from vemdiffuse_pipe.running.events import BlockFailed, Listener, PlanesDone
+from vemdiffuse_pipe.running.receipts import Receipt, checksum
+from vemdiffuse_pipe.running.retries import Patience, persist
+from vemdiffuse_pipe.running.segments import SegmentWriter
 from vemdiffuse_pipe.volume import Sink, Source, Voxels
 
 T = TypeVar("T")

@@ -9,11 +9,11 @@ from math import prod
 
 from vemdiffuse_pipe.geometry.grid import BlockGrid
 from vemdiffuse_pipe.plan.plan import Json, choose_block
-from vemdiffuse_pipe.run import set_aside
-from vemdiffuse_pipe.run.events import SetAside
-from vemdiffuse_pipe.run.opening import identity_of, stored_run_file
-from vemdiffuse_pipe.run.receipts import Receipt, read_receipts
-from vemdiffuse_pipe.run.shards import ShardSet, count_missing
+from vemdiffuse_pipe.running import set_aside
+from vemdiffuse_pipe.running.events import SetAside
+from vemdiffuse_pipe.running.opening import identity_of, stored_run_file
+from vemdiffuse_pipe.running.receipts import Receipt, read_receipts
+from vemdiffuse_pipe.running.shards import ShardSet, count_missing
 from vemdiffuse_pipe.storage import open_sink, parse_address
 
 Span = tuple[float, float]

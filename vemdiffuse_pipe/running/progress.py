@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vemdiffuse_pipe.geometry.grid import BlockGrid
-from vemdiffuse_pipe.run import set_aside
-from vemdiffuse_pipe.run.events import Outcome, SetAside
-from vemdiffuse_pipe.run.receipts import read_done
-from vemdiffuse_pipe.run.segments import SegmentWriter
-from vemdiffuse_pipe.run.shards import ShardSet, Work, count_missing, missing_work
+from vemdiffuse_pipe.running import set_aside
+from vemdiffuse_pipe.running.events import Outcome, SetAside
+from vemdiffuse_pipe.running.receipts import read_done
+from vemdiffuse_pipe.running.segments import SegmentWriter
+from vemdiffuse_pipe.running.shards import ShardSet, Work, count_missing, missing_work
 from vemdiffuse_pipe.storage.address import Address
 
 

@@ -18,7 +18,7 @@ from distributed import Client, LocalCluster
 
 from vemdiffuse_pipe.config import RunTable
 from vemdiffuse_pipe.errors import ConfigError
-from vemdiffuse_pipe.run import signals
+from vemdiffuse_pipe.running import signals
 
 GPU = "GPU"
 THREADS_PER_WORKER = 3

@@ -17,13 +17,13 @@ from distributed import Worker, WorkerPlugin
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.plan.plan import Plan, digest
 from vemdiffuse_pipe.render.block import Hardware
-from vemdiffuse_pipe.run import receipts, stages
-from vemdiffuse_pipe.run.events import Listener, silent
-from vemdiffuse_pipe.run.memory import share_arenas
-from vemdiffuse_pipe.run.opening import open_run_model, open_run_source
-from vemdiffuse_pipe.run.retries import Patience
-from vemdiffuse_pipe.run.segments import SegmentWriter
-from vemdiffuse_pipe.run.stages import Rendered, Sections, Workplace
+from vemdiffuse_pipe.running import receipts, stages
+from vemdiffuse_pipe.running.events import Listener, silent
+from vemdiffuse_pipe.running.memory import share_arenas
+from vemdiffuse_pipe.running.opening import open_run_model, open_run_source
+from vemdiffuse_pipe.running.retries import Patience
+from vemdiffuse_pipe.running.segments import SegmentWriter
+from vemdiffuse_pipe.running.stages import Rendered, Sections, Workplace
 from vemdiffuse_pipe.storage import open_sink, parse_address
 from vemdiffuse_pipe.volume import Source
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from vemdiffuse_pipe.geometry.grid import BlockGrid
-from vemdiffuse_pipe.run.events import SetAside
-from vemdiffuse_pipe.run.receipts import box_of
-from vemdiffuse_pipe.run.segments import SegmentWriter, read_lines
-from vemdiffuse_pipe.run.shards import ShardSet
+from vemdiffuse_pipe.running.events import SetAside
+from vemdiffuse_pipe.running.receipts import box_of
+from vemdiffuse_pipe.running.segments import SegmentWriter, read_lines
+from vemdiffuse_pipe.running.shards import ShardSet
 from vemdiffuse_pipe.storage.address import Address
 from vemdiffuse_pipe.storage.metadata import Json
 

@@ -14,9 +14,9 @@ from vemdiffuse_pipe.geometry.grey import UNCERTAINTY_STEP
 from vemdiffuse_pipe.models.card import find_card, shipped_models
 from vemdiffuse_pipe.plan.estimate import CACHE_BYTES
 from vemdiffuse_pipe.plan.plan import Json, Plan, digest, make_plan
-from vemdiffuse_pipe.run.contrast import measure_contrast
-from vemdiffuse_pipe.run.identity import check_identity
-from vemdiffuse_pipe.run.retries import Patience, persist
+from vemdiffuse_pipe.running.contrast import measure_contrast
+from vemdiffuse_pipe.running.identity import check_identity
+from vemdiffuse_pipe.running.retries import Patience, persist
 from vemdiffuse_pipe.storage import StoredSink, create_sink, objects, open_sink, open_source, parse_address
 from vemdiffuse_pipe.volume import Source
 

@@ -1,0 +1,1 @@
+"""What a run does: receipts, the dask graph, the driver, events. The only place that knows dask."""
