@@ -145,17 +145,16 @@ def test_a_signal_ends_the_run_cleanly_and_says_how_to_go_on(tmp_path: Path, num
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=False, reason="seen to fail once in six runs; what a worker said then is not known")
-def test_an_interrupt_from_the_terminal_ends_all_processes_quietly(
-    tmp_path: Path,
-) -> None:
+def test_an_interrupt_from_the_terminal_ends_all_processes_quietly(tmp_path: Path) -> None:
     run_file = small_run(tmp_path, run={"workers": 2, "engine": "local"})
     for pause_s in (1.0, 6.0):  # workers being imported; workers at work, or the run at its end
         process = start(run_file, tmp_path)
         time.sleep(pause_s)
         os.killpg(process.pid, signal.SIGINT)
         _, err = process.communicate(timeout=120)
-        assert (process.returncode in (0, 1), err) == (True, "")
+        leaving = -signal.SIGINT  # the run had ended, and Python, on its way out, no longer listens
+        assert err == ""
+        assert process.returncode in (0, 1, leaving)
     assert run(small_run(tmp_path)).exit_code == 0
 
 
