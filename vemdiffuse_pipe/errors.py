@@ -10,6 +10,7 @@
       DataError                voxels that cannot be had; the block is set aside            exit 1
         MissingDataError         the chunk is not there
         CorruptDataError         the chunk is there and cannot be decoded
+        AccessError              the store does not let us look, so that nobody knows
       StorageFullError         no room left; the run stops, what is done stays done         exit 1
       TransientError           worth trying again: the only kind that is retried
       MisalignedWriteError     a bug of ours, caught before it tears a shard
@@ -56,6 +57,10 @@ class MissingDataError(DataError):
 
 class CorruptDataError(DataError):
     """A chunk is present and cannot be decoded."""
+
+
+class AccessError(DataError):
+    """The store does not let us look: there may be something, or nothing."""
 
 
 class StorageFullError(VemdiffuseError):

@@ -7,23 +7,27 @@
 
 Each line carries the checksum of what follows it. A process only ever appends to a segment that it began,
 so a torn line is always the last of its segment and never glued to another. On a store that cannot append,
-a writer would hold its lines and put its own segment again, whole: readers would not see a difference.
+a writer holds its lines and puts its own segment again, whole: readers see no difference.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import secrets
 import socket
 from collections.abc import Iterator, Mapping
 from threading import Lock
+from typing import BinaryIO
 
 import xxhash
 
 from vemdiffuse_pipe.storage import faults, objects
 from vemdiffuse_pipe.storage.address import Address
 from vemdiffuse_pipe.storage.metadata import Json
+
+LINES_OF_AN_OBJECT = 128
 
 _SUFFIX = ".jsonl"
 _OPENING = b'{"check":"'
@@ -36,17 +40,18 @@ class SegmentWriter:
     def __init__(self, folder: Address) -> None:
         self._folder = folder
         self._lock = Lock()
-        self._descriptor: int | None = None
+        self._segment: _File | _Object | None = None
 
     def append(self, record: Mapping[str, Json]) -> None:
         """Write one line. Raises StorageFullError, OutputError or TransientError; then it does not count."""
         line = encode(record)
         with self._lock, faults.writing(str(self._folder)):
-            if self._descriptor is None:
-                self._descriptor = _begin(self._folder, line)
+            if self._segment is None or self._segment.is_full:
+                self._end()
+                self._segment = _begin(self._folder, line)
                 return
             try:
-                _write(self._descriptor, line)
+                self._segment.append(line)
             except OSError:
                 self._end()  # its last line may be torn: the next record begins another segment
                 raise
@@ -57,9 +62,43 @@ class SegmentWriter:
             self._end()
 
     def _end(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-        self._descriptor = None
+        if self._segment is not None:
+            self._segment.close()
+        self._segment = None
+
+
+class _File:
+    """A segment on a disk: an open file, which only grows."""
+
+    is_full = False
+
+    def __init__(self, address: Address) -> None:
+        self._descriptor = os.open(address.path, os.O_WRONLY | os.O_APPEND)
+
+    def append(self, line: bytes) -> None:
+        _write(self._descriptor, line)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+class _Object:
+    """A segment on a store that cannot append: put again, whole, for each line."""
+
+    def __init__(self, address: Address, line: bytes) -> None:
+        self._address = address
+        self._lines = [line]
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._lines) >= LINES_OF_AN_OBJECT
+
+    def append(self, line: bytes) -> None:
+        objects.write_bytes_atomically(self._address, b"".join((*self._lines, line)))
+        self._lines.append(line)
+
+    def close(self) -> None:
+        pass
 
 
 def read_lines(folder: Address) -> Iterator[tuple[str, bytes]]:
@@ -69,8 +108,12 @@ def read_lines(folder: Address) -> Iterator[tuple[str, bytes]]:
     """
     for name in sorted(objects.list_names(folder)):
         if name.endswith(_SUFFIX):
-            with faults.reading(str(folder / name)), (folder / name).path.open("rb") as file:
-                yield from ((name, line) for line in file if is_whole(line))
+            with faults.reading(str(folder / name)), _lines_of(folder / name) as lines:
+                yield from ((name, line) for line in lines if is_whole(line))
+
+
+def _lines_of(address: Address) -> BinaryIO:
+    return address.path.open("rb") if address.is_local else io.BytesIO(objects.read_bytes(address) or b"")
 
 
 def encode(record: Mapping[str, Json]) -> bytes:
@@ -84,11 +127,11 @@ def is_whole(line: bytes) -> bool:
     return line[len(_OPENING) : _BODY - 2] == xxhash.xxh3_64_hexdigest(line[_BODY:]).encode()
 
 
-def _begin(folder: Address, line: bytes) -> int:
-    """A new segment that holds `line`, open for appending."""
-    segment = folder / f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}"
-    objects.write_bytes_atomically(segment, line)
-    return os.open(segment.path, os.O_WRONLY | os.O_APPEND)
+def _begin(folder: Address, line: bytes) -> _File | _Object:
+    """A new segment that holds `line`."""
+    address = folder / f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}"
+    objects.write_bytes_atomically(address, line)
+    return _File(address) if address.is_local else _Object(address, line)
 
 
 def _write(descriptor: int, line: bytes) -> None:

@@ -1,54 +1,153 @@
-"""Where a volume is. Parsed once, so that no driver handles a URL, and a new kind of store is added here."""
+"""Where a volume is. Parsed once, so that no driver handles a URL, and a new kind of store is added here.
+
+    stack.zarr/em   file:///data/em                            the local disk
+    s3://bucket/em   s3+http://127.0.0.1:9000/bucket/em        S3, and stores that speak its language
+    gs://bucket/em   https://host/em                           Google Cloud Storage; any web server, to read
+
+and what people paste: `precomputed://gs://bucket/em`, `n5://...`, `zarr://...`, `gs://bucket/em/|zarr3:s0`.
+A form that names a format says where the volume is and no more: the format is found from the metadata.
+"""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from vemdiffuse_pipe.errors import ConfigError
 
+_FORMAT_PREFIX = re.compile(r"(zarr[23]?|n5|precomputed|neuroglancer-precomputed)://", re.IGNORECASE)
+_FORMAT_SUFFIX = re.compile(r"/?\|(zarr[23]?|ome-zarr|n5|neuroglancer-precomputed|auto):([^|]*)$")
+_KNOWN = "give a local path, or an address that begins with file://, s3://, gs://, http:// or https://"
+
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A folder or an object of a store: the local disk, for now. `path` is absolute."""
+    """A folder or an object of a store.
 
-    path: Path
+    `store`: "" for the local disk, else "s3://bucket", "s3+https://host/bucket", "gs://bucket" or
+    "https://host". `key`: the path in it; on the disk it is absolute.
+    """
+
+    store: str
+    key: str
 
     def __truediv__(self, key: str) -> Address:
-        return Address(self.path / key)
+        return replace(self, key=f"{self.key}/{key}" if self.key else key)
 
     def __str__(self) -> str:
-        return str(self.path)
+        return f"{self.store}/{self.key}" if self.store else self.key
+
+    @property
+    def is_local(self) -> bool:
+        """True on the local disk."""
+        return not self.store
+
+    @property
+    def path(self) -> Path:
+        """Where it is on the local disk."""
+        assert self.is_local, f"{self} is not on the local disk"
+        return Path(self.key)
 
     @property
     def name(self) -> str:
-        """The last part of the path."""
-        return self.path.name
+        """The last part of the key."""
+        return self.key.rpartition("/")[2]
 
     @property
-    def kvstore(self) -> dict[str, object]:
-        """The folder as tensorstore names it."""
-        return {"driver": "file", "path": f"{self.path}/"}
+    def parent(self) -> Address:
+        """The folder that holds it; the top of a store holds itself."""
+        above = self.key.rpartition("/")[0]
+        return replace(self, key=above or ("/" if self.is_local else ""))
 
 
 def parse_address(url: str | os.PathLike[str]) -> Address:
-    """The address of a local path or a file:// URL. Raises ConfigError for anything else."""
+    """The address that `url` means, in any form that people paste. Raises ConfigError for anything else.
+
+    s3:// goes to AWS, or to the store that the environment's AWS_ENDPOINT_URL names.
+    """
     text = os.fspath(url)
     if not text or not text.isprintable():
-        raise ConfigError(f"{text!r} is not an address; give a local path or a file:// URL")
-    if "://" not in text:
-        return Address(_absolute(text))
-    parts = urlsplit(text)
-    if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
+        raise ConfigError(f"{text!r} is not an address; {_KNOWN}")
+    text = _FORMAT_PREFIX.sub("", text, count=1)
+    text, inner = _without_format_suffix(text)
+    address = _parsed(text)
+    return address / _checked_key(inner, text) if inner else address
+
+
+def with_endpoint(url: str, endpoint_url: str | None) -> str:
+    """`url`, its s3:// address at the S3-compatible store `endpoint_url`. Raises ConfigError."""
+    head, scheme, rest = url.partition("s3://")
+    if endpoint_url is None or not scheme:
+        return url
+    if urlsplit(endpoint_url).scheme not in ("http", "https"):
         raise ConfigError(
-            f"{text}: only local paths and file:// URLs are read so far; copy the volume to a disk"
+            f"endpoint {endpoint_url!r}; an address that begins with http:// or https:// is needed"
         )
-    return Address(_absolute(unquote(parts.path)))
+    return f"{head}s3+{endpoint_url.rstrip('/')}/{rest}"
 
 
-def _absolute(path: str) -> Path:
+def _without_format_suffix(text: str) -> tuple[str, str]:
+    """`gs://bucket/em/|zarr3:s0` is `gs://bucket/em` and `s0`."""
+    if "|" not in text or "://" not in text:
+        return text, ""
+    found = _FORMAT_SUFFIX.search(text)
+    if found is None or "|" in text[: found.start()]:
+        raise ConfigError(
+            f"{text}: only |zarr:, |zarr2:, |zarr3:, |n5: and |neuroglancer-precomputed: are read"
+        )
+    return text[: found.start()], found[2].strip("/")
+
+
+def _parsed(text: str) -> Address:
+    if "://" not in text:
+        return Address("", _absolute(text))
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError as error:
+        raise ConfigError(f"{text} is not an address ({error}); {_KNOWN}") from None
+    if parts.username is not None or parts.password is not None:
+        raise ConfigError(
+            f"an address at {parts.hostname} holds a user name or a password; leave it out, and put "
+            "credentials where the store's own tools look for them"
+        )
+    if parts.query or (parts.scheme.startswith("http") and parts.fragment):
+        raise ConfigError(
+            f"{text.partition('?')[0]}: an address with a ? or a # is not read; leave that part out"
+        )
+    match parts.scheme:
+        case "file" if parts.netloc in ("", "localhost"):
+            return Address("", _absolute(unquote(parts.path)))
+        case "http" | "https" if parts.netloc:
+            return Address(f"{parts.scheme}://{parts.netloc}", _checked_key(unquote(parts.path), text))
+        case "s3+http" | "s3+https" if parts.netloc:
+            return _in_bucket(f"{parts.scheme}://{parts.netloc}", parts.path, text)
+        case "s3" | "gs":
+            bucket_and_key = text.partition("://")[2]
+            if parts.scheme == "s3" and (endpoint := os.environ.get("AWS_ENDPOINT_URL")):
+                return _parsed(with_endpoint(text, endpoint))
+            return _in_bucket(f"{parts.scheme}:/", f"/{bucket_and_key}", text)
+    raise ConfigError(f"{text} is not an address that can be read; {_KNOWN}")
+
+
+def _in_bucket(store: str, path: str, text: str) -> Address:
+    bucket, _, key = path.removeprefix("/").partition("/")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,220}", bucket):
+        raise ConfigError(f"{text} names no bucket; an address like s3://BUCKET/PATH is needed")
+    return Address(f"{store}/{bucket}", _checked_key(key, text))
+
+
+def _checked_key(key: str, text: str) -> str:
+    parts = [part for part in key.split("/") if part]
+    if ".." in parts or "." in parts:
+        raise ConfigError(f"{text} has a . or .. in its path; give the path without it")
+    return "/".join(parts)
+
+
+def _absolute(path: str) -> str:
     """The path from the root, without `..`: tensorstore takes none with it."""
     absolute = Path(os.path.expanduser(path)).absolute()  # noqa: PTH111 (Path's own raises for ~nobody)
-    return Path(os.path.realpath(absolute)) if ".." in absolute.parts else absolute
+    return os.path.realpath(absolute) if ".." in absolute.parts else str(absolute)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vemdiffuse_pipe.errors import SourceError
 from vemdiffuse_pipe.geometry.box import Box, Zyx
-from vemdiffuse_pipe.storage import faults
+from vemdiffuse_pipe.storage import faults, stores
 from vemdiffuse_pipe.storage.levels import Missing
 from vemdiffuse_pipe.storage.metadata import LARGEST_CHUNK
 
@@ -28,7 +28,8 @@ def open_for_reading(
     An absent chunk is an error, or the format's fill value where `missing` is "fill".
     """
     strict = {"recheck_cached_data": "open", "fill_missing_data_reads": missing == "fill"}
-    return _opened({**spec, **strict}, {"cache_pool": {"total_bytes_limit": cache_bytes}}, what)
+    context = {"cache_pool": {"total_bytes_limit": cache_bytes}, **stores.retries_context()}
+    return _opened({**spec, **strict}, context, what)
 
 
 def open_for_writing(spec: Mapping[str, object], what: str) -> tensorstore.TensorStore:
@@ -39,7 +40,8 @@ def open_for_writing(spec: Mapping[str, object], what: str) -> tensorstore.Tenso
     killed writer left behind is written over but not cut, and what is too long of it ends up in the shard.
     """
     as_written = {"store_data_equal_to_fill_value": True}
-    return _opened({**spec, **as_written}, {"file_io_locking": {"mode": "none"}}, what)
+    context = {"file_io_locking": {"mode": "none"}, **stores.retries_context()}
+    return _opened({**spec, **as_written}, context, what)
 
 
 def _opened(spec: Mapping[str, object], context: Mapping[str, object], what: str) -> tensorstore.TensorStore:

@@ -6,7 +6,7 @@ with reading("[0:4, 0:8, 0:8] of /data/em.zarr"):
 said                                          opening         reading             writing
 not found                                     SourceError     MissingDataError    OutputError
 failed to decode: truncated, garbage          SourceError     CorruptDataError    TransientError
-permission, read-only, a folder where a file  SourceError     DataError           OutputError
+permission, read-only, a folder where a file  SourceError     AccessError         OutputError
 no space, quota, file too large               -               -                   StorageFullError
 input/output error, timeout, unavailable      TransientError  TransientError      TransientError
 """
@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from enum import Enum, auto
 
 from vemdiffuse_pipe.errors import (
+    AccessError,
     CorruptDataError,
     DataError,
     MissingDataError,
@@ -51,7 +52,7 @@ _OPENING: Mapping[_Kind, type[VemdiffuseError]] = {
 _READING: Mapping[_Kind, type[VemdiffuseError]] = {
     _Kind.ABSENT: MissingDataError,
     _Kind.CORRUPT: CorruptDataError,
-    _Kind.REFUSED: DataError,
+    _Kind.REFUSED: AccessError,
     _Kind.FULL: DataError,
     _Kind.TRANSIENT: TransientError,
 }

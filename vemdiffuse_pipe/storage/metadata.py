@@ -14,7 +14,7 @@ from fractions import Fraction
 from heapq import nsmallest
 from typing import NoReturn, TypeAlias
 
-from vemdiffuse_pipe.errors import DataError, SourceError
+from vemdiffuse_pipe.errors import AccessError, DataError, SourceError
 from vemdiffuse_pipe.storage import objects
 from vemdiffuse_pipe.storage.address import Address
 
@@ -46,6 +46,10 @@ def read_document(address: Address) -> dict[str, object] | None:
     """The JSON object at `address`, None where there is none. At most 16 MB are read."""
     try:
         data = objects.read_bytes(address, LARGEST_DOCUMENT + 1)
+    except AccessError as error:
+        if address.is_local:
+            raise SourceError(str(error)) from error
+        return None  # a bucket that may not be listed says "forbidden" of what is not there
     except DataError as error:
         raise SourceError(str(error)) from error
     if data is None:
@@ -149,6 +153,8 @@ def unit_nm(unit: object) -> Fraction | None:
 
 def contents(folder: Address) -> str:
     """What a folder holds, for messages: 'a, b, c and more'."""
+    if not folder.is_local:
+        return "what cannot be listed from here"
     return listed(nsmallest(9, objects.list_names(folder))) or "nothing"
 
 

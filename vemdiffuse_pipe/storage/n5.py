@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from vemdiffuse_pipe.errors import SourceError
-from vemdiffuse_pipe.storage import metadata
+from vemdiffuse_pipe.storage import metadata, stores
 from vemdiffuse_pipe.storage.address import Address
 from vemdiffuse_pipe.storage.chunked import ChunkedReader, open_for_reading
 from vemdiffuse_pipe.storage.levels import ORIGIN, UNIT_VOXEL, Level, Missing, Volume, zyx_of
@@ -64,7 +64,7 @@ class N5Array:
         if rank < 3:
             raise SourceError(f"{self.address} has {rank} axes; a volume needs three: x, y, z")
         what = str(self.address)
-        spec = {"driver": "n5", "kvstore": self.address.kvstore}
+        spec = {"driver": "n5", "kvstore": stores.kvstore_of(self.address)}
         return ChunkedReader(open_for_reading(spec, what, cache_bytes, missing), (2, 1, 0), what)
 
 

@@ -1,4 +1,4 @@
-"""Small objects beside the data: metadata, receipts, run files. Whole or absent, never torn."""
+"""Small objects beside the data: metadata, receipts, run files. Whole or absent, never torn, on any store."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vemdiffuse_pipe.errors import MissingDataError
-from vemdiffuse_pipe.storage import faults
+from vemdiffuse_pipe.storage import faults, stores
 from vemdiffuse_pipe.storage.address import Address
 
-UNFINISHED = ".unfinished"  # how the name of an object that is not yet whole ends
+UNFINISHED = ".unfinished"  # how the name of a file that is not yet whole ends
 
 
-def read_bytes(address: Address, at_most: int = -1) -> bytes | None:
+def read_bytes(address: Address, at_most: int | None = None) -> bytes | None:
     """The object, or its first `at_most` bytes; None where there is none.
 
-    Raises DataError where it is there and cannot be read.
+    Raises DataError where it is there and cannot be read; TransientError.
     """
+    if not address.is_local:
+        return _fetched(address, at_most)
     try:
         with faults.reading(str(address)), address.path.open("rb") as file:
-            return file.read(at_most)
+            return file.read(-1 if at_most is None else at_most)
     except MissingDataError:
         return None
 
@@ -31,28 +33,65 @@ def write_bytes_atomically(address: Address, data: bytes) -> None:
 
     Raises OutputError, StorageFullError or TransientError.
     """
-    path = address.path
-    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}{UNFINISHED}")
     with faults.writing(str(address)):
-        _make_folder(path.parent)
-        try:
-            _write_durably(unfinished, data)
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
-        _sync_folder(path.parent)
+        if address.is_local:
+            _replace_file(address.path, data)
+        else:
+            stores.opened(address.store).write(address.key, data).result()
 
 
 def list_names(address: Address) -> Iterator[str]:
     """Names of the objects and folders in a folder, in no order, unfinished ones left out.
 
-    Constant memory. Nothing where there is no such folder. Raises DataError where it cannot be read.
+    Constant memory on a disk; elsewhere all keys below the folder are asked for, so it is for small folders.
+    Nothing where there is no such folder. Raises DataError where it cannot be read.
     """
+    if not address.is_local:
+        yield from sorted({key.partition("/")[0] for key in _keys_below(address)})
+        return
     try:
         with faults.reading(str(address)), os.scandir(address.path) as entries:
             yield from (entry.name for entry in entries if not entry.name.endswith(UNFINISHED))
     except MissingDataError:
         return
+
+
+def _fetched(address: Address, at_most: int | None) -> bytes | None:
+    with faults.reading(str(address)):
+        wanted = None if at_most is None else slice(0, at_most)
+        try:
+            found = stores.opened(address.store).read(address.key, byte_range=wanted).result()
+        except ValueError as error:  # shorter than the range
+            if not str(error).startswith("OUT_OF_RANGE"):
+                raise
+            found = stores.opened(address.store).read(address.key).result()
+    return None if found.state == "missing" else bytes(found.value)
+
+
+def _keys_below(address: Address) -> Iterator[str]:
+    import tensorstore as ts
+
+    prefix = f"{address.key}/" if address.key else ""
+    with faults.reading(str(address)):
+        keys = (
+            stores.opened(address.store)
+            .list(
+                ts.KvStore.KeyRange(prefix, f"{prefix[:-1]}0" if prefix else ""), len(prefix)
+            )  # "0" follows "/"
+            .result()
+        )
+    yield from (key.decode() for key in keys)
+
+
+def _replace_file(path: Path, data: bytes) -> None:
+    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}{UNFINISHED}")
+    _make_folder(path.parent)
+    try:
+        _write_durably(unfinished, data)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    _sync_folder(path.parent)
 
 
 def _write_durably(path: Path, data: bytes) -> None:

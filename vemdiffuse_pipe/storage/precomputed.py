@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from vemdiffuse_pipe.errors import SourceError
-from vemdiffuse_pipe.storage import metadata, objects
+from vemdiffuse_pipe.storage import metadata, objects, stores
 from vemdiffuse_pipe.storage.address import Address
 from vemdiffuse_pipe.storage.chunked import ChunkedReader, open_for_reading
 from vemdiffuse_pipe.storage.compressed_files import CompressedFiles
@@ -47,12 +47,12 @@ class PrecomputedScale:
 
     def open(self, cache_bytes: int, missing: Missing) -> Reader:
         """The scale, zyx."""
-        if not self.is_sharded and _has_compressed_names(self.address / self.key):
+        if self.address.is_local and not self.is_sharded and _has_compressed_names(self.address / self.key):
             return CompressedFiles(self.address, self.index, cache_bytes, missing)
         what = str(self.address / self.key)
         spec = {
             "driver": "neuroglancer_precomputed",
-            "kvstore": self.address.kvstore,
+            "kvstore": stores.kvstore_of(self.address),
             "scale_index": self.index,
         }
         return ChunkedReader(open_for_reading(spec, what, cache_bytes, missing), (2, 1, 0), what)

@@ -71,6 +71,9 @@ def open_sink(url: str | os.PathLike[str]) -> StoredSink:
         raise OutputError(f"{address} is no output that can be continued: {error}") from error
 
 
+_NAMES_OF_METADATA = ("zarr.json", ".zgroup", ".zattrs", ".zarray", "attributes.json", "info")
+
+
 @dataclass(frozen=True, slots=True)
 class StoredArray:
     """One array of an output: as it is, for reading, and rounded up to whole shards, for writing."""
@@ -227,6 +230,9 @@ def _check_names(arrays: Sequence[str]) -> None:
 
 def _check_place(address: Address, contents: Objects) -> None:
     """Nothing is at `address`, or only what an interrupted creation of the same output left there."""
+    if not address.is_local:
+        _check_remote_place(address, contents)
+        return
     nearest = next(path for path in (address.path, *address.path.parents) if path.exists())
     if not nearest.is_dir():
         raise OutputError(f"{nearest} is a file; the output {address} needs a folder there")
@@ -235,6 +241,22 @@ def _check_place(address: Address, contents: Objects) -> None:
         raise OutputError(f"{address} holds this output already; open it to continue it")
     for key in _keys_below(address):
         if objects.read_bytes(address / key, len(contents.get(key, b"")) + 1) != contents.get(key):
+            raise OutputError(
+                f"{address} is not empty (it holds {key}) and nothing is ever written over; "
+                "choose another place for the output, or remove what is there"
+            )
+
+
+def _check_remote_place(address: Address, contents: Objects) -> None:
+    """The same, without a list of what is there, which may be a petabyte: each name that will be written,
+    and each that says what a folder holds, is looked at.
+    """
+    *_, last = contents
+    if objects.read_bytes(address / last) == contents[last]:
+        raise OutputError(f"{address} holds this output already; open it to continue it")
+    for key in {*contents, *_NAMES_OF_METADATA}:
+        found = objects.read_bytes(address / key, len(contents.get(key, b"")) + 1)
+        if found is not None and found != contents.get(key):
             raise OutputError(
                 f"{address} is not empty (it holds {key}) and nothing is ever written over; "
                 "choose another place for the output, or remove what is there"

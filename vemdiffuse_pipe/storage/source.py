@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vemdiffuse_pipe.errors import SourceError
+from vemdiffuse_pipe.errors import AccessError, SourceError
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.frame import Nm, exact_nm
-from vemdiffuse_pipe.storage import metadata, n5, ngff, precomputed, tiff
+from vemdiffuse_pipe.storage import metadata, n5, ngff, objects, precomputed, stores, tiff
 from vemdiffuse_pipe.storage.address import Address, parse_address
 from vemdiffuse_pipe.storage.grey import ToGrey, Window, to_grey
 from vemdiffuse_pipe.storage.levels import Missing, Reader, Volume
@@ -97,8 +97,22 @@ def _positive(given_nm: Nm | None) -> Nm | None:
 
 
 def _found(address: Address) -> str:
+    if not address.is_local:
+        _raise_if_refused(address)
+        return "holds no volume's metadata (neither zarr.json, .zattrs, .zarray, attributes.json nor info)"
     if not address.path.exists():
         return "does not exist"
     if not address.path.is_dir():
         return "is a file in no format that we know"
     return f"is a folder without a volume's metadata (it holds {metadata.contents(address)})"
+
+
+def _raise_if_refused(address: Address) -> None:
+    """Raises SourceError where the store does not let us look: there may be a volume all the same."""
+    try:
+        objects.read_bytes(address / "zarr.json", 1)
+    except AccessError as error:
+        raise SourceError(
+            f"{error}; the address is wrong, or what is there is not public: "
+            f"{stores.where_credentials_go(address)}"
+        ) from error

@@ -39,6 +39,8 @@ Page = NDArray[np.generic]
 
 def find(address: Address) -> Volume | None:
     """The stack at `address`; None where there is none. Raises SourceError."""
+    if not address.is_local:
+        return None
     if address.path.is_dir():
         names = [name for name in objects.list_names(address) if name.lower().endswith(_SUFFIXES)]
         return _numbered_files(address, names) if names else None

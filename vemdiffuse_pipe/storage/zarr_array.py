@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vemdiffuse_pipe.errors import SourceError
-from vemdiffuse_pipe.storage import metadata
+from vemdiffuse_pipe.storage import metadata, stores
 from vemdiffuse_pipe.storage.address import Address
 from vemdiffuse_pipe.storage.chunked import ChunkedReader, open_for_reading
 from vemdiffuse_pipe.storage.levels import Missing
@@ -30,7 +30,7 @@ class ZarrArray:
             raise SourceError(f"{what} has {rank} axes, but its volume names {len(axes)}: {', '.join(axes)}")
         if rank < 3:
             raise SourceError(f"{what} has {rank} axes; a volume needs three: z, y, x")
-        spec = {"driver": driver, "kvstore": self.address.kvstore, **_level_restated(document)}
+        spec = {"driver": driver, "kvstore": stores.kvstore_of(self.address), **_level_restated(document)}
         array = open_for_reading(spec, what, cache_bytes, missing)
         return ChunkedReader(array, (axes.index("z"), axes.index("y"), axes.index("x")), what)
 
@@ -38,7 +38,7 @@ class ZarrArray:
         """The array as tensorstore names it, its chunks as they are and `shape` instead of its own."""
         driver, document, _ = self._checked()
         assumed = {"metadata": {**document, "shape": list(shape)}, "assume_metadata": True}
-        return {"driver": driver, "kvstore": self.address.kvstore, **assumed}
+        return {"driver": driver, "kvstore": stores.kvstore_of(self.address), **assumed}
 
     def _checked(self) -> tuple[str, Document, int]:
         """Tensorstore's driver, the metadata, and the rank. Raises SourceError for hostile metadata."""

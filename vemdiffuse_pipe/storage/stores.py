@@ -1,0 +1,86 @@
+"""Every store behind one door: tensorstore's key-value stores, for voxels and for small objects alike.
+
+One library means one set of credentials, one way of trying again and one kind of failure, whether a chunk is
+read or a receipt is written. Reading is anonymous unless credentials lie where the store's own tools look for
+them. A request that fails in passing is repeated here, a few times, with growing, random waits; what still
+fails is raised as transient, for whoever asked to have patience with.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from vemdiffuse_pipe.storage.address import Address
+
+if TYPE_CHECKING:
+    import tensorstore
+
+_RETRIES = {"max_retries": 6, "initial_delay": "200ms", "max_delay": "5s"}
+_STALLED_S = 30  # seconds without a byte after which a request has failed
+# Read by tensorstore when it is first used: without them a server that never answers is waited for for ever.
+os.environ.setdefault("TENSORSTORE_CURL_LOW_SPEED_TIME_SECONDS", str(_STALLED_S))
+os.environ.setdefault("TENSORSTORE_CURL_LOW_SPEED_LIMIT_BYTES", "1")
+
+
+def kvstore_of(address: Address) -> dict[str, object]:
+    """The folder at `address` as tensorstore names it."""
+    return {**_store(address.store), "path": f"{address.key}/" if address.key else ""}
+
+
+def retries_context() -> dict[str, object]:
+    """How requests are repeated, for a tensorstore context."""
+    return {f"{store}_request_retries": _RETRIES for store in ("s3", "gcs", "http")}
+
+
+@cache
+def opened(store: str) -> tensorstore.KvStore:
+    """The whole of a remote store, open; kept for the life of the process."""
+    import tensorstore as ts
+
+    return ts.KvStore.open(_store(store), context=ts.Context(retries_context())).result()
+
+
+def where_credentials_go(address: Address) -> str:
+    """What to do to be let in."""
+    scheme = address.store.partition("://")[0]
+    if scheme == "gs":
+        return "credentials are taken from GOOGLE_APPLICATION_CREDENTIALS, or from gcloud's own login"
+    if scheme.startswith("s3"):
+        found = "none were found" if aws_credentials() == "anonymous" else "some were found"
+        return f"credentials are taken from AWS_PROFILE, AWS_ACCESS_KEY_ID or ~/.aws/credentials: {found}"
+    return "a web server is read without credentials"
+
+
+def aws_credentials() -> str:
+    """Where AWS's own tools would find credentials, as tensorstore names it; "anonymous" where nowhere."""
+    file = os.environ.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials")
+    if os.environ.get("AWS_ACCESS_KEY_ID"):
+        return "environment"
+    if os.environ.get("AWS_PROFILE") or Path(file).expanduser().is_file():
+        return "profile"
+    is_given = any(
+        os.environ.get(key) for key in ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_WEB_IDENTITY_TOKEN_FILE")
+    )
+    return "default" if is_given else "anonymous"
+
+
+def _store(store: str) -> Mapping[str, object]:
+    scheme, _, rest = store.partition("://")
+    if not store:
+        return {"driver": "file"}
+    if scheme == "gs":
+        return {"driver": "gcs", "bucket": rest}
+    if not scheme.startswith("s3"):
+        return {"driver": "http", "base_url": store}
+    spec: dict[str, object] = {"driver": "s3", "aws_credentials": {"type": aws_credentials()}}
+    if scheme == "s3":
+        return {**spec, "bucket": rest}
+    parts = urlsplit(store)
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+    endpoint = f"{parts.scheme.removeprefix('s3+')}://{parts.netloc}"
+    return {**spec, "bucket": parts.path.strip("/"), "endpoint": endpoint, "aws_region": region}
