@@ -15,6 +15,7 @@ from vemdiffuse_pipe.errors import ConfigError
 Length = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=2**40)]
 Zyx = tuple[Count, Count, Count]
+Policy = Literal["fail", "fill", "bridge"]
 
 
 class _Table(BaseModel):
@@ -29,7 +30,8 @@ class SourceTable(_Table):
     level: str | None = None
     window: tuple[float, float] | None = None
     contrast: tuple[float, Length] | None = None
-    missing: Literal["fail", "fill"] = "fail"
+    missing: Policy = "fail"
+    corrupt: Policy = "fail"
     rejected_sections: tuple[int, ...] = ()
 
 

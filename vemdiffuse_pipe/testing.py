@@ -14,7 +14,7 @@ import numpy as np
 from vemdiffuse_pipe.errors import TransientError, VemdiffuseError
 from vemdiffuse_pipe.geometry.box import Box, Zyx
 from vemdiffuse_pipe.geometry.frame import Frame, Nm
-from vemdiffuse_pipe.volume import Source, VolumeSpec, Voxels
+from vemdiffuse_pipe.volume import OnHole, Source, VolumeSpec, Voxels, unheard
 
 PRIME = 251  # flat indices repeat after this many voxels, in step with no axis of another length
 
@@ -51,7 +51,7 @@ class ArraySource:
         """Its frame, and a section as its chunk."""
         return self._spec
 
-    def read(self, box: Box) -> Voxels:
+    def read(self, box: Box, on_hole: OnHole = unheard) -> Voxels:
         """A copy of the voxels of `box`."""
         assert self._spec.frame.box.contains(box), f"{box} is not inside {self._spec.frame.box}"
         return self._voxels[box.slices].copy()
@@ -80,14 +80,14 @@ class FlakySource:
         """That of the source."""
         return self._source.spec
 
-    def read(self, box: Box) -> Voxels:
+    def read(self, box: Box, on_hole: OnHole = unheard) -> Voxels:
         """The voxels of `box`, unless a failure is left for it."""
         with self._lock:
             for i, failure in enumerate(self._failures):
                 if self._left[i] > 0 and not failure.box.intersect(box).is_empty:
                     self._left[i] -= 1
                     raise failure.error(f"{box}: failed as told, {self._left[i]} times more")
-        return self._source.read(box)
+        return self._source.read(box, on_hole)
 
 
 class SlowSource:
@@ -103,7 +103,7 @@ class SlowSource:
         """That of the source."""
         return self._source.spec
 
-    def read(self, box: Box) -> Voxels:
+    def read(self, box: Box, on_hole: OnHole = unheard) -> Voxels:
         """The voxels of `box`, `delay_s` later."""
         self._sleep(self._delay_s)
-        return self._source.read(box)
+        return self._source.read(box, on_hole)

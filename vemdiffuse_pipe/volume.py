@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,6 +13,11 @@ from vemdiffuse_pipe.geometry.box import Box, Zyx
 from vemdiffuse_pipe.geometry.frame import Frame
 
 Voxels = NDArray[np.uint8]
+OnHole = Callable[[Box], None]
+
+
+def unheard(hole: Box) -> None:
+    """For whoever does not ask which voxels were filled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +51,11 @@ class Source(Protocol):
         """What the metadata says."""
         ...
 
-    def read(self, box: Box) -> Voxels:
+    def read(self, box: Box, on_hole: OnHole = unheard) -> Voxels:
         """The voxels of `box`, which lies inside the volume: uint8, zyx.
 
-        Raises MissingDataError, CorruptDataError or TransientError; never invents a voxel.
+        `on_hole` hears of each part that the volume does not have and that was filled, where that was asked
+        for. Raises MissingDataError, CorruptDataError or TransientError; never invents a voxel in silence.
         """
         ...
 

@@ -10,7 +10,7 @@ from distributed import Worker
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.running import workers
 from vemdiffuse_pipe.running.workers import OpenWorkplace
-from vemdiffuse_pipe.volume import Source, VolumeSpec, Voxels
+from vemdiffuse_pipe.volume import OnHole, Source, VolumeSpec, Voxels, unheard
 
 
 class DeadlySource:
@@ -23,10 +23,10 @@ class DeadlySource:
     def spec(self) -> VolumeSpec:
         return self._source.spec
 
-    def read(self, box: Box) -> Voxels:
+    def read(self, box: Box, on_hole: OnHole = unheard) -> Voxels:
         if box == self._deadly:
             os._exit(1)
-        return self._source.read(box)
+        return self._source.read(box, on_hole)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ OPEN_KEYS = {
 # level = "0"  # the finest if left out
 # window = [0, 65535]  # values that become black and white: for uint16 and float32
 # contrast = [128.0, 30.0]  # mean and deviation of the grey levels; measured if left out
-# missing = "fill"  # an absent chunk reads as the format's fill value; "fail" sets its block aside
+# missing = "fill"  # an absent chunk is filled and noted; "bridge" gives its sections up; "fail" its block
+# corrupt = "bridge"  # the same for a chunk that cannot be decoded
 # rejected_sections = [7]  # bad sections, from 0: bridged by a wider gap
 """,
     "output": """\

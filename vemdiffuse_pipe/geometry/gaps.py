@@ -15,7 +15,7 @@ A rejected section is not used: the gap that bridges it is 2 r wide, and its pla
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -26,12 +26,21 @@ from vemdiffuse_pipe.errors import PlanError
 
 
 class Provenance(IntEnum):
-    """Where a plane comes from; the numbers are those stored in the output."""
+    """Where a plane comes from; the numbers are those stored in the output.
+
+    The last three: some voxels of the sections that it comes from did not exist, and were filled.
+    """
 
     MISSING = 0
     MEASURED = 1
     GENERATED = 2
     BRIDGED = 3
+    MEASURED_PARTLY_FILLED = 5
+    GENERATED_PARTLY_FILLED = 6
+    BRIDGED_PARTLY_FILLED = 7
+
+
+PARTLY_FILLED = 4  # what a code is raised by
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +139,23 @@ class Gaps:
             high += 1
         return max(0, low - reach), min(self.n_sections, high + 1 + reach)
 
-    def provenance(self) -> NDArray[np.uint8]:
-        """One `Provenance` a plane: (n_planes,) uint8."""
+    def provenance(self, filled: Collection[int] = (), reach: int = 0) -> NDArray[np.uint8]:
+        """One `Provenance` a plane: (n_planes,) uint8.
+
+        `filled`: kept sections some of whose voxels were filled; so are the planes generated from them.
+        `reach`: as in `sections_for`.
+        """
         codes = np.full(self.n_planes, Provenance.GENERATED, dtype=np.uint8)
         codes[:: self.r] = Provenance.MEASURED
         for section in self.rejected:
             gap = self.gap_above(section)
             codes[gap.first_plane : gap.first_plane + gap.n_planes] = Provenance.BRIDGED
+        is_filled = np.zeros(self.n_planes, bool)
+        for section in filled:
+            lower = self.gap_above(max(0, section - 1 - reach)).lower
+            upper = min(self.gap_above(section).upper + reach, self.n_sections - 1)
+            is_filled[lower * self.r : upper * self.r + 1] = True
+        is_other = codes == Provenance.MEASURED
+        is_other[[section * self.r for section in filled]] = False  # measured, and filled themselves
+        codes[is_filled & ~is_other] += PARTLY_FILLED
         return codes

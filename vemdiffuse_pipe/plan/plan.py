@@ -89,6 +89,7 @@ class Plan:
             "voxel_size_nm": [str(v) for v in self.source.frame.voxel_size_nm],
             "window": list(source.window) if source.window else None,
             "missing": source.missing,
+            "corrupt": source.corrupt,
             "rejected_sections": list(self.gaps.rejected),
             "contrast": list(self.contrast) if self.contrast else None,
             "ratio": self.gaps.r,

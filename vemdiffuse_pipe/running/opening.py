@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from vemdiffuse_pipe import config
-from vemdiffuse_pipe.config import RunFile
+from vemdiffuse_pipe.config import RunFile, SourceTable
 from vemdiffuse_pipe.errors import OutputError
 from vemdiffuse_pipe.geometry.grey import UNCERTAINTY_STEP
 from vemdiffuse_pipe.models.card import find_card, shipped_models
@@ -16,6 +16,7 @@ from vemdiffuse_pipe.plan.estimate import CACHE_BYTES
 from vemdiffuse_pipe.plan.plan import Json, Plan, digest, make_plan
 from vemdiffuse_pipe.running.contrast import measure_contrast
 from vemdiffuse_pipe.running.identity import check_identity
+from vemdiffuse_pipe.running.preflight import with_lost_sections
 from vemdiffuse_pipe.running.retries import Patience, persist
 from vemdiffuse_pipe.storage import StoredSink, create_sink, objects, open_sink, open_source, parse_address
 from vemdiffuse_pipe.volume import Source
@@ -46,6 +47,7 @@ def open_run_source(run_file: RunFile) -> Source:
         level=table.level,
         window=table.window,
         missing=table.missing,
+        corrupt=table.corrupt,
         cache_bytes=CACHE_BYTES,
     )
 
@@ -70,6 +72,28 @@ def with_contrast(plan: Plan, source: Source) -> Plan:
         return plan
     measured = persist(lambda: measure_contrast(source, plan.gaps.rejected), Patience(), lambda reason: None)
     return replace(plan, contrast=measured)
+
+
+def settled(plan: Plan, source: Source) -> Plan:
+    """The plan with what only the voxels say: sections that are given up, and the contrast.
+
+    An output that is there was begun with answers; they are taken from it where the run file is the same.
+    """
+    table, begun_with = plan.run_file.source, _begun_with(plan)
+    if begun_with is not None:
+        asked = {"rejected_sections": table.rejected_sections, "contrast": table.contrast}
+        if begun_with.model_copy(update=asked) == table:
+            run_file = plan.run_file.model_copy(update={"source": begun_with})
+            return make_plan(run_file, plan.source, plan.card)
+    return with_contrast(with_lost_sections(plan, source), source)
+
+
+def _begun_with(plan: Plan) -> SourceTable | None:
+    url = plan.run_file.output.url
+    try:
+        return stored_run_file(open_sink(url), url).source if is_output(url) else None
+    except OutputError:
+        return None  # whatever it is, `open_output` will say so
 
 
 def open_output(plan: Plan) -> StoredSink:

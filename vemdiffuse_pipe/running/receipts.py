@@ -38,6 +38,7 @@ class Receipt:
     """The record that `output_box` is stored. `shards`: linear indices; `checksums`: by array, one a shard.
 
     `seconds`: by stage. `peak_bytes`: of the process, so far. `time`: seconds since 1970, when it was done.
+    `filled_sections`: those of which some of the `n_voxels_filled` voxels that were read did not exist.
     """
 
     digest: str
@@ -52,9 +53,12 @@ class Receipt:
     device: str
     pid: int
     time: float
+    filled_sections: tuple[int, ...] = ()
+    n_voxels_filled: int = 0
 
     def as_record(self) -> dict[str, Json]:
         """The receipt as JSON; digest and shards come first."""
+        filled: dict[str, Json] = {"filled": [list(self.filled_sections), self.n_voxels_filled]}
         return {
             "digest": self.digest,
             "shards": list(self.shards),
@@ -68,6 +72,7 @@ class Receipt:
             "device": self.device,
             "pid": self.pid,
             "time": round(self.time, 3),
+            **(filled if self.n_voxels_filled else {}),
         }
 
 
@@ -112,7 +117,15 @@ def _receipt(record: dict[str, Any]) -> Receipt:
     box = box_of(record["box"])
     checksums = {array: tuple(sums) for array, sums in record["checksums"].items()}
     known = {name: record[name] for name in _PLAIN}
-    return Receipt(shards=tuple(record["shards"]), checksums=checksums, output_box=box, **known)
+    filled_sections, n_voxels_filled = record.get("filled", ((), 0))
+    return Receipt(
+        shards=tuple(record["shards"]),
+        checksums=checksums,
+        output_box=box,
+        filled_sections=tuple(filled_sections),
+        n_voxels_filled=n_voxels_filled,
+        **known,
+    )
 
 
 def box_of(corners: Sequence[Sequence[int]]) -> Box:

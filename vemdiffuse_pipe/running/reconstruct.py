@@ -11,7 +11,7 @@ from vemdiffuse_pipe.plan.plan import Plan, digest
 from vemdiffuse_pipe.running import set_aside
 from vemdiffuse_pipe.running.events import Listener, Outcome, silent
 from vemdiffuse_pipe.running.execution import run_plan
-from vemdiffuse_pipe.running.opening import open_output, prepare, stored_run_file, with_contrast
+from vemdiffuse_pipe.running.opening import open_output, prepare, settled, stored_run_file
 from vemdiffuse_pipe.running.progress import Progress
 from vemdiffuse_pipe.storage import objects, open_sink, parse_address
 
@@ -27,7 +27,7 @@ def run(run_file: RunFile, *, listener: Listener = silent, max_blocks: int | Non
     the output has no room left. What is done stays done.
     """
     source, plan = prepare(run_file)
-    return run_plan(with_contrast(plan, source), source, listener=listener, max_blocks=max_blocks)
+    return run_plan(settled(plan, source), source, listener=listener, max_blocks=max_blocks)
 
 
 def reconstruct(
@@ -69,7 +69,7 @@ def reconstruct(
         }
     )
     opened, plan = prepare(run_file)
-    plan = with_contrast(plan, opened)
+    plan = settled(plan, opened)
     open_output(plan)  # before the run file is written: it may belong to another run
     address = parse_address(f"{plan.run_file.output.url}.toml")
     objects.write_bytes_atomically(address, config.dump(plan.run_file).encode())
@@ -79,7 +79,7 @@ def reconstruct(
 def retry(output: str, *, listener: Listener = silent) -> Outcome:
     """Take up the blocks of an output that were set aside, and all else that is missing; raises as `run`."""
     source, plan = prepare(stored_run_file(open_sink(output), output))
-    plan = with_contrast(plan, source)
+    plan = settled(plan, source)
     open_output(plan)  # before marks are released: the output must be this run's
     _release_marks(plan)
     return run_plan(plan, source, listener=listener)

@@ -33,7 +33,7 @@ from vemdiffuse_pipe.running.events import BlockFailed, Listener, PlanesDone
 from vemdiffuse_pipe.running.receipts import Receipt, checksum
 from vemdiffuse_pipe.running.retries import Patience, persist
 from vemdiffuse_pipe.running.segments import SegmentWriter
-from vemdiffuse_pipe.volume import Sink, Source, Voxels
+from vemdiffuse_pipe.volume import OnHole, Sink, Source, Voxels, unheard
 
 T = TypeVar("T")
 
@@ -54,12 +54,13 @@ class Workplace:
 
 
 class Log(NamedTuple):
-    """What a block has cost so far. `n_failures`: attempts that did not succeed."""
+    """What a block has cost so far. `n_failures`: attempts that did not succeed. `holes`: what was filled."""
 
     block_index: int
     seconds: dict[str, float]
     n_failures: int = 0
     bytes_read: int = 0
+    holes: tuple[Box, ...] = ()
 
 
 class Sections(NamedTuple):
@@ -82,10 +83,13 @@ def read(place: Workplace, block_index: int, output_box: Box) -> Sections:
     """The sections that `output_box`, all or a part of the block, needs."""
     source_box = place.plan.source_box(output_box)
     rejected = place.plan.gaps.rejected
-    voxels, log = _stage(
-        place, "read", Log(block_index, {}), lambda: read_kept(place.source, source_box, rejected)
-    )
-    return Sections(output_box, voxels, log._replace(bytes_read=voxels.nbytes))
+
+    def sections_of_box() -> tuple[Voxels, list[Box]]:
+        holes: list[Box] = []  # of this attempt alone
+        return read_kept(place.source, source_box, rejected, holes.append), holes
+
+    (voxels, holes), log = _stage(place, "read", Log(block_index, {}), sections_of_box)
+    return Sections(output_box, voxels, log._replace(bytes_read=voxels.nbytes, holes=tuple(holes)))
 
 
 def render(place: Workplace, sections: Sections) -> Rendered:
@@ -114,17 +118,19 @@ def write(place: Workplace, rendered: Rendered) -> None:
     _stage(place, "receipt", log, lambda: place.receipts.append(receipt.as_record()))
 
 
-def read_kept(source: Source, source_box: Box, rejected: tuple[int, ...]) -> Voxels:
+def read_kept(
+    source: Source, source_box: Box, rejected: tuple[int, ...], on_hole: OnHole = unheard
+) -> Voxels:
     """The voxels of a box; rejected sections, which may be unreadable, are left 0 and never asked for."""
     first, stop = source_box.start[0], source_box.stop[0]
     skipped = [section for section in rejected if first <= section < stop]
     if not skipped:
-        return source.read(source_box)
+        return source.read(source_box, on_hole)
     voxels = np.zeros(source_box.shape, np.uint8)
     for before, after in pairwise((first - 1, *skipped, stop)):
         run = Box((before + 1, *source_box.start[1:]), (after, *source_box.stop[1:]))
         if not run.is_empty:
-            voxels[before + 1 - first : after - first] = source.read(run)
+            voxels[before + 1 - first : after - first] = source.read(run, on_hole)
     return voxels
 
 
@@ -155,6 +161,8 @@ def _receipt(place: Workplace, box: Box, checksums: dict[str, tuple[str, ...]], 
         seconds=log.seconds,
         n_attempts=1 + log.n_failures,
         bytes_read=log.bytes_read,
+        filled_sections=tuple(sorted({u for hole in log.holes for u in range(hole.start[0], hole.stop[0])})),
+        n_voxels_filled=sum(hole.n_voxels for hole in log.holes),
         peak_bytes=peak_bytes(),
         host=socket.gethostname(),
         device=place.hardware.device,

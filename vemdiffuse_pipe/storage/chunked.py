@@ -94,6 +94,12 @@ class ChunkedReader:
         """Numpy's name of the stored type."""
         return self._view.dtype.name
 
+    @property
+    def fill_value(self) -> int | float:
+        """What the metadata says an absent chunk stands for, else 0."""
+        value = self._view.fill_value
+        return 0 if value is None else value.item()
+
     def read(self, box: Box) -> NDArray[np.generic]:
         """The voxels of `box`, zyx, contiguous."""
         with faults.reading(f"{box} of {self._what}"):

@@ -35,6 +35,11 @@ class CompressedFiles:
         """A chunk: these volumes have no shards."""
         return self.chunk_shape
 
+    @property
+    def fill_value(self) -> int:
+        """Black."""
+        return 0
+
     def read(self, box: Box) -> NDArray[np.generic]:
         """The voxels of `box`, zyx."""
         spans = zip(box.start, box.stop, _zyx(self._volume.voxel_offset), strict=True)

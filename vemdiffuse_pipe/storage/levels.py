@@ -24,7 +24,10 @@ TOLERANCE = Fraction(1, 100)  # voxel sizes this close, relatively, are the same
 
 
 class Reader(Protocol):
-    """An open array, zyx, in the type that is stored. `dtype` is numpy's name of it."""
+    """An open array, zyx, in the type that is stored. `dtype` is numpy's name of it.
+
+    `fill_value`: what the format says an absent chunk stands for, 0 where it says nothing.
+    """
 
     @property
     def shape(self) -> Zyx: ...  # noqa: D102
@@ -37,6 +40,9 @@ class Reader(Protocol):
 
     @property
     def dtype(self) -> str: ...  # noqa: D102
+
+    @property
+    def fill_value(self) -> int | float: ...  # noqa: D102
 
     def read(self, box: Box) -> NDArray[np.generic]:
         """The voxels of a box that lies inside. Raises DataError or TransientError."""

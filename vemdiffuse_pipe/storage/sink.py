@@ -118,6 +118,17 @@ class StoredSink:
         """One code a plane."""
         return self._provenance
 
+    def write_provenance(self, codes: Voxels) -> None:
+        """Put other codes in place of those that the output was created with; one writer, when a run ends.
+
+        `codes`: uint8, one a plane. Raises OutputError, StorageFullError or TransientError.
+        """
+        assert codes.shape == self._provenance.shape, f"{codes.shape} codes"
+        key = "c/0" if self._spec.format != "ome-zarr 0.4" else "0"
+        address = parse_address(self._spec.url) / PROVENANCE / key
+        objects.write_bytes_atomically(address, np.ascontiguousarray(codes, np.uint8).tobytes())
+        self._provenance = codes
+
     def write(self, array: str, box: Box, voxels: Voxels) -> None:
         """Write whole shards of one array, durably, before returning; nothing is read.
 

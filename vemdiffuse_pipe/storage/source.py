@@ -10,11 +10,12 @@ import numpy as np
 from vemdiffuse_pipe.errors import AccessError, SourceError
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.frame import Nm, exact_nm
-from vemdiffuse_pipe.storage import metadata, n5, ngff, objects, precomputed, stores, tiff
+from vemdiffuse_pipe.storage import holes, metadata, n5, ngff, objects, precomputed, stores, tiff
 from vemdiffuse_pipe.storage.address import Address, parse_address
 from vemdiffuse_pipe.storage.grey import ToGrey, Window, to_grey
-from vemdiffuse_pipe.storage.levels import Missing, Reader, Volume
-from vemdiffuse_pipe.volume import Source, VolumeSpec, Voxels
+from vemdiffuse_pipe.storage.holes import Policies, Policy
+from vemdiffuse_pipe.storage.levels import Reader, Volume
+from vemdiffuse_pipe.volume import OnHole, Source, VolumeSpec, Voxels, unheard
 
 CACHE_BYTES = 256 << 20
 
@@ -27,7 +28,8 @@ def open_source(
     voxel_size_nm: Sequence[float | str] | None = None,
     level: str | None = None,
     window: Window | None = None,
-    missing: Missing = "fail",
+    missing: Policy = "fail",
+    corrupt: Policy = "fail",
     cache_bytes: int = CACHE_BYTES,
 ) -> Source:
     """The volume at `url`, open for reading: metadata only, no voxel is touched.
@@ -35,15 +37,16 @@ def open_source(
     `level`: its name; the finest where neither it nor a voxel size says more. `voxel_size_nm`, zyx: the level
     to take, within 1 %, where the volume states its sizes; the size itself where the volume states none.
     `window` = (low, high): needed for uint16 and float32, read as floor(clip((v - low) / (high - low), 0, 1)
-    * 255 + 0.5). `missing`: an absent chunk raises MissingDataError, or reads as the format's fill value.
-    `cache_bytes`: how much decoded data is kept for the next read.
+    * 255 + 0.5). `missing`, `corrupt`: what becomes of a chunk that is absent, or that cannot be
+    decoded: "fail" and "bridge" raise MissingDataError or CorruptDataError, "fill" reads the format's fill
+    value and says so. `cache_bytes`: how much decoded data is kept for the next read.
 
     Raises SourceError where there is no volume that can be used.
     """
     given_nm = exact_nm(voxel_size_nm) if voxel_size_nm is not None else None
     volume = find_volume(parse_address(url))
     chosen = volume.choose(level, _positive(given_nm))
-    reader = chosen.array.open(cache_bytes, missing)
+    reader = chosen.array.open(cache_bytes, "fail")
     spec = VolumeSpec(
         url=volume.url,
         format=volume.format,
@@ -54,7 +57,7 @@ def open_source(
         level=chosen.name,
         n_levels=len(volume.levels),
     )
-    return StoredSource(spec, reader, to_grey(reader.dtype, window, volume.url))
+    return StoredSource(spec, reader, to_grey(reader.dtype, window, volume.url), Policies(missing, corrupt))
 
 
 def find_volume(address: Address) -> Volume:
@@ -68,7 +71,8 @@ def find_volume(address: Address) -> Volume:
 class StoredSource:
     """A level of a volume, read as grey levels."""
 
-    def __init__(self, spec: VolumeSpec, reader: Reader, grey: ToGrey) -> None:
+    def __init__(self, spec: VolumeSpec, reader: Reader, grey: ToGrey, policies: Policies) -> None:
+        self._policies = policies
         self._spec = spec
         self._reader = reader
         self._grey = grey
@@ -78,8 +82,8 @@ class StoredSource:
         """What the metadata says."""
         return self._spec
 
-    def read(self, box: Box) -> Voxels:
-        """The voxels of `box`: uint8, zyx, contiguous.
+    def read(self, box: Box, on_hole: OnHole = unheard) -> Voxels:
+        """The voxels of `box`: uint8, zyx, contiguous. `on_hole` hears of each part that was filled.
 
         Raises SourceError where `box` is not inside the volume, else DataError or TransientError.
         """
@@ -87,7 +91,7 @@ class StoredSource:
             raise SourceError(f"box {box} is not inside {self._spec.url}, which has {self._spec.frame.box}")
         if box.is_empty:
             return np.empty(box.shape, np.uint8)
-        return self._grey(self._reader.read(box))
+        return self._grey(holes.read(self._reader, box, self._policies, on_hole))
 
 
 def _positive(given_nm: Nm | None) -> Nm | None:

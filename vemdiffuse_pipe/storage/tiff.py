@@ -158,6 +158,11 @@ class PageReader:
         """A page."""
         return self.chunk_shape
 
+    @property
+    def fill_value(self) -> int:
+        """Black."""
+        return 0
+
     def read(self, box: Box) -> Page:
         """The voxels of `box`, zyx."""
         voxels = np.empty(box.shape, self.dtype)

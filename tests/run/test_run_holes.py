@@ -1,0 +1,168 @@
+"""Missing is not black: absent and damaged chunks fail, are filled or bridged, and provenance says so."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given
+from hypothesis import strategies as st
+from small_runs import SHAPE, interpolated, small_run, stored
+
+from vemdiffuse_pipe.config import RunFile
+from vemdiffuse_pipe.errors import PlanError
+from vemdiffuse_pipe.geometry.gaps import PARTLY_FILLED, Gaps, Provenance
+from vemdiffuse_pipe.running.receipts import read_receipts
+from vemdiffuse_pipe.running.reconstruct import retry, run
+from vemdiffuse_pipe.running.verify import verify
+from vemdiffuse_pipe.storage import open_sink, parse_address
+from vemdiffuse_pipe.testing import position_coded
+
+CHUNK = (1, 16, 16)
+SECTIONS = position_coded(SHAPE)
+ABSENT, DAMAGED = (2, 0, 1), (4, 1, 2)  # chunks: a part of section 2, a part of section 4
+R = 5
+
+
+def damaged_source(folder: Path) -> Path:
+    """The small volume with one chunk absent and one cut short."""
+    path = folder / "damaged.zarr"
+    array = zarr.create_array(path, data=SECTIONS, chunks=CHUNK, config={"write_empty_chunks": True})
+    assert array.shape == SHAPE
+    chunk(path, ABSENT).unlink()
+    damaged = chunk(path, DAMAGED)
+    damaged.write_bytes(damaged.read_bytes()[:8])
+    return path
+
+
+def chunk(path: Path, index: tuple[int, int, int]) -> Path:
+    return path.joinpath("c", *map(str, index))
+
+
+def damaged_run(folder: Path, output: str = "out.zarr", **policies: object) -> RunFile:
+    path = folder / "damaged.zarr"
+    if not path.exists():
+        damaged_source(folder)
+    source = {"url": str(path), "voxel_size_nm": (40, 8, 8), **policies}
+    return small_run(folder, source=source, output={"url": str(folder / output)})
+
+
+def filled(*holes: tuple[int, int, int]) -> np.ndarray:
+    """The sections with zeros where those chunks are."""
+    sections = SECTIONS.copy()
+    for z, y, x in holes:
+        sections[z, 16 * y : 16 * y + 16, 16 * x : 16 * x + 16] = 0
+    return sections
+
+
+def bridged(*lost: int) -> np.ndarray:
+    """Linear interpolation of what remains of the sections."""
+    kept = [u for u in range(len(SECTIONS)) if u not in lost]
+    planes = np.empty(((len(SECTIONS) - 1) * R + 1, *SHAPE[1:]), np.uint8)
+    for lower, upper in pairwise(kept):
+        pair = interpolated(SECTIONS[[lower, upper]], (upper - lower) * R)
+        planes[lower * R : upper * R + 1] = pair
+    return planes
+
+
+def test_by_default_blocks_with_a_hole_are_set_aside_by_name(tmp_path: Path) -> None:
+    outcome = run(damaged_run(tmp_path))
+    assert outcome.exit_code == 1
+    reasons = {block.reason.split(":")[0] for block in outcome.set_aside}
+    assert reasons == {"MissingDataError", "CorruptDataError"}
+    assert outcome.n_done == outcome.n_blocks - len(outcome.set_aside) > 0
+
+
+def test_fill_reads_the_fill_value_and_receipts_and_provenance_say_where(tmp_path: Path) -> None:
+    run_file = damaged_run(tmp_path, missing="fill", corrupt="fill")
+    assert run(run_file).exit_code == 0
+    np.testing.assert_array_equal(stored(run_file), interpolated(filled(ABSENT, DAMAGED), R))
+    codes = open_sink(run_file.output.url).provenance
+    is_filled = codes >= PARTLY_FILLED
+    assert np.flatnonzero(is_filled).tolist() == [*range(6, 15), *range(16, 25)]
+    assert codes[10] == Provenance.MEASURED_PARTLY_FILLED
+    assert codes[15] == Provenance.MEASURED
+    assert codes[7] == Provenance.GENERATED_PARTLY_FILLED
+    digest = str(open_sink(run_file.output.url).attributes["digest"])
+    receipts = [receipt for _, receipt in read_receipts(parse_address(run_file.output.url), digest)]
+    assert {u for receipt in receipts for u in receipt.filled_sections} == {2, 4}
+    untouched = [receipt for receipt in receipts if not receipt.n_voxels_filled]
+    assert untouched  # only blocks that read a hole say so
+    assert verify(run_file.output.url).is_good
+
+
+def test_each_kind_of_hole_has_its_own_policy(tmp_path: Path) -> None:
+    outcome = run(damaged_run(tmp_path, missing="fill"))
+    assert {block.reason.split(":")[0] for block in outcome.set_aside} == {"CorruptDataError"}
+    run_file = damaged_run(tmp_path, "bridged.zarr", missing="fill", corrupt="bridge")
+    assert run(run_file).exit_code == 0
+    assert [int(c) for c in open_sink(run_file.output.url).provenance[[10, 20]]] == [5, 3]
+
+
+def test_bridge_gives_the_section_up_everywhere(tmp_path: Path) -> None:
+    run_file = damaged_run(tmp_path, missing="bridge", corrupt="bridge")
+    assert run(run_file).exit_code == 0
+    np.testing.assert_array_equal(stored(run_file), bridged(2, 4))
+    codes = open_sink(run_file.output.url).provenance
+    assert np.flatnonzero(codes == Provenance.BRIDGED).tolist() == [*range(6, 15), *range(16, 25)]
+    assert verify(run_file.output.url).is_good
+
+
+def test_what_was_bridged_is_remembered_when_the_run_goes_on(tmp_path: Path) -> None:
+    run_file = damaged_run(tmp_path, missing="bridge", corrupt="bridge")
+    begun = run(run_file, max_blocks=5)
+    chunk(tmp_path / "damaged.zarr", ABSENT).write_bytes(b"not absent any more")
+    ended = run(run_file)
+    assert (begun.n_rendered, ended.n_rendered, ended.exit_code) == (5, 19, 0)
+    np.testing.assert_array_equal(stored(run_file), bridged(2, 4))
+    assert retry(run_file.output.url).n_rendered == 0
+
+
+def test_the_same_voxels_whatever_the_blocks_and_workers(tmp_path: Path) -> None:
+    for i, table in enumerate(
+        [{"block_shape": (31, 37, 53)}, {"block_shape": (8, 16, 16)}, {"workers": 2, "engine": "local"}]
+    ):
+        run_file = damaged_run(tmp_path, f"{i}.zarr", missing="fill", corrupt="bridge")
+        run_file = run_file.model_copy(update={"run": run_file.run.model_copy(update=table)})
+        assert run(run_file).exit_code == 0
+        sections = filled(ABSENT)
+        parts = (
+            interpolated(sections[:4], R),
+            interpolated(sections[[3, 5]], 2 * R),
+            interpolated(sections[5:], R),
+        )
+        expected = np.concatenate([*(part[:-1] for part in parts[:-1]), parts[-1]])
+        np.testing.assert_array_equal(stored(run_file), expected)
+
+
+def test_a_bridge_that_is_too_wide_for_the_model_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    path = damaged_source(tmp_path)
+    chunk(path, (3, 0, 0)).unlink()
+    run_file = damaged_run(tmp_path, missing="bridge", corrupt="bridge")
+    run_file = run_file.model_copy(update={"model": run_file.model.model_copy(update={"name": "default"})})
+    with pytest.raises(PlanError, match="ratio 2 to 12; this volume needs 5 to 20"):
+        run(run_file)
+    assert not Path(run_file.output.url).exists()
+
+
+@given(data=st.data(), n=st.integers(2, 9), r=st.integers(2, 6), reach=st.integers(0, 2))
+def test_provenance_marks_the_planes_that_look_at_a_filled_section(
+    data: st.DataObject, n: int, r: int, reach: int
+) -> None:
+    inner = st.sets(st.integers(1, n - 2)) if n > 2 and not reach else st.just(set[int]())
+    rejected = data.draw(inner)
+    kept = [u for u in range(n) if u not in rejected]
+    lost = set(data.draw(st.lists(st.sampled_from(kept), max_size=3)))
+    gaps = Gaps(n, r, tuple(sorted(rejected)))
+    plain, codes = gaps.provenance(), gaps.provenance(lost, reach)
+    for plane in range(gaps.n_planes):
+        section, offset = divmod(plane, r)
+        if offset == 0 and section in kept:
+            looks_at = {section}
+        else:
+            gap = gaps.gap_above(section)
+            looks_at = {gap.lower - i for i in range(reach + 1)} | {gap.upper + i for i in range(reach + 1)}
+        assert codes[plane] == plain[plane] + (PARTLY_FILLED if looks_at & lost else 0)
