@@ -15,7 +15,7 @@ from typing import NoReturn
 
 import click
 
-from vemdiffuse_pipe.errors import InputError, VemdiffuseError
+from vemdiffuse_pipe.errors import ConfigError, InputError, VemdiffuseError
 
 COMMANDS = {
     "demo": "Show the whole way on a made-up volume: figures and a picture.",
@@ -32,6 +32,28 @@ COMMANDS = {
 }
 
 
+_WITHOUT_STORES = ("demo", "models")
+
+
+def _use_endpoint(context: click.Context, option: click.Parameter, url: str | None) -> None:
+    """From here on every s3:// address is at this endpoint; what is stored names it in full."""
+    if url is None:
+        return
+    if not url.startswith(("http://", "https://")):
+        raise ConfigError(f"--endpoint-url {url}; an address that begins with http:// or https:// is needed")
+    os.environ["AWS_ENDPOINT_URL"] = url
+
+
+ENDPOINT = click.Option(
+    ["--endpoint-url"],
+    metavar="URL",
+    expose_value=False,
+    is_eager=True,
+    callback=_use_endpoint,
+    help="Of an S3-compatible store, for s3:// addresses; else AWS_ENDPOINT_URL, or AWS.",
+)
+
+
 class LazyGroup(click.Group):
     """A group that imports the module of a command when the command is used, not before."""
 
@@ -44,6 +66,8 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = import_module(f"vemdiffuse_pipe.cli.{cmd_name}").command
+        if cmd_name not in _WITHOUT_STORES and ENDPOINT not in command.params:
+            command.params.append(ENDPOINT)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

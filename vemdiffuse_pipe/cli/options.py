@@ -33,6 +33,22 @@ voxel_size_option = click.option(
 )
 
 
+missing_option = click.option(
+    "--missing",
+    type=click.Choice(["fail", "fill", "bridge"]),
+    default="fail",
+    show_default=True,
+    help="An absent chunk: its blocks are set aside, it is filled, or its sections are given up.",
+)
+corrupt_option = click.option(
+    "--corrupt",
+    type=click.Choice(["fail", "fill", "bridge"]),
+    default="fail",
+    show_default=True,
+    help="The same for a chunk that cannot be decoded.",
+)
+
+
 def source_options(command: Command) -> Command:
     """--voxel-size, --level and --window: which voxels of a volume are meant, and how they become grey."""
     for option in (window_option, level_option, voxel_size_option):

@@ -7,9 +7,10 @@ from typing import Literal
 
 import click
 
-from vemdiffuse_pipe.cli.options import json_option, source_options
+from vemdiffuse_pipe.cli.options import corrupt_option, json_option, missing_option, source_options
 from vemdiffuse_pipe.cli.outcome import print_outcome
 from vemdiffuse_pipe.cli.progress import progress
+from vemdiffuse_pipe.config import Policy
 from vemdiffuse_pipe.running.reconstruct import reconstruct
 
 Nm = tuple[float, float, float]
@@ -20,6 +21,8 @@ Zyx = tuple[int, int, int]
 @click.argument("source")
 @click.argument("output")
 @source_options
+@missing_option
+@corrupt_option
 @click.option(
     "--model", default="default", show_default=True, metavar="NAME", help="One of `vemdiffuse models`."
 )
@@ -50,6 +53,8 @@ def command(
     voxel_size_nm: Nm | None,
     level: str | None,
     window: tuple[float, float] | None,
+    missing: Policy,
+    corrupt: Policy,
     model: str,
     ratio: int | None,
     samples: int | None,
@@ -78,6 +83,8 @@ def command(
             voxel_size_nm=voxel_size_nm,
             level=level,
             window=window,
+            missing=missing,
+            corrupt=corrupt,
             model=model,
             ratio=ratio,
             samples=samples,

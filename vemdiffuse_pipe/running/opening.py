@@ -19,6 +19,7 @@ from vemdiffuse_pipe.running.identity import check_identity
 from vemdiffuse_pipe.running.preflight import with_lost_sections
 from vemdiffuse_pipe.running.retries import Patience, persist
 from vemdiffuse_pipe.storage import StoredSink, create_sink, objects, open_sink, open_source, parse_address
+from vemdiffuse_pipe.storage.sink import check_can_be_written
 from vemdiffuse_pipe.volume import Source
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def prepare(run_file: RunFile) -> tuple[Source, Plan]:
     Raises InputError where the run file, the volume and the model do not fit together.
     """
     run_file = with_absolute_paths(run_file)
+    check_can_be_written(run_file.output.url)
     source = open_run_source(run_file)
     return source, make_plan(run_file, source.spec, find_card(run_file.model.name))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from vemdiffuse_pipe import config
-from vemdiffuse_pipe.config import RunFile
+from vemdiffuse_pipe.config import Policy, RunFile
 from vemdiffuse_pipe.geometry.box import Zyx
 from vemdiffuse_pipe.plan.plan import Plan, digest
 from vemdiffuse_pipe.running import set_aside
@@ -37,6 +37,8 @@ def reconstruct(
     voxel_size_nm: Nm | None = None,
     level: str | None = None,
     window: tuple[float, float] | None = None,
+    missing: Policy = "fail",
+    corrupt: Policy = "fail",
     model: str = "default",
     ratio: int | None = None,
     seed: int = 0,
@@ -55,7 +57,14 @@ def reconstruct(
     """
     run_file = config.parse(
         {
-            "source": {"url": source, "voxel_size_nm": voxel_size_nm, "level": level, "window": window},
+            "source": {
+                "url": source,
+                "voxel_size_nm": voxel_size_nm,
+                "level": level,
+                "window": window,
+                "missing": missing,
+                "corrupt": corrupt,
+            },
             "output": {"url": output, "version": version},
             "model": {
                 "name": model,

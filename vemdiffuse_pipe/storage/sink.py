@@ -45,6 +45,7 @@ def create_sink(
 
     Raises OutputError where the output cannot be made here, or as described; StorageFullError.
     """
+    check_can_be_written(url)
     address = parse_address(url)
     _check_names(arrays)
     _check_shapes(chunk_shape, shard_shape, version)
@@ -57,6 +58,12 @@ def create_sink(
     for key, data in contents.items():
         objects.write_bytes_atomically(address / key, data)
     return open_sink(url)
+
+
+def check_can_be_written(url: str | os.PathLike[str]) -> None:
+    """Raises OutputError where nothing can be written at all."""
+    if parse_address(url).store.startswith("http"):
+        raise OutputError(f"{url}: a web server is only read; give an output on a disk, at s3:// or at gs://")
 
 
 def open_sink(url: str | os.PathLike[str]) -> StoredSink:
