@@ -28,6 +28,7 @@ class SourceTable(_Table):
     url: str
     voxel_size_nm: tuple[Length, Length, Length] | None = None
     level: str | None = None
+    channel: Annotated[int, Field(ge=0, le=2**20)] | None = None
     window: tuple[float, float] | None = None
     contrast: tuple[float, Length] | None = None
     missing: Policy = "fail"

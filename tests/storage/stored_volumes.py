@@ -6,6 +6,7 @@ import warnings
 from dataclasses import dataclass, field
 from fractions import Fraction
 
+import numpy as np
 import tensorstore as ts
 import tifffile
 import zarr
@@ -195,11 +196,69 @@ SHARDING = {
 }
 
 
-def precomputed_by_cloudvolume(path, compress, offset=(0, 0, 0)):
+def in_channels(voxels=VOXELS):
+    """Three channels; the second one is the volume."""
+    return np.stack([255 - voxels, voxels, voxels // 2])
+
+
+def ome_zarr_04_channels(path, axes="tczyx"):
+    stored = in_channels()[None] if axes[0] == "t" else np.moveaxis(in_channels(), 0, axes.index("c"))
+    group = zarr.open_group(path, mode="w", zarr_format=2)
+    group.attrs["multiscales"] = multiscales("0.4", axes) if axes[-3:] == "zyx" else channels_last(axes)
+    chunks = tuple({"z": 5, "y": 7, "x": 16}.get(axis, 1) for axis in axes)
+    options = {"config": {"write_empty_chunks": True}}
+    group.create_array("s0", shape=stored.shape, chunks=chunks, dtype="uint8", **options)[...] = stored
+
+
+def channels_last(axes):
+    """Metadata of an image whose last axis is the channel."""
+    image, *_ = multiscales("0.4")
+    image["axes"].append({"name": axes[-1], "type": "channel"})
+    scale, translation = image["datasets"][0]["coordinateTransformations"]
+    scale["scale"].append(1.0)
+    translation["translation"].append(0.0)
+    return [image]
+
+
+def n5_channels(path):
+    metadata = {
+        "dimensions": [*SHAPE[::-1], 3],
+        "blockSize": [*CHUNKS[::-1], 1],
+        "dataType": "uint8",
+        "compression": {"type": "gzip"},
+    }
+    _by_tensorstore("n5", path, in_channels().T, metadata=metadata)
+    add_attributes(path, {"pixelResolution": {"dimensions": SIZE_XYZ, "unit": "nm"}})
+
+
+def n5_paintera(path):
+    n5(path / "data" / "s0", {})
+    add_attributes(path / "data", {"multiScale": True, "resolution": SIZE_XYZ, "offset": [0, 0, 0]})
+    add_attributes(path, {"painteraData": {"type": "raw"}})
+
+
+def precomputed_channels(path):
+    _by_tensorstore(
+        "neuroglancer_precomputed",
+        path,
+        in_channels().T,
+        multiscale_metadata={"type": "image", "data_type": "uint8", "num_channels": 3},
+        scale_metadata={
+            "key": "8_8_40",
+            "size": SHAPE[::-1],
+            "chunk_size": CHUNKS[::-1],
+            "resolution": SIZE_XYZ,
+            "encoding": "raw",
+        },
+    )
+
+
+def precomputed_by_cloudvolume(path, compress, offset=(0, 0, 0), encoding="raw"):
     from cloudvolume import CloudVolume
 
+    kind = "image" if encoding == "raw" else "segmentation"
     info = CloudVolume.create_new_info(
-        1, "image", "uint8", "raw", SIZE_XYZ, offset, SHAPE[::-1], CHUNKS[::-1]
+        1, kind, "uint8", encoding, SIZE_XYZ, offset, SHAPE[::-1], CHUNKS[::-1]
     )
     volume = CloudVolume(f"file://{path}", info=info, compress=compress, progress=False)
     volume.commit_info()
@@ -228,6 +287,7 @@ def tiff_folder(path):
         tifffile.imwrite(path / f"section_{z + 95}.tif", section, compression="zlib")
 
 
+SECOND = {"channel": 1}
 GIVEN = {"voxel_size_nm": (40, 4.3, 4.3)}
 
 FORMATS = [
@@ -235,7 +295,12 @@ FORMATS = [
     Stored("ome-zarr-0.4-tczyx", lambda path: ome_zarr_04(path, axes="tczyx")),
     Stored("ome-zarr-0.4-micrometer", lambda path: ome_zarr_04(path, unit="micrometer", nm=1000)),
     Stored("ome-zarr-0.4-angstrom", lambda path: ome_zarr_04(path, unit="angstrom", nm=Fraction(1, 10))),
+    Stored("ome-zarr-0.4-level", ome_zarr_04, inside="s0"),
+    Stored("ome-zarr-0.4-channels", ome_zarr_04_channels, SECOND),
+    Stored("ome-zarr-0.4-czyx", lambda path: ome_zarr_04_channels(path, "czyx"), SECOND),
+    Stored("ome-zarr-0.4-zyxc", lambda path: ome_zarr_04_channels(path, "zyxc"), SECOND),
     Stored("ome-zarr-0.5", ome_zarr_05),
+    Stored("ome-zarr-0.5-level", ome_zarr_05, inside="s0"),
     Stored("ome-zarr-0.5-sharded", lambda path: ome_zarr_05(path, shards=(10, 14, 48))),
     Stored("ome-zarr-0.5-tensorstore", ome_zarr_05_by_tensorstore),
     Stored("zarr-v2-fortran", lambda path: bare_zarr(path, zarr_format=2, order="F"), GIVEN),
@@ -243,10 +308,18 @@ FORMATS = [
     Stored("n5-cosem", n5_cosem),
     Stored("n5-cosem-array", n5_cosem, inside="s0"),
     Stored("n5-viewer", n5_viewer),
+    Stored("n5-viewer-level", n5_viewer, inside="s0"),
+    Stored("n5-paintera", n5_paintera, GIVEN),
+    Stored("n5-channels", n5_channels, SECOND),
     Stored("n5-bigdataviewer", n5_bigdataviewer, GIVEN, inside="setup0"),
     Stored("n5-plain", lambda path: n5(path, {}, **BLOSC), GIVEN),
     Stored("precomputed-raw", precomputed),
     Stored("precomputed-png", lambda path: precomputed(path, "png")),
+    Stored("precomputed-channels", precomputed_channels, SECOND),
+    Stored(
+        "precomputed-compresso",
+        lambda path: precomputed_by_cloudvolume(path, compress=False, encoding="compresso"),
+    ),
     Stored("precomputed-sharded", lambda path: precomputed(path, sharding=SHARDING)),
     Stored("precomputed-cloudvolume", lambda path: precomputed_by_cloudvolume(path, compress=False)),
     Stored("precomputed-cloudvolume-gz", lambda path: precomputed_by_cloudvolume(path, compress="gzip")),

@@ -23,7 +23,12 @@ from vemdiffuse_pipe.storage import open_source
 
 WHOLE = Box.of_shape(SHAPE)
 STACKS = [stored for stored in FORMATS if stored.name.startswith("tiff") and stored.write is not tiff_folder]
-CHUNKED = [stored for stored in FORMATS if not stored.name.startswith("tiff")]
+CHUNKED = [
+    stored
+    for stored in FORMATS
+    if not stored.name.startswith("tiff")
+    and "channel" not in stored.options  # the first chunk is another one's
+]
 
 
 def opened(path, stored, **options):

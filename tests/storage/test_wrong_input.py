@@ -87,7 +87,7 @@ def folder_with_one_stack(path):
         (array("c8"), GIVEN, ["complex64"]),
         (array("u1", (23, 37)), GIVEN, ["2 axes", "z, y, x"]),
         (array("u1", (37,)), GIVEN, ["1 axes"]),
-        (array("u1", (3, 11, 23, 37)), GIVEN, ["length 3", "one channel"]),
+        (array("u1", (3, 11, 23, 37)), GIVEN, ["3 channels", "name one"]),
         (array("u1", (2, 1, 11, 23, 37)), GIVEN, ["length 2"]),
     ],
 )

@@ -23,6 +23,7 @@ HEAD = """\
 OPEN_KEYS = {
     "source": """\
 # level = "0"  # the finest if left out
+# channel = 0  # where the volume has more than one
 # window = [0, 65535]  # values that become black and white: for uint16 and float32
 # contrast = [128.0, 30.0]  # mean and deviation of the grey levels; measured if left out
 # missing = "fill"  # an absent chunk is filled and noted; "bridge" gives its sections up; "fail" its block
@@ -63,6 +64,7 @@ def command(
     output: str,
     voxel_size_nm: tuple[float, float, float] | None,
     level: str | None,
+    channel: int | None,
     window: tuple[float, float] | None,
 ) -> None:
     """Print a run file for a volume, with comments.
@@ -71,11 +73,11 @@ def command(
     Examples:
       vemdiffuse init stack.tif isotropic.zarr --voxel-size 50 4.6 4.6 > run.toml
     """
-    found = open_source(source, voxel_size_nm=voxel_size_nm, level=level, window=window).spec
+    found = open_source(source, voxel_size_nm=voxel_size_nm, level=level, channel=channel, window=window).spec
     z, y, x = (float(v) for v in found.frame.voxel_size_nm)
     is_tie = exact_ratio(found.frame.voxel_size_nm) % 1 == Fraction(1, 2)
     run_file = RunFile(
-        source=SourceTable(url=source, voxel_size_nm=(z, y, x), level=level, window=window),
+        source=SourceTable(url=source, voxel_size_nm=(z, y, x), level=level, channel=channel, window=window),
         output=OutputTable(url=output),
         model=ModelTable(ratio=None if is_tie else choose_ratio(found.frame, None)),
     )

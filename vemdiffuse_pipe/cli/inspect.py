@@ -7,7 +7,7 @@ from math import prod
 import click
 import numpy as np
 
-from vemdiffuse_pipe.cli.options import json_option, print_json, print_table
+from vemdiffuse_pipe.cli.options import channel_option, json_option, print_json, print_table
 from vemdiffuse_pipe.cli.words import show_bytes, show_ratio, show_shape
 from vemdiffuse_pipe.geometry.frame import show_nm
 from vemdiffuse_pipe.storage.address import parse_address
@@ -17,8 +17,9 @@ from vemdiffuse_pipe.storage.source import find_volume
 
 @click.command("inspect")
 @click.argument("url")
+@channel_option
 @json_option
-def command(url: str, as_json: bool) -> None:
+def command(url: str, channel: int | None, as_json: bool) -> None:
     """Print what a volume is: format, levels, shape, voxel size.
 
     \b
@@ -27,7 +28,7 @@ def command(url: str, as_json: bool) -> None:
       vemdiffuse inspect isotropic.zarr/em --json
     """
     volume = find_volume(parse_address(url))
-    levels = [(level, level.array.open(0, "fail")) for level in volume.levels]
+    levels = [(level, level.array.open(channel=channel)) for level in volume.levels]
     if as_json:
         facts = [_facts(level, reader) for level, reader in levels]
         print_json({"url": volume.url, "format": volume.format, "levels": facts})

@@ -22,6 +22,9 @@ window_option = click.option(
     metavar="LOW HIGH",
     help="Values that become black and white, for uint16 and float32.",
 )
+channel_option = click.option(
+    "--channel", type=int, metavar="N", help="Channel to use, from 0, where there are more."
+)
 level_option = click.option("--level", metavar="NAME", help="Level to use; the finest if left out.")
 voxel_size_option = click.option(
     "--voxel-size",
@@ -50,8 +53,8 @@ corrupt_option = click.option(
 
 
 def source_options(command: Command) -> Command:
-    """--voxel-size, --level and --window: which voxels of a volume are meant, and how they become grey."""
-    for option in (window_option, level_option, voxel_size_option):
+    """Which voxels of a volume are meant, and how they become grey."""
+    for option in (window_option, channel_option, level_option, voxel_size_option):
         command = option(command)
     return command
 

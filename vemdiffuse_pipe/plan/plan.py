@@ -87,6 +87,7 @@ class Plan:
             "shape": list(self.source.shape),
             "dtype": self.source.dtype,
             "voxel_size_nm": [str(v) for v in self.source.frame.voxel_size_nm],
+            "channel": source.channel,
             "window": list(source.window) if source.window else None,
             "missing": source.missing,
             "corrupt": source.corrupt,

@@ -47,6 +47,7 @@ def open_run_source(run_file: RunFile) -> Source:
         table.url,
         voxel_size_nm=table.voxel_size_nm,
         level=table.level,
+        channel=table.channel,
         window=table.window,
         missing=table.missing,
         corrupt=table.corrupt,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -12,22 +12,19 @@ from numpy.typing import NDArray
 from vemdiffuse_pipe.errors import SourceError
 from vemdiffuse_pipe.geometry.box import Box, Zyx
 from vemdiffuse_pipe.storage import faults, stores
-from vemdiffuse_pipe.storage.levels import Missing
 from vemdiffuse_pipe.storage.metadata import LARGEST_CHUNK
 
 if TYPE_CHECKING:
     import tensorstore
 
 
-def open_for_reading(
-    spec: Mapping[str, object], what: str, cache_bytes: int, missing: Missing
-) -> tensorstore.TensorStore:
+def open_for_reading(spec: Mapping[str, object], what: str, cache_bytes: int) -> tensorstore.TensorStore:
     """The array that tensorstore's `spec` names, as the format orders its axes.
 
     Chunks are kept decoded, `cache_bytes` of them at most, and not asked for again while the array is open.
-    An absent chunk is an error, or the format's fill value where `missing` is "fill".
+    An absent chunk is an error, never the format's fill value.
     """
-    strict = {"recheck_cached_data": "open", "fill_missing_data_reads": missing == "fill"}
+    strict = {"recheck_cached_data": "open", "fill_missing_data_reads": False}
     context = {"cache_pool": {"total_bytes_limit": cache_bytes}, **stores.retries_context()}
     return _opened({**spec, **strict}, context, what)
 
@@ -52,22 +49,31 @@ def _opened(spec: Mapping[str, object], context: Mapping[str, object], what: str
 
 
 class ChunkedReader:
-    """A tensorstore whose axes `zyx` are z, y and x; every other axis has length 1."""
+    """A tensorstore seen as z, y, x. `axes` names its axes in stored order: one letter each, maybe too many.
 
-    def __init__(self, array: tensorstore.TensorStore, zyx: Zyx, what: str) -> None:
+    The axis c is cut at `channel`; every other axis has length 1.
+    """
+
+    def __init__(
+        self, array: tensorstore.TensorStore, axes: Sequence[str], what: str, channel: int | None = None
+    ) -> None:
         import tensorstore as ts
 
-        others = [axis for axis in range(array.rank) if axis not in zyx]
-        for axis in others:
-            if array.shape[axis] != 1:
+        names = list(axes)[: array.rank]
+        fixed = {axis: 0 for axis, name in enumerate(names) if name not in ("z", "y", "x")}
+        for axis in fixed:
+            if names[axis] == "c":
+                fixed[axis] = checked_channel(channel, array.shape[axis], what)
+            elif array.shape[axis] != 1:
                 raise SourceError(
-                    f"{what} has shape {array.shape}: axis {axis} is none of z, y, x and has length "
-                    f"{array.shape[axis]}; one channel at one time is needed"
+                    f"{what} has shape {array.shape}: axis {axis} ({names[axis]}) is none of z, y, x and has "
+                    f"length {array.shape[axis]}; one time point is needed"
                 )
-        first = tuple(0 if axis in others else slice(None) for axis in range(array.rank))
-        self._view = array[ts.d[:].translate_to[0]][first].transpose(
-            [sorted(zyx).index(axis) for axis in zyx]
-        )
+        if "c" not in names:
+            checked_channel(channel, 1, what)
+        first = tuple(fixed.get(axis, slice(None)) for axis in range(array.rank))
+        spatial = [name for name in names if name in ("z", "y", "x")]
+        self._view = array[ts.d[:].translate_to[0]][first].transpose([spatial.index(name) for name in "zyx"])
         self._what = what
         if prod(self.chunk_shape) * array.dtype.numpy_dtype.itemsize > LARGEST_CHUNK:
             raise SourceError(
@@ -105,6 +111,15 @@ class ChunkedReader:
         with faults.reading(f"{box} of {self._what}"):
             voxels: NDArray[np.generic] = self._view[box.slices].read(order="C").result()
         return voxels
+
+
+def checked_channel(channel: int | None, n_channels: int, what: str) -> int:
+    """The channel to read. Raises SourceError where there are more and none is named, or not that one."""
+    if channel is None and n_channels > 1:
+        raise SourceError(f"{what} has {n_channels} channels; name one: --channel 0 is the first")
+    if channel is not None and not 0 <= channel < n_channels:
+        raise SourceError(f"{what} has channels 0 to {n_channels - 1}; found channel {channel}")
+    return channel or 0
 
 
 def _zyx(shape: Iterable[int | None] | None) -> Zyx:

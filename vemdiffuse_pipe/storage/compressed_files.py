@@ -1,4 +1,7 @@
-"""Precomputed volumes on a disk in compressed files: cloud-volume reads what tensorstore cannot see."""
+"""Precomputed volumes that tensorstore cannot read: cloud-volume does.
+
+Its encodings compresso and crackle, and, on a disk, chunks in compressed files with names of their own.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from vemdiffuse_pipe.errors import CorruptDataError, MissingDataError, SourceErr
 from vemdiffuse_pipe.geometry.box import Box, Zyx
 from vemdiffuse_pipe.storage import faults
 from vemdiffuse_pipe.storage.address import Address
-from vemdiffuse_pipe.storage.levels import Missing
+from vemdiffuse_pipe.storage.chunked import checked_channel
 
 if TYPE_CHECKING:
     from cloudvolume import CloudVolume
@@ -22,10 +25,11 @@ if TYPE_CHECKING:
 class CompressedFiles:
     """Scale `index` of the volume at `address`, zyx."""
 
-    def __init__(self, address: Address, index: int, cache_bytes: int, missing: Missing) -> None:
+    def __init__(self, address: Address, index: int, cache_bytes: int, channel: int | None) -> None:
         self._what = str(address)
         with faults.opening(self._what):
-            self._volume = _opened(address, index, cache_bytes, missing)
+            self._volume = _opened(address, index, cache_bytes)
+            self._channel = checked_channel(channel, int(self._volume.num_channels), self._what)
             self.shape = _zyx(self._volume.volume_size)
             self.chunk_shape = _zyx(self._volume.chunk_size)
             self.dtype = str(np.dtype(self._volume.dtype))
@@ -45,18 +49,18 @@ class CompressedFiles:
         spans = zip(box.start, box.stop, _zyx(self._volume.voxel_offset), strict=True)
         z, y, x = (slice(a + offset, b + offset) for a, b, offset in spans)
         with faults.reading(f"{box} of {self._what}"), _its_own_errors(f"{box} of {self._what}"):
-            voxels: NDArray[np.generic] = np.asarray(self._volume[x, y, z])[..., 0].T
+            voxels: NDArray[np.generic] = np.asarray(self._volume[x, y, z])[..., self._channel].T
         return voxels
 
 
-def _opened(address: Address, index: int, cache_bytes: int, missing: Missing) -> CloudVolume:
+def _opened(address: Address, index: int, cache_bytes: int) -> CloudVolume:
     from cloudvolume import CloudVolume, exceptions
 
     try:
         return CloudVolume(
-            f"precomputed://file://{address}",
+            f"precomputed://{_for_cloudvolume(address)}",
             mip=index,
-            fill_missing=missing == "fill",
+            fill_missing=False,
             progress=False,
             max_redirects=0,  # an `info` may send its reader anywhere
             lru_bytes=cache_bytes,
@@ -65,14 +69,33 @@ def _opened(address: Address, index: int, cache_bytes: int, missing: Missing) ->
         raise SourceError(f"{address} cannot be opened: {error}") from error
 
 
+def _for_cloudvolume(address: Address) -> str:
+    """The address as cloud-volume reads it without credentials: buckets through their web servers."""
+    scheme, _, bucket = address.store.partition("://")
+    if address.is_local:
+        return f"file://{address}"
+    if scheme == "gs":
+        return f"https://storage.googleapis.com/{bucket}/{address.key}"
+    if scheme == "s3":
+        return f"https://{bucket}.s3.amazonaws.com/{address.key}"
+    return str(address).removeprefix("s3+")
+
+
 @contextmanager
 def _its_own_errors(what: str) -> Iterator[None]:
+    import compresso  # type: ignore[import-untyped]
     from cloudfiles.compression import deflate  # type: ignore[import-untyped]
     from cloudfiles.exceptions import DecompressionError  # type: ignore[import-untyped]
     from cloudvolume import exceptions
 
     deflate_error = getattr(deflate, "DeflateError", DecompressionError)  # the codec is optional there
-    undecodable = (exceptions.DecodingError, exceptions.EmptyFileException, DecompressionError, deflate_error)
+    undecodable = (
+        exceptions.DecodingError,
+        exceptions.EmptyFileException,
+        DecompressionError,
+        deflate_error,
+        compresso.DecodeError,
+    )
     try:
         yield
     except exceptions.EmptyVolumeException as error:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import prod
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,6 @@ from vemdiffuse_pipe.errors import SourceError
 from vemdiffuse_pipe.geometry.box import Box, Zyx
 from vemdiffuse_pipe.geometry.frame import Frame, Nm, show_nm
 from vemdiffuse_pipe.storage.metadata import LARGEST_LENGTH_NM, SMALLEST_VOXEL_NM, listed
-
-Missing = Literal["fail", "fill"]
 
 UNIT_VOXEL: Nm = (Fraction(1), Fraction(1), Fraction(1))
 ORIGIN: Nm = (Fraction(0), Fraction(0), Fraction(0))
@@ -52,8 +50,11 @@ class Reader(Protocol):
 class StoredArray(Protocol):
     """An array that can be opened."""
 
-    def open(self, cache_bytes: int, missing: Missing) -> Reader:
-        """Check the array's own metadata and open it. Raises SourceError or TransientError."""
+    def open(self, cache_bytes: int = 0, channel: int | None = None) -> Reader:
+        """Check the array's own metadata and open it. Raises SourceError or TransientError.
+
+        `channel`: which one, where there are more.
+        """
         ...
 
 

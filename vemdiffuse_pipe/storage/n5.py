@@ -1,16 +1,19 @@
-"""N5 volumes. Axes are stored x, y, z; four ways of writing where voxels lie are known.
+"""N5 volumes. Axes are stored x, y, z; five ways of writing where voxels lie are known.
 
 COSEM           transform {axes, scale, translate, units}, axes by name; translate is the centre of voxel 0.
                 In each array, or for all of them in the group's multiscales
 n5-viewer       s0, s1, ...: pixelResolution {dimensions, unit}, x y z, times downsamplingFactors;
                 every level has its corner at 0
 bigdataviewer   setup0/timepoint0/s0, ...: resolution without a unit, times downsamplingFactors
+paintera        painteraData, and data/s0, ...: the same in data/, with an offset in the same unit
 plain           one array: pixelResolution, or nothing
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -18,7 +21,7 @@ from vemdiffuse_pipe.errors import SourceError
 from vemdiffuse_pipe.storage import metadata, stores
 from vemdiffuse_pipe.storage.address import Address
 from vemdiffuse_pipe.storage.chunked import ChunkedReader, open_for_reading
-from vemdiffuse_pipe.storage.levels import ORIGIN, UNIT_VOXEL, Level, Missing, Volume, zyx_of
+from vemdiffuse_pipe.storage.levels import ORIGIN, UNIT_VOXEL, Level, Volume, zyx_of
 
 _ATTRIBUTES = "attributes.json"
 
@@ -31,8 +34,11 @@ def find(address: Address) -> Volume | None:
     None where there are no N5 attributes, of a group or of its first level.
     """
     group = metadata.read_document(address / _ATTRIBUTES)
+    if group is not None and "painteraData" in group:
+        address = address / "data"
+        group = metadata.read_document(address / _ATTRIBUTES)
     if group is not None and "dimensions" in group:
-        levels = [_level(address, "0", group, {}, 0)]
+        levels = [_level_of_parent(address, group) or _level(address, "0", group, {}, 0)]
     elif group is not None and "multiscales" in group:
         levels = _cosem_levels(address, group)
     else:
@@ -49,11 +55,12 @@ def find(address: Address) -> Volume | None:
 
 @dataclass(frozen=True, slots=True)
 class N5Array:
-    """The array at `address`."""
+    """The array at `address`; `axes` names its axes in stored order, where the metadata does."""
 
     address: Address
+    axes: Sequence[str] | None = None
 
-    def open(self, cache_bytes: int, missing: Missing) -> ChunkedReader:
+    def open(self, cache_bytes: int = 0, channel: int | None = None) -> ChunkedReader:
         """The array, zyx. Raises SourceError for metadata that is absent, hostile or not of a volume."""
         where = str(self.address / _ATTRIBUTES)
         attributes = metadata.read_document(self.address / _ATTRIBUTES)
@@ -65,7 +72,21 @@ class N5Array:
             raise SourceError(f"{self.address} has {rank} axes; a volume needs three: x, y, z")
         what = str(self.address)
         spec = {"driver": "n5", "kvstore": stores.kvstore_of(self.address)}
-        return ChunkedReader(open_for_reading(spec, what, cache_bytes, missing), (2, 1, 0), what)
+        return ChunkedReader(open_for_reading(spec, what, cache_bytes), self.axes or "xyzct", what, channel)
+
+
+def _level_of_parent(address: Address, attributes: Attributes) -> Level | None:
+    """Where a level that does not say itself where its voxels lie is put by the group that holds it."""
+    if {"transform", "pixelResolution", "resolution"} & set(attributes):
+        return None
+    with suppress(SourceError):  # a group in disorder takes nothing from its arrays
+        group = metadata.read_document(address.parent / _ATTRIBUTES) or {}
+        if "multiscales" in group:
+            levels = _cosem_levels(address.parent, group)
+            return next((level for level in levels if level.name == address.name), None)
+        if numbered := re.fullmatch(r"s(\d{1,2})", address.name):
+            return _level(address, address.name, attributes, group, int(numbered[1]))
+    return None
 
 
 def _cosem_levels(address: Address, group: Attributes) -> list[Level]:
@@ -105,7 +126,11 @@ def _level(address: Address, name: str, attributes: Attributes, group: Attribute
     resolution, unit = _resolution({**group, **attributes}, where)
     factors = _factors(attributes, group, index, where)
     size = [r * f * (unit or 1) for r, f in zip(resolution, factors, strict=True)]
-    return Level(name, N5Array(address), zyx_of(size[::-1]), ORIGIN, is_in_nm=unit is not None)
+    corner = ORIGIN
+    if "offset" in group:  # paintera's, in the unit of its resolution
+        offset = metadata.lengths(group["offset"], f"{where}: offset of the group", 3)
+        corner = zyx_of([o * (unit or 1) for o in offset[::-1]])
+    return Level(name, N5Array(address), zyx_of(size[::-1]), corner, is_in_nm=unit is not None)
 
 
 def _cosem_level(address: Address, name: str, transform: Attributes, where: str) -> Level:
@@ -119,7 +144,7 @@ def _cosem_level(address: Address, name: str, transform: Attributes, where: str)
     if len(units) != rank:
         raise SourceError(f"{where} has {rank} axes, but {len(units)} units; one for each is needed")
     nm = [metadata.unit_nm(unit) for unit in units]
-    return Level.from_centre(name, N5Array(address), axes, scale, centre, nm)
+    return Level.from_centre(name, N5Array(address, axes[::-1]), axes, scale, centre, nm)
 
 
 def _resolution(attributes: Attributes, where: str) -> tuple[Sequence[Fraction], Fraction | None]:

@@ -7,6 +7,7 @@ level first, then those of the whole image.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from fractions import Fraction
 
 from vemdiffuse_pipe.errors import SourceError
@@ -41,7 +42,22 @@ def _version_3(address: Address, document: dict[str, object]) -> Volume:
 
 
 def _bare(address: Address, name: str) -> Volume:
-    return Volume(str(address), name, [Level("0", ZarrArray(address))])
+    """One array: a level of the image that its parent is, if that names it, else a volume without a place."""
+    level: Level | None = None
+    with suppress(SourceError):  # a group in disorder takes nothing from its arrays
+        image = _attributes_of_image(address.parent)
+        if image is not None and "multiscales" in image:
+            levels = _image(address.parent, image, address.parent, "").levels
+            level = next((one for one in levels if one.name == address.name), None)
+    return Volume(str(address), name, [level or Level("0", ZarrArray(address))])
+
+
+def _attributes_of_image(address: Address) -> dict[str, object] | None:
+    document = metadata.read_document(address / "zarr.json")
+    if document is None:
+        return metadata.read_document(address / ".zattrs")
+    attributes = metadata.mapping(document.get("attributes", {}), str(address))
+    return metadata.mapping(attributes.get("ome", {}), str(address))
 
 
 def _image(address: Address, attributes: dict[str, object], where: Address, version: str) -> Volume:

@@ -199,7 +199,7 @@ def _stored_array(address: Address) -> StoredArray:
     the part beyond the end of the volume too: so for writing the array is as large as its shards.
     """
     array = ZarrArray(address)
-    reader = array.open(cache_bytes=0, missing="fail")
+    reader = array.open()
     shape = _rounded_up(reader.shape, reader.shard_shape)
     return StoredArray(reader, open_for_writing(array.spec_of_shape(shape), str(address)))
 
@@ -207,7 +207,7 @@ def _stored_array(address: Address) -> StoredArray:
 def _codes(address: Address, n_planes: int) -> Voxels:
     spec = ZarrArray(address).spec_of_shape((n_planes,))
     with faults.opening(str(address)):
-        codes: Voxels = open_for_reading(spec, str(address), cache_bytes=0, missing="fail").read().result()
+        codes: Voxels = open_for_reading(spec, str(address), cache_bytes=0).read().result()
     return codes
 
 

@@ -27,6 +27,7 @@ def open_source(
     *,
     voxel_size_nm: Sequence[float | str] | None = None,
     level: str | None = None,
+    channel: int | None = None,
     window: Window | None = None,
     missing: Policy = "fail",
     corrupt: Policy = "fail",
@@ -36,6 +37,7 @@ def open_source(
 
     `level`: its name; the finest where neither it nor a voxel size says more. `voxel_size_nm`, zyx: the level
     to take, within 1 %, where the volume states its sizes; the size itself where the volume states none.
+    `channel`: which one, from 0, where there are more than one.
     `window` = (low, high): needed for uint16 and float32, read as floor(clip((v - low) / (high - low), 0, 1)
     * 255 + 0.5). `missing`, `corrupt`: what becomes of a chunk that is absent, or that cannot be
     decoded: "fail" and "bridge" raise MissingDataError or CorruptDataError, "fill" reads the format's fill
@@ -46,7 +48,7 @@ def open_source(
     given_nm = exact_nm(voxel_size_nm) if voxel_size_nm is not None else None
     volume = find_volume(parse_address(url))
     chosen = volume.choose(level, _positive(given_nm))
-    reader = chosen.array.open(cache_bytes, "fail")
+    reader = chosen.array.open(cache_bytes, channel)
     spec = VolumeSpec(
         url=volume.url,
         format=volume.format,

@@ -22,7 +22,7 @@ from vemdiffuse_pipe.errors import CorruptDataError, MissingDataError, SourceErr
 from vemdiffuse_pipe.geometry.box import Box, Zyx
 from vemdiffuse_pipe.storage import faults, metadata, objects
 from vemdiffuse_pipe.storage.address import Address
-from vemdiffuse_pipe.storage.levels import Level, Missing, Volume
+from vemdiffuse_pipe.storage.levels import Level, Volume
 from vemdiffuse_pipe.storage.tiff_header import count_pages, is_tiff, voxel_size_nm
 from vemdiffuse_pipe.storage.tiff_names import in_order
 
@@ -88,8 +88,9 @@ class StackFile:
     address: Address
     n_pages: int
 
-    def open(self, cache_bytes: int, missing: Missing) -> PageReader:
+    def open(self, cache_bytes: int = 0, channel: int | None = None) -> PageReader:
         """The stack; the file stays open as long as the reader lives."""
+        _check_channel(self.address, channel)
         with faults.opening(str(self.address)), ExitStack() as until_handed_over:
             file = until_handed_over.enter_context(_opened(self.address))
             n_sections = _n_sections(file, self.n_pages, self.address)
@@ -98,7 +99,7 @@ class StackFile:
 
             def section(z: int) -> Page:
                 with lock:
-                    return _section(file, z, kind, missing)
+                    return _section(file, z, kind)
 
             reader = PageReader(section, n_sections, kind, str(self.address), cache_bytes)
             weakref.finalize(reader, file.close)
@@ -113,22 +114,21 @@ class NumberedFiles:
     address: Address
     files: Sequence[str | None]
 
-    def open(self, cache_bytes: int, missing: Missing) -> PageReader:
+    def open(self, cache_bytes: int = 0, channel: int | None = None) -> PageReader:
         """The stack: its first file says what every other one must be like."""
+        _check_channel(self.address, channel)
         first = self.address / next(name for name in self.files if name is not None)
         with faults.opening(str(first)), _opened(first) as file:
             kind = _kind(file.pages.first, first)
 
         def section(z: int) -> Page:
             name = self.files[z]
-            if name is None and missing == "fill":
-                return np.zeros(kind.shape, kind.dtype)
             if name is None:
                 raise MissingDataError(f"section {z} of {self.address}: its number is not among the files")
             with _opened(self.address / name) as file:
                 if (n_pages := len(file.pages)) != 1:
                     raise CorruptDataError(f"{self.address / name} has {n_pages} pages; one is needed")
-                return _decoded(file, file.pages.first, kind, missing)
+                return _decoded(file, file.pages.first, kind)
 
         return PageReader(section, len(self.files), kind, str(self.address), cache_bytes)
 
@@ -173,6 +173,11 @@ class PageReader:
         return voxels
 
 
+def _check_channel(address: Address, channel: int | None) -> None:
+    if channel not in (None, 0):
+        raise SourceError(f"{address} has one channel, number 0; found channel {channel}: leave it out")
+
+
 def _opened(address: Address) -> TiffFile:
     from tifffile import TiffFile
 
@@ -203,24 +208,24 @@ def _n_sections(file: TiffFile, n_pages: int, address: Address) -> int:
     return axes[0][1]
 
 
-def _section(file: TiffFile, z: int, kind: PageKind, missing: Missing) -> Page:
+def _section(file: TiffFile, z: int, kind: PageKind) -> Page:
     """Section `z`: its page, or its part of the one run of numbers that ImageJ writes for all of them."""
     series = file.series[0]
     if series.dataoffset is None:
-        return _decoded(file, file.pages.get(z, aspage=True), kind, missing)
+        return _decoded(file, file.pages.get(z, aspage=True), kind)
     stored = np.dtype(kind.dtype).newbyteorder(file.byteorder)
     n_voxels = math.prod(kind.shape)
     start = series.dataoffset + z * n_voxels * stored.itemsize
     return file.filehandle.read_array(stored, n_voxels, start).reshape(kind.shape)
 
 
-def _decoded(file: TiffFile, page: TiffPage | TiffFrame, kind: PageKind, missing: Missing) -> Page:
+def _decoded(file: TiffFile, page: TiffPage | TiffFrame, kind: PageKind) -> Page:
     """The page's voxels, none of them made up: tifffile takes absent and short segments for black."""
     what = f"page {page.index} of {file.filename}"
     if _kind(page, what) != kind:
         raise CorruptDataError(f"{what} is {page.shape} {page.dtype}, but the first page is {kind}")
     where = list(zip(page.dataoffsets, page.databytecounts, strict=True))
-    if missing == "fail" and any(count == 0 for _, count in where):
+    if any(count == 0 for _, count in where):
         raise MissingDataError(f"{what} has a part that is not stored")
     if any(offset + count > file.filehandle.size for offset, count in where):
         raise CorruptDataError(f"{what} lies beyond the end of the file")

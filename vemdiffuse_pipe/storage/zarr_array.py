@@ -9,7 +9,6 @@ from vemdiffuse_pipe.errors import SourceError
 from vemdiffuse_pipe.storage import metadata, stores
 from vemdiffuse_pipe.storage.address import Address
 from vemdiffuse_pipe.storage.chunked import ChunkedReader, open_for_reading
-from vemdiffuse_pipe.storage.levels import Missing
 
 Document = dict[str, object]
 
@@ -21,7 +20,7 @@ class ZarrArray:
     address: Address
     axes: Sequence[str] | None = None
 
-    def open(self, cache_bytes: int, missing: Missing) -> ChunkedReader:
+    def open(self, cache_bytes: int = 0, channel: int | None = None) -> ChunkedReader:
         """The array, zyx. Raises SourceError for metadata that is absent, hostile or not of a volume."""
         what = str(self.address)
         driver, document, rank = self._checked()
@@ -31,8 +30,7 @@ class ZarrArray:
         if rank < 3:
             raise SourceError(f"{what} has {rank} axes; a volume needs three: z, y, x")
         spec = {"driver": driver, "kvstore": stores.kvstore_of(self.address), **_level_restated(document)}
-        array = open_for_reading(spec, what, cache_bytes, missing)
-        return ChunkedReader(array, (axes.index("z"), axes.index("y"), axes.index("x")), what)
+        return ChunkedReader(open_for_reading(spec, what, cache_bytes), axes, what, channel)
 
     def spec_of_shape(self, shape: Sequence[int]) -> dict[str, object]:
         """The array as tensorstore names it, its chunks as they are and `shape` instead of its own."""
