@@ -2,15 +2,34 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorstore as ts
 
 from vemdiffuse_pipe.errors import SourceError
-from vemdiffuse_pipe.storage import open_source
+from vemdiffuse_pipe.geometry.box import Box
+from vemdiffuse_pipe.storage import faults, n5, open_source, parse_address, stores, zarr_array
+from vemdiffuse_pipe.storage.source import find_volume
 
 FIXTURES = Path(__file__).parents[2] / ".." / "shared" / "data" / "interop"
+README = Path(__file__).parents[1] / "README.md"
+BEGIN, END = "<!-- arrays -->", "<!-- end -->"
+DRIVERS = {
+    "zarr.json": "zarr3",
+    ".zarray": "zarr",
+    "attributes.json": "n5",
+    "info": "neuroglancer_precomputed",
+}
+COMPRESSO = "precomputed-igneous/seg"
+OUT_OF_SCOPE = {
+    "zarr2-zarrpython/data.zarr/1d.contiguous.lz4.i2": "codec lz4: refused in a sentence",
+    "zarr3-zarrita/data.zarr/1d.contiguous.b1": "bool: refused in a sentence",
+    "zarr3-zarrita/data.zarr/1d.contiguous.compressed.sharded.b1": "bool: refused in a sentence",
+    "labels-fib25/64x64x64-raw-uint64-segmentation.dat": "no format: refused in a sentence",
+}
 NM = {"voxel_size_nm": (5, 5, 5)}
 AS_IT_IS = {"window": (0, 255)}  # no value of these is larger than 255
 
@@ -28,6 +47,14 @@ VOLUMES = {
     "precomputed-webknossos/simple_ng_dataset2/color": {},
 }
 
+CHANNELS = {  # how many, what to give, and which axes are stored
+    "precomputed-webknossos/simple_ng_dataset/color": (3, {}, "zyx"),
+    "omezarr-omezarrpy/v1/0": (2, NM, "zyx"),
+    "omezarr-omezarrpy/v2/0": (2, NM, "zyx"),
+    "zarr2-webknossos/simple_zarr_dataset/color/1-1-1": (3, NM, "zyx"),  # x y z, but its group calls it 1
+    "zarr3-webknossos/simple_zarr3_dataset/color/1": (3, {}, "xyz"),
+}
+
 
 @pytest.fixture(scope="module")
 def manifest():
@@ -43,6 +70,70 @@ def test_volume_decodes_to_the_listed_values(path, manifest):
     assert list(voxels.shape) == entry["shape"][-3:]
     stored = voxels.astype(np.dtype(entry["dtype"]).newbyteorder("<"))
     assert hashlib.sha256(stored.tobytes()).hexdigest() == entry["sha256"]
+
+
+@pytest.mark.parametrize("path", CHANNELS)
+def test_each_channel_decodes_to_its_part_of_the_listed_values(path, manifest):
+    n_channels, options, axes = CHANNELS[path]
+    sources = [open_source(FIXTURES / path, channel=channel, **options) for channel in range(n_channels)]
+    stacked = np.stack([source.read(source.spec.frame.box) for source in sources])
+    values = stacked if axes == "zyx" else stacked.transpose(0, 3, 2, 1)
+    assert sha256(np.ascontiguousarray(values)) == manifest[path]["sha256"]
+
+
+def decoded(entry):
+    """The values of an array that is no volume of grey levels, through the driver that volumes go through."""
+    folder = FIXTURES / entry["path"]
+    if entry["path"] == COMPRESSO:
+        reader = find_volume(parse_address(folder)).levels[0].array.open()
+        return reader.read(Box.of_shape(reader.shape))[None]
+    driver = next((driver for name, driver in DRIVERS.items() if (folder / name).exists()), None)
+    if driver is None:
+        raise SourceError("no metadata")
+    kvstore = stores.kvstore_of(parse_address(folder))
+    spec = {"driver": driver, "kvstore": kvstore, "fill_missing_data_reads": True}
+    if driver == "zarr":
+        spec |= zarr_array._level_restated(json.loads((folder / ".zarray").read_text()))
+    if driver == "n5":
+        spec |= n5._compression_restated(json.loads((folder / "attributes.json").read_text()))
+    with faults.opening(str(folder)):
+        values = ts.open(spec).result().read().result()
+    return values.T if driver in ("n5", "neuroglancer_precomputed") else values
+
+
+def verdict(entry):
+    """What becomes of an array of the manifest, in a few words."""
+    if entry["path"] in VOLUMES:
+        return "a volume: `open_source`, the listed values"
+    if entry["path"] in CHANNELS:
+        return "volumes, one a channel: `open_source`, the listed values"
+    if entry["sha256"] is None:
+        return "text: out of scope"
+    try:
+        values = decoded(entry)
+    except SourceError:
+        return OUT_OF_SCOPE[entry["path"]]
+    little = np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<"))
+    return "no volume: the driver reads the listed values" if sha256(little) == entry["sha256"] else "WRONG"
+
+
+def sha256(values):
+    return hashlib.sha256(values.tobytes()).hexdigest()
+
+
+def test_table_of_the_readme_says_how_each_array_reads(manifest):
+    rows = [
+        f"| `{path}` | {entry['dtype']} {'x'.join(map(str, entry['shape']))} | {verdict(entry)} |"
+        for path, entry in manifest.items()
+    ]
+    assert not [row for row in rows if "WRONG" in row]
+    head, begin, rest = README.read_text().partition(BEGIN)
+    table, end, tail = rest.partition(END)
+    wanted = "\n".join(["", "| array | values | how it reads |", "| --- | --- | --- |", *rows, ""])
+    if os.environ.get("GOLDEN") == "write":
+        README.write_text(head + begin + wanted + end + tail)
+    else:
+        assert table == wanted
 
 
 def test_every_other_array_is_refused_in_a_sentence(manifest):

@@ -83,7 +83,7 @@ def _for_cloudvolume(address: Address) -> str:
 
 @contextmanager
 def _its_own_errors(what: str) -> Iterator[None]:
-    import compresso  # type: ignore[import-untyped]
+    import compresso  # type: ignore[import-not-found]
     from cloudfiles.compression import deflate  # type: ignore[import-untyped]
     from cloudfiles.exceptions import DecompressionError  # type: ignore[import-untyped]
     from cloudvolume import exceptions

@@ -71,8 +71,23 @@ class N5Array:
         if rank < 3:
             raise SourceError(f"{self.address} has {rank} axes; a volume needs three: x, y, z")
         what = str(self.address)
-        spec = {"driver": "n5", "kvstore": stores.kvstore_of(self.address)}
+        spec = {
+            "driver": "n5",
+            "kvstore": stores.kvstore_of(self.address),
+            **_compression_restated(attributes),
+        }
         return ChunkedReader(open_for_reading(spec, what, cache_bytes), self.axes or "xyzct", what, channel)
+
+
+def _compression_restated(attributes: Attributes) -> Attributes:
+    """Before N5 2.0 compression was a bare name, which tensorstore does not read."""
+    if "compression" in attributes or "compressionType" not in attributes:
+        return {}
+    keys = ("dimensions", "blockSize", "dataType")
+    restated = {key: attributes.get(key) for key in keys} | {
+        "compression": {"type": attributes["compressionType"]}
+    }
+    return {"metadata": restated, "assume_metadata": True}
 
 
 def _level_of_parent(address: Address, attributes: Attributes) -> Level | None:
