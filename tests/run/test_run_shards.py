@@ -72,6 +72,17 @@ def test_missing_work_lies_in_its_block_and_is_whole_shards(shards: set[int], bl
 
 @settings(deadline=None)
 @given(members, st.sampled_from(BLOCK_SHAPES))
+def test_column_by_column_it_is_the_same_work_with_z_fastest(shards: set[int], block_shape: Zyx) -> None:
+    blocks, done = BlockGrid(SHAPE, block_shape), set_of(shards)
+    found = list(missing_work(blocks, done, columns=True))
+    ascending = list(missing_work(blocks, done))
+    assert sorted(found, key=lambda w: (w.block_index, w.output_box.start)) == ascending
+    starts = [blocks.box(w.block_index).start for w in found]
+    assert starts == sorted(starts, key=lambda zyx: (zyx[1], zyx[2], zyx[0]))
+
+
+@settings(deadline=None)
+@given(members, st.sampled_from(BLOCK_SHAPES))
 def test_missing_blocks_are_counted_as_they_are_listed(shards: set[int], block_shape: Zyx) -> None:
     blocks, done = BlockGrid(SHAPE, block_shape), set_of(shards)
     assert count_missing(blocks, done) == len({w.block_index for w in missing_work(blocks, done)})

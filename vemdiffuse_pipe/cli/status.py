@@ -48,5 +48,7 @@ def rows(found: Status) -> dict[str, str]:
         "voxels": f"{show_count(found.voxels_done)} of {show_count(found.voxels_total)} ({share:.1%}), "
         f"{show_count(found.voxels_per_s)} voxels/s",
         "spent": f"{stages or 'nothing yet'}, {show_count(found.n_attempts_failed)} attempts failed",
+        "reading": f"{show_bytes(found.bytes_fetched)} fetched for {show_bytes(found.bytes_read)} needed, "
+        f"{show_count(found.n_requests_failed)} requests asked again",
         "memory": f"{show_bytes(found.peak_bytes)} of RAM at most",
     }

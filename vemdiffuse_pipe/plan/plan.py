@@ -67,6 +67,11 @@ class Plan:
         """What anisotropy remains: plane distance over pixel size."""
         return float(self.output.voxel_size_nm[0] / _lateral(self.output))
 
+    @property
+    def by_columns(self) -> bool:
+        """True where blocks are best taken along z first: a chunk of the source serves several of them."""
+        return self.source.chunk_shape[0] * self.gaps.r > self.blocks.block_shape[0]
+
     def source_box(self, output_box: Box) -> Box:
         """What must be read to render `output_box`: whole gaps, whole tiles, cut at the volume.
 

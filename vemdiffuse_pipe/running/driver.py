@@ -21,9 +21,10 @@ from distributed.scheduler import KilledWorker
 
 from vemdiffuse_pipe.errors import InputError, StorageFullError
 from vemdiffuse_pipe.running.graph import block_graph
-from vemdiffuse_pipe.running.retries import reason_of
+from vemdiffuse_pipe.running.retries import GaveUpError, reason_of
 from vemdiffuse_pipe.running.shards import Work
 
+MOST_IN_A_ROW = 16
 GRACE_S = 5.0  # after a signal, for blocks in flight to end by themselves
 
 # Futures that ended, and signals. Not dask's as_completed: nothing can wake it when a signal arrives, and
@@ -48,7 +49,10 @@ class Reporter(Protocol):
 def drive(
     client: Client, key: str, work: Iterator[Work], window: int, reporter: Reporter, inbox: Inbox
 ) -> str:
-    """Do all `work` and report each piece. The name of the signal that ended it early, else ''.
+    """Do all `work` and report each piece. What ended it early, else ''.
+
+    A signal does, and so do MOST_IN_A_ROW pieces in a row that were given up because something transient did
+    not pass: a store that answers nobody is no reason to give up a million blocks, one by one.
 
     `inbox`: where signals arrive, if any do. Raises StorageFullError and InputError, after which no block
     could be written, as they come.
@@ -63,9 +67,10 @@ def drive(
             flight.launch([suspects.popleft()], attempt=2)
         ended, received = _all_waiting(inbox)
         suspects.extend(flight.settle(ended, reporter))
-        if received is not None:
+        stopped = f"{received.name} was received" if received is not None else flight.hopeless()
+        if stopped:
             _drain(flight, inbox, reporter)
-            return received.name
+            return stopped
 
 
 class _Flight:
@@ -76,6 +81,7 @@ class _Flight:
         self._key = key
         self._inbox = inbox
         self._attempts: dict[Key, tuple[Work, int, Done]] = {}
+        self._in_a_row: list[str] = []
 
     def __len__(self) -> int:
         return len(self._attempts)
@@ -97,13 +103,22 @@ class _Flight:
             error = None if future.status == "finished" else future.exception()
             if error is None:
                 reporter.done(work)
+                self._in_a_row.clear()
             elif isinstance(error, StorageFullError | InputError):
                 raise error
             elif isinstance(error, KilledWorker) and attempt == 1:
                 suspects.append(work)
             else:  # whatever it was, and whoever's fault: the block is given up, the run goes on
                 reporter.set_aside(work, _reason(error), getattr(error, "n_attempts", attempt))
+                if isinstance(error, GaveUpError):
+                    self._in_a_row.append(_reason(error))
         return suspects
+
+    def hopeless(self) -> str:
+        """A sentence where too many were given up in a row, else ''."""
+        if len(self._in_a_row) < MOST_IN_A_ROW:
+            return ""
+        return f"{len(self._in_a_row)} blocks in a row had to be given up ({self._in_a_row[-1]})"
 
     def cancel(self) -> None:
         """Give back what has not begun, and forget the rest."""

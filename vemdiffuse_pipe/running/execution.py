@@ -61,11 +61,9 @@ def run_plan(
     inbox: Inbox = SimpleQueue()
     with signals.received(inbox.put), closing(progress):
         reporter.tell(RunStarted(plan, progress.n_missing(), progress.n_voxels_missing()))
-        work = islice(progress.missing(), max_blocks)
-        received = _work_off(plan, source, work, reporter, inbox, patience) if progress.n_missing() else ""
-        outcome = progress.outcome(
-            f"{received} was received; run again to go on from here" if received else ""
-        )
+        work = islice(progress.missing(columns=plan.by_columns), max_blocks)
+        stopped = _work_off(plan, source, work, reporter, inbox, patience) if progress.n_missing() else ""
+        outcome = progress.outcome(f"{stopped}; run again to go on from here" if stopped else "")
     _note_what_was_filled(plan)
     reporter.tell(RunEnded(outcome))
     return outcome
@@ -88,7 +86,7 @@ def _note_what_was_filled(plan: Plan) -> None:
 def _work_off(
     plan: Plan, source: Source, work: Iterator[Work], reporter: _Reporter, inbox: Inbox, patience: Patience
 ) -> str:
-    """Do the work. The name of the signal that ended it early, else ''."""
+    """Do the work. What ended it early, else ''."""
     key = secrets.token_hex(4)
     window = BLOCKS_IN_FLIGHT * plan.run_file.run.workers
     with _workers(plan, source, key, reporter.tell, patience) as client:

@@ -23,9 +23,9 @@ class Progress:
         self._writer = SegmentWriter(output / set_aside.FOLDER)
         self._n_rendered = 0
 
-    def missing(self) -> Iterator[Work]:
-        """What is neither done nor set aside."""
-        return missing_work(self.blocks, self._settled())
+    def missing(self, *, columns: bool = False) -> Iterator[Work]:
+        """What is neither done nor set aside, in an order of `missing_work`."""
+        return missing_work(self.blocks, self._settled(), columns=columns)
 
     def n_missing(self) -> int:
         """Blocks that `missing` has work for."""

@@ -38,7 +38,8 @@ class Receipt:
     """The record that `output_box` is stored. `shards`: linear indices; `checksums`: by array, one a shard.
 
     `seconds`: by stage. `peak_bytes`: of the process, so far. `time`: seconds since 1970, when it was done.
-    `filled_sections`: those of which some of the `n_voxels_filled` voxels that were read did not exist.
+    `n_requests_failed`, `bytes_fetched`: by the whole process since its receipt before, so that sums are
+    right. `filled_sections`: those of which some voxels, `n_voxels_filled` in all, do not exist.
     """
 
     digest: str
@@ -53,6 +54,8 @@ class Receipt:
     device: str
     pid: int
     time: float
+    n_requests_failed: int = 0
+    bytes_fetched: int = 0
     filled_sections: tuple[int, ...] = ()
     n_voxels_filled: int = 0
 
@@ -67,6 +70,8 @@ class Receipt:
             "seconds": {stage: round(seconds, 6) for stage, seconds in self.seconds.items()},
             "n_attempts": self.n_attempts,
             "bytes_read": self.bytes_read,
+            "bytes_fetched": self.bytes_fetched,
+            "n_requests_failed": self.n_requests_failed,
             "peak_bytes": self.peak_bytes,
             "host": self.host,
             "device": self.device,
@@ -122,6 +127,8 @@ def _receipt(record: dict[str, Any]) -> Receipt:
         shards=tuple(record["shards"]),
         checksums=checksums,
         output_box=box,
+        bytes_fetched=record.get("bytes_fetched", 0),
+        n_requests_failed=record.get("n_requests_failed", 0),
         filled_sections=tuple(filled_sections),
         n_voxels_filled=n_voxels_filled,
         **known,

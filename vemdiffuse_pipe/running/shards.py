@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vemdiffuse_pipe.errors import OutputError
-from vemdiffuse_pipe.geometry.box import Box
+from vemdiffuse_pipe.geometry.box import Box, Zyx
 from vemdiffuse_pipe.geometry.grid import BlockGrid
 
 Flags = NDArray[np.bool_]
@@ -58,6 +58,17 @@ class ShardSet:
         flags = np.unpackbits(bits, bitorder="little")[first & 7 :][: last - first]
         return flags.view(np.bool_).reshape(stop - start, ny, nx)
 
+    def rows(self, start: int, stop: int) -> NDArray[np.bool_]:
+        """Which shards of rows [start, stop) along y are in the set: (z, y, x), a copy."""
+        nz, ny, nx = self.grid.counts
+        bits = np.frombuffer(self._bits, np.uint8)
+        flags = np.empty((nz, (stop - start) * nx), np.uint8)
+        for z in range(nz):
+            first, last = (z * ny + start) * nx, (z * ny + stop) * nx
+            part = np.unpackbits(bits[first >> 3 : -(-last // 8)], bitorder="little")
+            flags[z] = part[first & 7 :][: last - first]
+        return flags.view(np.bool_).reshape(nz, stop - start, nx)
+
     def member(self, position: int) -> int:
         """The shard at `position` among those in the set, ascending."""
         nz, ny, nx = self.grid.counts
@@ -86,43 +97,51 @@ class Work:
     output_box: Box
 
 
-def missing_work(blocks: BlockGrid, done: ShardSet) -> Iterator[Work]:
-    """What every block lacks, ascending; nothing for complete blocks. Memory: one layer of blocks."""
-    _, ny, nx = blocks.counts
-    for layer, missing in enumerate(_missing_by_layer(blocks, done)):
-        n_missing = _per_block(np.add, missing.astype(np.int32), blocks, done.grid)
-        n_shards = _per_block(np.add, np.ones(missing.shape, np.int32), blocks, done.grid)
-        for y, x in np.argwhere(n_missing):
-            index = (layer * ny + int(y)) * nx + int(x)
-            whole = n_missing[y, x] == n_shards[y, x]
+def missing_work(blocks: BlockGrid, done: ShardSet, *, columns: bool = False) -> Iterator[Work]:
+    """What every block lacks, nothing for complete blocks: ascending, or column by column, z fastest.
+
+    The order changes no voxel. Memory: one layer of blocks, or one row of columns.
+    """
+    order = (1, 2, 0) if columns else (0, 1, 2)
+    for first, missing in _rows(blocks, done) if columns else _layers(blocks, done):
+        n_missing = _per_block(missing, blocks, done.grid)
+        n_shards = _per_block(np.ones_like(missing), blocks, done.grid)
+        for place in np.argwhere(n_missing.transpose(order)):
+            position = tuple(int(place[order.index(axis)]) for axis in range(3))
+            z, y, x = (a + b for a, b in zip(first, position, strict=True))
+            index = (z * blocks.counts[1] + y) * blocks.counts[2] + x
+            whole = n_missing[position] == n_shards[position]
             boxes = (blocks.box(index),) if whole else _missing_boxes(blocks.box(index), done)
             yield from (Work(index, box) for box in boxes)
 
 
 def count_missing(blocks: BlockGrid, done: ShardSet) -> int:
     """How many blocks lack at least one shard."""
-    layers = _missing_by_layer(blocks, done)
-    return sum(int(np.count_nonzero(_per_block(np.logical_or, m, blocks, done.grid))) for m in layers)
+    layers = _layers(blocks, done)
+    return sum(int(np.count_nonzero(_per_block(missing, blocks, done.grid))) for _, missing in layers)
 
 
-def _missing_by_layer(blocks: BlockGrid, done: ShardSet) -> Iterator[Flags]:
-    """For each layer of blocks along z, its shards that are not done: (z, y, x)."""
+def _layers(blocks: BlockGrid, done: ShardSet) -> Iterator[tuple[Zyx, Flags]]:
+    """For each layer of blocks along z: its first block, and its shards that are not done, (z, y, x)."""
     depth, n = -(-blocks.block_shape[0] // done.grid.block_shape[0]), done.grid.counts[0]
-    for start in range(0, n, depth):
-        yield ~done.layers(start, min(n, start + depth))
+    for layer, start in enumerate(range(0, n, depth)):
+        yield (layer, 0, 0), ~done.layers(start, min(n, start + depth))
 
 
-def _per_block(
-    add: np.ufunc, layer: NDArray[np.generic], blocks: BlockGrid, shards: BlockGrid
-) -> NDArray[np.generic]:
-    """A layer of shards (z, y, x) summed over each block: (y, x)."""
-    rows, columns = (
-        np.arange(0, n, -(-b // s))
-        for n, b, s in zip(layer.shape[1:], blocks.block_shape[1:], shards.block_shape[1:], strict=True)
-    )
-    flat = add.reduce(layer, axis=0)
-    summed: NDArray[np.generic] = add.reduceat(add.reduceat(flat, rows, axis=0), columns, axis=1)
-    return summed
+def _rows(blocks: BlockGrid, done: ShardSet) -> Iterator[tuple[Zyx, Flags]]:
+    """The same for each row of blocks along y."""
+    width, n = -(-blocks.block_shape[1] // done.grid.block_shape[1]), done.grid.counts[1]
+    for row, start in enumerate(range(0, n, width)):
+        yield (0, row, 0), ~done.rows(start, min(n, start + width))
+
+
+def _per_block(flags: Flags, blocks: BlockGrid, shards: BlockGrid) -> NDArray[np.int64]:
+    """How many of the shards (z, y, x) of whole blocks are flagged, for each block: (z, y, x)."""
+    counts = flags.astype(np.int64)
+    for axis, (block, shard) in enumerate(zip(blocks.block_shape, shards.block_shape, strict=True)):
+        starts = np.arange(0, flags.shape[axis], -(-block // shard))
+        counts = np.add.reduceat(counts, starts, axis=axis)
+    return counts
 
 
 def _missing_boxes(block: Box, done: ShardSet) -> Iterator[Box]:

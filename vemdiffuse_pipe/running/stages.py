@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from threading import Lock
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -33,9 +34,28 @@ from vemdiffuse_pipe.running.events import BlockFailed, Listener, PlanesDone
 from vemdiffuse_pipe.running.receipts import Receipt, checksum
 from vemdiffuse_pipe.running.retries import Patience, persist
 from vemdiffuse_pipe.running.segments import SegmentWriter
+from vemdiffuse_pipe.storage import stores
+from vemdiffuse_pipe.storage.stores import Traffic
 from vemdiffuse_pipe.volume import OnHole, Sink, Source, Voxels, unheard
 
 T = TypeVar("T")
+
+
+class _Meter:
+    """What went over the stores since it was last asked: counters are of the process, receipts of a block."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._last = Traffic(0, 0)
+
+    def taken(self) -> Traffic:
+        """All that was counted since the last call."""
+        with self._lock:
+            last, self._last = self._last, stores.traffic()
+            return Traffic(*(now - before for now, before in zip(self._last, last, strict=True)))
+
+
+_METER = _Meter()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +74,7 @@ class Workplace:
 
 
 class Log(NamedTuple):
-    """What a block has cost so far. `n_failures`: attempts that did not succeed. `holes`: what was filled."""
+    """What a block has cost so far. `n_failures`: attempts without success. `holes`: what was filled."""
 
     block_index: int
     seconds: dict[str, float]
@@ -153,6 +173,7 @@ def _checksums(shards: BlockGrid, box: Box, voxels: Voxels) -> tuple[str, ...]:
 
 
 def _receipt(place: Workplace, box: Box, checksums: dict[str, tuple[str, ...]], log: Log) -> Receipt:
+    traffic = _METER.taken()
     return Receipt(
         digest=place.digest,
         shards=tuple(place.plan.shards.touching(box)),
@@ -161,6 +182,8 @@ def _receipt(place: Workplace, box: Box, checksums: dict[str, tuple[str, ...]], 
         seconds=log.seconds,
         n_attempts=1 + log.n_failures,
         bytes_read=log.bytes_read,
+        n_requests_failed=traffic.n_requests_failed,
+        bytes_fetched=traffic.bytes_fetched,
         filled_sections=tuple(sorted({u for hole in log.holes for u in range(hole.start[0], hole.stop[0])})),
         n_voxels_filled=sum(hole.n_voxels for hole in log.holes),
         peak_bytes=peak_bytes(),

@@ -24,8 +24,10 @@ class Status:
     """What the receipts of an output say.
 
     `n_blocks`: of the block shape that the run was begun with. `seconds`: by stage, summed over all blocks.
-    `n_attempts_failed`: tries that something transient spoiled. `voxels_per_s`: over the time in which at
-    least one process worked. `last_receipt`: seconds since 1970, 0 where there is none.
+    `n_attempts_failed`: tries that something transient spoiled; `n_requests_failed`: requests that a store
+    was asked again. `bytes_fetched`: what came from the store, encoded, for the `bytes_read` that were
+    needed. `voxels_per_s`: over the time in which at least one process worked. `last_receipt`: seconds since
+    1970, 0 where there is none.
     """
 
     output: str
@@ -40,7 +42,9 @@ class Status:
     voxels_total: int
     seconds: Mapping[str, float]
     n_attempts_failed: int
+    n_requests_failed: int
     bytes_read: int
+    bytes_fetched: int
     peak_bytes: int
     voxels_per_s: float
     last_receipt: float
@@ -53,6 +57,7 @@ class _Sums:
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.spans: dict[str, Span] = {}
         self.n_voxels = self.n_attempts_failed = self.bytes_read = self.peak_bytes = 0
+        self.n_requests_failed = self.bytes_fetched = 0
 
     def add(self, segment: str, receipt: Receipt) -> None:
         for stage, seconds in receipt.seconds.items():
@@ -62,7 +67,9 @@ class _Sums:
         self.spans[segment] = (min(first, begun), max(last, receipt.time))
         self.n_voxels += receipt.output_box.n_voxels
         self.n_attempts_failed += receipt.n_attempts - 1
+        self.n_requests_failed += receipt.n_requests_failed
         self.bytes_read += receipt.bytes_read
+        self.bytes_fetched += receipt.bytes_fetched
         self.peak_bytes = max(self.peak_bytes, receipt.peak_bytes)
 
 
@@ -91,7 +98,9 @@ def status(output: str) -> Status:
         voxels_total=prod(shape),
         seconds=dict(sums.seconds),
         n_attempts_failed=sums.n_attempts_failed,
+        n_requests_failed=sums.n_requests_failed,
         bytes_read=sums.bytes_read,
+        bytes_fetched=sums.bytes_fetched,
         peak_bytes=sums.peak_bytes,
         voxels_per_s=_rate(sums.n_voxels, sums.spans.values()),
         last_receipt=max((last for _, last in sums.spans.values()), default=0.0),

@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from vemdiffuse_pipe.storage.address import Address
@@ -20,7 +20,7 @@ from vemdiffuse_pipe.storage.address import Address
 if TYPE_CHECKING:
     import tensorstore
 
-_RETRIES = {"max_retries": 6, "initial_delay": "200ms", "max_delay": "5s"}
+_RETRIES = {"max_retries": 5, "initial_delay": "200ms", "max_delay": "5s"}
 _STALLED_S = 30  # seconds without a byte after which a request has failed
 # Read by tensorstore when it is first used: without them a server that never answers is waited for for ever.
 os.environ.setdefault("TENSORSTORE_CURL_LOW_SPEED_TIME_SECONDS", str(_STALLED_S))
@@ -43,6 +43,34 @@ def opened(store: str) -> tensorstore.KvStore:
     import tensorstore as ts
 
     return ts.KvStore.open(_store(store), context=ts.Context(retries_context())).result()
+
+
+class Traffic(NamedTuple):
+    """What went over the stores since the process began."""
+
+    n_requests_failed: int
+    bytes_fetched: int
+
+
+def traffic() -> Traffic:
+    """By tensorstore's own counters. A request failed where no answer came, or one that says "later"."""
+    import tensorstore as ts
+
+    counted = {
+        metric["name"].removeprefix("/tensorstore/"): metric["values"]
+        for prefix in ("/tensorstore/http/re", "/tensorstore/kvstore/")
+        for metric in ts.experimental_collect_matching_metrics(prefix)
+    }
+    answered = sum(
+        code["value"]
+        for code in counted.get("http/response_codes", ())
+        if code["code"] != "429" and not code["code"].startswith("5")
+    )
+    begun = sum(value["value"] for value in counted.get("http/request_completed", ()))
+    fetched = sum(
+        value["value"] for name, values in counted.items() if name.endswith("/bytes_read") for value in values
+    )
+    return Traffic(begun - answered, fetched)
 
 
 def where_credentials_go(address: Address) -> str:
