@@ -16,6 +16,7 @@ Length = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=2**40)]
 Zyx = tuple[Count, Count, Count]
 Policy = Literal["fail", "fill", "bridge"]
+OutputFormat = Literal["ome-zarr-0.5", "ome-zarr-0.4", "n5", "precomputed"]
 
 
 class _Table(BaseModel):
@@ -40,7 +41,7 @@ class OutputTable(_Table):
     """[output] where the result goes, and how it is cut into objects."""
 
     url: str
-    version: Literal["0.5", "0.4"] = "0.5"
+    format: OutputFormat = "ome-zarr-0.5"
     chunk_shape: Zyx | None = None
     shard_shape: Zyx | None = None
 

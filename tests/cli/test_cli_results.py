@@ -134,8 +134,8 @@ def test_every_option_of_reconstruct_reaches_the_run_file(stack: Path, vemdiffus
         "4",
         "--seed",
         "7",
-        "--version",
-        "0.4",
+        "--format",
+        "ome-zarr-0.4",
         "--samples",
         "1",
         "--steps",
@@ -147,7 +147,7 @@ def test_every_option_of_reconstruct_reaches_the_run_file(stack: Path, vemdiffus
     assert (run_file.model.name, run_file.model.ratio, run_file.model.seed) == ("cubic", 4, 7)
     assert (run_file.model.samples, run_file.model.steps) == (1, 3)
     assert run_file.run.block_shape == (16, 23, 37)
-    assert run_file.output.version == "0.4"
+    assert run_file.output.format == "ome-zarr-0.4"
 
 
 def test_status_of_a_complete_output(output: str, vemdiffuse: Vemdiffuse) -> None:

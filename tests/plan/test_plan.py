@@ -84,7 +84,7 @@ def test_a_ratio_outside_the_models_range_is_refused() -> None:
     [
         ({"run": {"block_shape": [64, 500, 512]}}, r"whole shards of .*; nearest: \(64, 512, 512\)"),
         ({"output": {"url": "b", "chunk_shape": [64, 64, 64], "shard_shape": [64, 100, 512]}}, "multiple"),
-        ({"output": {"url": "b", "version": "0.4", "shard_shape": [64, 512, 512]}}, "no shards"),
+        ({"output": {"url": "b", "format": "ome-zarr-0.4", "shard_shape": [64, 512, 512]}}, "no shards"),
         ({"model": {"tile_px": 100}}, "multiples of 8"),
         ({"model": {"tile_px": 64, "overlap_px": 40}}, "half a tile"),
     ],

@@ -31,7 +31,7 @@ OPEN_KEYS = {
 # rejected_sections = [7]  # bad sections, from 0: bridged by a wider gap
 """,
     "output": """\
-# version = "0.4"  # OME-Zarr; "0.5" has shards
+# format = "precomputed"  # or "n5", "ome-zarr-0.4"; "ome-zarr-0.5" has shards
 # chunk_shape = [64, 64, 64]
 # shard_shape = [64, 512, 512]
 """,

@@ -50,7 +50,7 @@ def plan_facts(plan: Plan, figures: Estimate, seconds: float | None) -> dict[str
         },
         "output": {
             "url": plan.run_file.output.url,
-            "version": plan.run_file.output.version,
+            "format": plan.run_file.output.format,
             "arrays": plan.arrays,
             "shape": plan.output.shape,
             "voxel_size_nm": [float(v) for v in plan.output.voxel_size_nm],
@@ -98,7 +98,7 @@ def _source(plan: Plan, figures: Estimate) -> str:
 def _output(plan: Plan, figures: Estimate) -> str:
     table = plan.run_file.output
     return (
-        f"{table.url} (ome-zarr {table.version}: {', '.join(plan.arrays)})\n"
+        f"{table.url} ({table.format}: {', '.join(plan.arrays)})\n"
         f"{show_shape(plan.output.shape)} voxels of {show_nm(plan.output.voxel_size_nm)} nm, uint8, "
         f"{show_bytes(figures.output_bytes)} before compression"
     )

@@ -10,7 +10,7 @@ import click
 from vemdiffuse_pipe.cli.options import corrupt_option, json_option, missing_option, source_options
 from vemdiffuse_pipe.cli.outcome import print_outcome
 from vemdiffuse_pipe.cli.progress import progress
-from vemdiffuse_pipe.config import Policy
+from vemdiffuse_pipe.config import OutputFormat, Policy
 from vemdiffuse_pipe.running.reconstruct import reconstruct
 
 Nm = tuple[float, float, float]
@@ -44,7 +44,12 @@ Zyx = tuple[int, int, int]
 )
 @click.option("--workers", type=int, default=1, show_default=True, metavar="N", help="Worker processes.")
 @click.option(
-    "--version", type=click.Choice(["0.5", "0.4"]), default="0.5", show_default=True, help="Of OME-Zarr."
+    "--format",
+    "output_format",
+    type=click.Choice(["ome-zarr-0.5", "ome-zarr-0.4", "n5", "precomputed"]),
+    default="ome-zarr-0.5",
+    show_default=True,
+    help="Of the images in the output.",
 )
 @json_option
 def command(
@@ -64,7 +69,7 @@ def command(
     precision: Literal["float32", "bfloat16"],
     block_shape: Zyx | None,
     workers: int,
-    version: Literal["0.5", "0.4"],
+    output_format: OutputFormat,
     as_json: bool,
 ) -> int:
     """Make a volume isotropic, without writing a run file first.
@@ -95,7 +100,7 @@ def command(
             precision=precision,
             block_shape=block_shape,
             workers=workers,
-            version=version,
+            output_format=output_format,
             listener=listener,
         )
     return print_outcome(output, outcome, as_json=as_json)

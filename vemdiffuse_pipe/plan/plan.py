@@ -10,9 +10,11 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from math import prod
 
-from vemdiffuse_pipe.config import RunFile
+from vemdiffuse_pipe.config import OutputTable, RunFile
 from vemdiffuse_pipe.errors import PlanError
+from vemdiffuse_pipe.geometry import morton
 from vemdiffuse_pipe.geometry.box import Box, Zyx
 from vemdiffuse_pipe.geometry.frame import Frame, show_nm
 from vemdiffuse_pipe.geometry.gaps import Gaps
@@ -20,6 +22,8 @@ from vemdiffuse_pipe.geometry.grid import BlockGrid
 from vemdiffuse_pipe.geometry.lattice import TileLattice
 from vemdiffuse_pipe.models.card import ModelCard
 from vemdiffuse_pipe.volume import VolumeSpec
+
+PRECOMPUTED_BITS = 6  # a shard holds 64 chunks
 
 RENDER_VERSION = 1  # raised whenever the same plan would give other voxels
 
@@ -219,10 +223,12 @@ def _fitting_tile(n: int, largest: int, overlap: int, multiple: int) -> int:
 def choose_shards(run_file: RunFile, shape: Zyx) -> tuple[Zyx, Zyx]:
     """Chunk and shard: as asked for, else chunks of 64 voxels in shards of 64 x 512 x 512."""
     table = run_file.output
+    if table.format == "precomputed":
+        return _precomputed_shards(table, shape)
     chunk = table.chunk_shape or _each(min, (64, 64, 64), shape)
-    if table.version == "0.4":
+    if table.format in ("ome-zarr-0.4", "n5"):
         if table.shard_shape not in (None, chunk):
-            raise PlanError("OME-Zarr 0.4 has no shards; leave shard_shape out, or write version 0.5")
+            raise PlanError(f"{table.format} has no shards; leave shard_shape out, or write ome-zarr-0.5")
         return chunk, chunk
     shard = table.shard_shape or _each(
         lambda c, n: c * max(1, min(-(-n // c), 512 // c)), chunk, (chunk[0], *shape[1:])
@@ -230,6 +236,22 @@ def choose_shards(run_file: RunFile, shape: Zyx) -> tuple[Zyx, Zyx]:
     if any(s % c for s, c in zip(shard, chunk, strict=True)):
         raise PlanError(f"shard_shape {shard} is not a multiple of chunk_shape {chunk}")
     return chunk, shard
+
+
+def _precomputed_shards(table: OutputTable, shape: Zyx) -> tuple[Zyx, Zyx]:
+    """Shards hold 2^n chunks, those that differ in n bits of their Morton codes; no shards where n is 0."""
+    chunk = table.chunk_shape or _each(min, (16, 128, 128), shape)
+    counts = _each(lambda n, c: -(-n // c), shape, chunk)
+    possible = [
+        _each(lambda c, k: c * k, chunk, morton.covered(counts, n)) for n in range(morton.n_bits(counts) + 1)
+    ]
+    if table.shard_shape in (None, *possible):
+        return chunk, table.shard_shape or possible[min(PRECOMPUTED_BITS, len(possible) - 1)]
+    wanted = prod(table.shard_shape or chunk)
+    nearest = min(possible, key=lambda shard: abs(prod(shard) - wanted))
+    raise PlanError(
+        f"shard_shape {table.shard_shape} is no shard of precomputed chunks of {chunk}; nearest: {nearest}"
+    )
 
 
 def choose_block(run_file: RunFile, shape: Zyx, shard: Zyx) -> Zyx:

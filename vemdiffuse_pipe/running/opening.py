@@ -165,7 +165,7 @@ def _create(plan: Plan) -> StoredSink:
         arrays=plan.arrays,
         chunk_shape=plan.chunk_shape,
         shard_shape=plan.shard_shape,
-        version=plan.run_file.output.version,
+        output_format=plan.run_file.output.format,
         attributes=_description(plan),
         provenance=plan.gaps.provenance(),
     )
@@ -195,7 +195,7 @@ def _with_stated_contrast(plan: Plan) -> RunFile:
 def _layout(plan: Plan) -> dict[str, Json]:
     """What an output cannot change while it is written, though it changes no voxel."""
     return {
-        "version": plan.run_file.output.version,
+        "format": plan.run_file.output.format,
         "chunk_shape": list(plan.chunk_shape),
         "shard_shape": list(plan.shard_shape),
     }

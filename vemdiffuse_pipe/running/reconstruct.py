@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from vemdiffuse_pipe import config
-from vemdiffuse_pipe.config import Policy, RunFile
+from vemdiffuse_pipe.config import OutputFormat, Policy, RunFile
 from vemdiffuse_pipe.geometry.box import Zyx
 from vemdiffuse_pipe.plan.plan import Plan, digest
 from vemdiffuse_pipe.running import set_aside
@@ -48,7 +48,7 @@ def reconstruct(
     precision: Literal["float32", "bfloat16"] = "float32",
     block_shape: Zyx | None = None,
     workers: int = 1,
-    version: Literal["0.5", "0.4"] = "0.5",
+    output_format: OutputFormat = "ome-zarr-0.5",
     listener: Listener = silent,
 ) -> Outcome:
     """Make the volume at `source` isotropic, at `output`; running again resumes.
@@ -67,7 +67,7 @@ def reconstruct(
                 "missing": missing,
                 "corrupt": corrupt,
             },
-            "output": {"url": output, "version": version},
+            "output": {"url": output, "format": output_format},
             "model": {
                 "name": model,
                 "ratio": ratio,

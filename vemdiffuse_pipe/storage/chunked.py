@@ -126,6 +126,33 @@ class ChunkedReader:
         return voxels
 
 
+class WholeShards:
+    """A tensorstore that is written in whole shards. `axes` names its axes in stored order.
+
+    It reads a shard first if a write leaves any part of it out, and that is the part beyond the end of the
+    volume too: `shape`, zyx, is that of the array as it was opened, larger than the volume where it can be.
+    """
+
+    def __init__(self, array: tensorstore.TensorStore, axes: str, shape: Zyx) -> None:
+        import tensorstore as ts
+
+        spatial = array[ts.d[:].translate_to[0]]
+        spatial = spatial[..., 0] if axes.endswith("c") else spatial
+        self._view = spatial.T if axes.startswith("x") else spatial
+        self._box = Box.of_shape(shape)
+        self._shard_shape = _zyx(self._view.chunk_layout.write_chunk.shape)
+
+    def write(self, box: Box, voxels: NDArray[np.generic]) -> None:
+        """Write `box`, which is made of whole shards; `voxels` are of its shape."""
+        shape = _zyx(-(-n // s) * s for n, s in zip(box.shape, self._shard_shape, strict=True))
+        whole = Box.of_shape(shape, box.start).intersect(self._box)
+        if whole != box:
+            padded = np.zeros(whole.shape, voxels.dtype)
+            padded[Box.of_shape(voxels.shape).slices] = voxels
+            voxels = padded
+        self._view[whole.slices].write(voxels).result()
+
+
 def checked_channel(channel: int | None, n_channels: int, what: str) -> int:
     """The channel to read. Raises SourceError where there are more and none is named, or not that one."""
     if channel is None and n_channels > 1:

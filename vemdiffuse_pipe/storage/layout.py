@@ -7,7 +7,8 @@
           uncertainty/...      the same
           provenance/zarr.json, provenance/c/0      one uint8 for each plane
 
-In version 0.4 there are .zgroup, .zattrs and .zarray, and a shard is a chunk.
+In version 0.4 there are .zgroup, .zattrs and .zarray, and a shard is a chunk. Where the images are N5 or
+precomputed (see images.py), the group around them is what it is in 0.5.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from typing import Literal
 
 import numpy as np
 
+from vemdiffuse_pipe.config import OutputFormat
 from vemdiffuse_pipe.geometry.box import Zyx
 from vemdiffuse_pipe.geometry.frame import Frame
 from vemdiffuse_pipe.geometry.gaps import Provenance
+from vemdiffuse_pipe.storage import images
 from vemdiffuse_pipe.storage.metadata import Json
 from vemdiffuse_pipe.volume import Voxels
 
@@ -41,24 +44,36 @@ def output_objects(
     arrays: Sequence[str],
     chunk_shape: Zyx,
     shard_shape: Zyx,
-    version: Version,
+    output_format: OutputFormat,
     attributes: Mapping[str, Json],
     provenance: Voxels,
 ) -> Objects:
     """All objects of a new output but its voxels; the last one holds the attributes of the group."""
     objects: Objects = {}
+    version: Version = "0.4" if output_format == "ome-zarr-0.4" else "0.5"
     for name in arrays:
-        image = _image(name, frame, version)
-        objects |= _group(f"{name}/", {"ome": image} if version == "0.5" else image, version)
-        objects |= _volume(f"{name}/{LEVEL}/", frame.shape, chunk_shape, shard_shape, version)
+        match output_format:
+            case "n5":
+                documents = images.n5_objects(name, frame, chunk_shape)
+            case "precomputed":
+                documents = images.precomputed_objects(frame, chunk_shape, shard_shape, attributes)
+            case _:
+                documents = {}
+                image = _image(name, frame, version)
+                objects |= _group(f"{name}/", {"ome": image} if version == "0.5" else image, version)
+                objects |= _volume(f"{name}/{LEVEL}/", frame.shape, chunk_shape, shard_shape, version)
+        objects |= {f"{name}/{key}": images.document(content) for key, content in documents.items()}
     objects |= _provenance(f"{PROVENANCE}/", provenance, version)
-    return objects | _group("", {GROUP: attributes, SINK: _sink_attributes(frame, arrays)}, version)
+    return objects | _group(
+        "", {GROUP: attributes, SINK: _sink_attributes(frame, arrays, output_format)}, version
+    )
 
 
-def _sink_attributes(frame: Frame, arrays: Sequence[str]) -> Json:
+def _sink_attributes(frame: Frame, arrays: Sequence[str], output_format: OutputFormat) -> Json:
     """What reopening needs and the images cannot say exactly: 50 / 11 nm is no decimal."""
     return {
         "arrays": list(arrays),
+        "format": output_format,
         "voxel_size_nm": [str(size) for size in frame.voxel_size_nm],
         "corner_nm": [str(corner) for corner in frame.corner_nm],
     }

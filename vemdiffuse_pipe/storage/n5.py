@@ -60,6 +60,12 @@ class N5Array:
     address: Address
     axes: Sequence[str] | None = None
 
+    def spec_of_shape(self, shape: Sequence[int]) -> dict[str, object]:
+        """The array as tensorstore names it, with `shape`, zyx, instead of its own."""
+        attributes = metadata.read_document(self.address / _ATTRIBUTES) or {}
+        assumed = {"metadata": {**attributes, "dimensions": list(shape[::-1])}, "assume_metadata": True}
+        return {"driver": "n5", "kvstore": stores.kvstore_of(self.address), **assumed}
+
     def open(self, cache_bytes: int = 0, channel: int | None = None) -> ChunkedReader:
         """The array, zyx. Raises SourceError for metadata that is absent, hostile or not of a volume."""
         where = str(self.address / _ATTRIBUTES)

@@ -6,11 +6,12 @@ has compressed files with names like `0-64_0-64_0-64.gz`, of which tensorstore s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 from vemdiffuse_pipe.errors import SourceError
-from vemdiffuse_pipe.storage import metadata, objects, stores
+from vemdiffuse_pipe.storage import metadata, objects, shards, stores
 from vemdiffuse_pipe.storage.address import Address
 from vemdiffuse_pipe.storage.chunked import ChunkedReader, open_for_reading
 from vemdiffuse_pipe.storage.compressed_files import CompressedFiles
@@ -36,6 +37,13 @@ def find(address: Address) -> Volume | None:
     return Volume(str(address), "precomputed", levels)
 
 
+def find_levels(address: Address) -> Sequence[Level]:
+    """The levels of the volume at `address`. Raises SourceError where there is none."""
+    if (volume := find(address)) is None:
+        raise SourceError(f"{address} holds no precomputed volume: info is not there")
+    return volume.levels
+
+
 @dataclass(frozen=True, slots=True)
 class PrecomputedScale:
     """The scale that is number `index` in the `info` at `address`, its chunks under `key`."""
@@ -43,7 +51,7 @@ class PrecomputedScale:
     address: Address
     index: int
     key: str
-    is_sharded: bool
+    sharding: dict[str, object] | None
     encoding: str
 
     def open(self, cache_bytes: int = 0, channel: int | None = None) -> Reader:
@@ -56,14 +64,22 @@ class PrecomputedScale:
             "kvstore": stores.kvstore_of(self.address),
             "scale_index": self.index,
         }
-        return ChunkedReader(open_for_reading(spec, what, cache_bytes), "xyzc", what, channel)
+        reader = ChunkedReader(open_for_reading(spec, what, cache_bytes), "xyzc", what, channel)
+        if self.sharding is None:
+            return reader
+        return shards.strict(reader, self.address / self.key, self.sharding, what)
 
     def _has_compressed_names(self) -> bool:
         """True for a local copy whose chunks tensorstore would not see."""
-        if self.is_sharded or not self.address.is_local:
+        if self.sharding is not None or not self.address.is_local:
             return False
         names = islice(objects.list_names(self.address / self.key), _NAMES_LOOKED_AT)
         return any(name.endswith(_COMPRESSED_NAMES) for name in names)
+
+
+def _sharding(scale: dict[str, object], where: str) -> dict[str, object] | None:
+    found = scale.get("sharding")
+    return None if found is None else metadata.mapping(found, f"{where}.sharding")
 
 
 def _level(address: Address, index: int, scale: dict[str, object], where: str) -> Level:
@@ -78,5 +94,5 @@ def _level(address: Address, index: int, scale: dict[str, object], where: str) -
     size = metadata.sizes(scale.get("resolution"), f"{where}.resolution", 3)
     offset = metadata.integers(scale.get("voxel_offset", [0, 0, 0]), f"{where}.voxel_offset", 3)
     corner = [s * o for s, o in zip(size, offset, strict=True)]
-    array = PrecomputedScale(address, index, key, scale.get("sharding") is not None, encoding)
+    array = PrecomputedScale(address, index, key, _sharding(scale, where), encoding)
     return Level(key, array, zyx_of(size[::-1]), zyx_of(corner[::-1]), is_in_nm=True)

@@ -6,24 +6,25 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vemdiffuse_pipe.config import OutputFormat
 from vemdiffuse_pipe.errors import MisalignedWriteError, OutputError, SourceError
 from vemdiffuse_pipe.geometry.box import Box, Zyx
 from vemdiffuse_pipe.geometry.frame import Frame, exact_nm
 from vemdiffuse_pipe.geometry.grid import BlockGrid
-from vemdiffuse_pipe.storage import faults, metadata, objects
+from vemdiffuse_pipe.storage import faults, metadata, objects, precomputed, stores
 from vemdiffuse_pipe.storage.address import Address, parse_address
-from vemdiffuse_pipe.storage.chunked import ChunkedReader, open_for_reading, open_for_writing
+from vemdiffuse_pipe.storage.chunked import WholeShards, open_for_reading, open_for_writing
+from vemdiffuse_pipe.storage.images import N5_LEVEL
 from vemdiffuse_pipe.storage.layout import GROUP, LEVEL, PROVENANCE, SINK, Objects, Version, output_objects
+from vemdiffuse_pipe.storage.levels import Reader
 from vemdiffuse_pipe.storage.metadata import Json
+from vemdiffuse_pipe.storage.n5 import N5Array
+from vemdiffuse_pipe.storage.shards import ShardWriter
 from vemdiffuse_pipe.storage.zarr_array import ZarrArray
 from vemdiffuse_pipe.volume import VolumeSpec, Voxels
-
-if TYPE_CHECKING:
-    import tensorstore
 
 
 def create_sink(
@@ -33,27 +34,27 @@ def create_sink(
     arrays: Sequence[str] = ("em", "uncertainty"),
     chunk_shape: Zyx,
     shard_shape: Zyx,
-    version: Version = "0.5",
+    output_format: OutputFormat = "ome-zarr-0.5",
     attributes: Mapping[str, Json],
     provenance: Voxels,
 ) -> StoredSink:
     """A new output group at `url`, open for writing.
 
-    Each of `arrays` is an OME-Zarr image with one level: uint8, zyx, placed by `frame`. `provenance`: one
-    code a plane, (frame.shape[0],) uint8. `attributes` describe the run. Nothing that is there is ever
-    written over; an output whose creation was interrupted is completed by creating it again.
+    Each of `arrays` is an image of one level: uint8, zyx, placed by `frame`. `provenance`: one code a plane,
+    (frame.shape[0],) uint8. `attributes` describe the run. Nothing that is there is ever written over; an
+    output whose creation was interrupted is completed by creating it again.
 
     Raises OutputError where the output cannot be made here, or as described; StorageFullError.
     """
     check_can_be_written(url)
     address = parse_address(url)
     _check_names(arrays)
-    _check_shapes(chunk_shape, shard_shape, version)
+    _check_shapes(chunk_shape, shard_shape, output_format)
     if provenance.shape != (frame.shape[0],):
         raise OutputError(
             f"provenance has shape {provenance.shape}; {frame.shape[0]} planes need one code each"
         )
-    contents = output_objects(frame, arrays, chunk_shape, shard_shape, version, attributes, provenance)
+    contents = output_objects(frame, arrays, chunk_shape, shard_shape, output_format, attributes, provenance)
     _check_place(address, contents)
     for key, data in contents.items():
         objects.write_bytes_atomically(address / key, data)
@@ -83,10 +84,10 @@ _NAMES_OF_METADATA = ("zarr.json", ".zgroup", ".zattrs", ".zarray", "attributes.
 
 @dataclass(frozen=True, slots=True)
 class StoredArray:
-    """One array of an output: as it is, for reading, and rounded up to whole shards, for writing."""
+    """One array of an output, for reading and for writing whole shards."""
 
-    reader: ChunkedReader
-    whole_shards: tensorstore.TensorStore
+    reader: Reader
+    writer: ShardWriter | WholeShards
 
 
 class StoredSink:
@@ -149,9 +150,8 @@ class StoredSink:
             )
         assert voxels.shape == box.shape, f"voxels of shape {voxels.shape} for {box}"
         assert voxels.dtype == np.uint8, f"voxels are {voxels.dtype}"
-        whole = Box.of_shape(_rounded_up(box.shape, self._spec.shard_shape), box.start)
         with faults.writing(f"{array} {box} of {self._spec.url}"):
-            self._stored[array].whole_shards[whole.slices].write(_padded(voxels, whole.shape)).result()
+            self._stored[array].writer.write(box, voxels)
 
     def read(self, array: str, box: Box) -> Voxels:
         """What is stored: uint8, zyx. Raises MissingDataError, CorruptDataError or TransientError."""
@@ -160,15 +160,6 @@ class StoredSink:
     def _nearest_block_shape(self, box: Box) -> Zyx:
         z, y, x = (max(1, round(n / s)) * s for n, s in zip(box.shape, self._spec.shard_shape, strict=True))
         return z, y, x
-
-
-def _padded(voxels: Voxels, shape: Zyx) -> Voxels:
-    """The voxels with zeros behind them, where the volume ends inside a shard."""
-    if voxels.shape == shape:
-        return voxels
-    padded = np.zeros(shape, np.uint8)
-    padded[Box.of_shape(voxels.shape).slices] = voxels
-    return padded
 
 
 def _rounded_up(shape: Zyx, unit: Zyx) -> Zyx:
@@ -189,19 +180,27 @@ def _opened(address: Address) -> StoredSink:
     names = [
         metadata.inner_path(name, f"{address}: arrays") for name in metadata.items(sink.get("arrays"), SINK)
     ]
-    stored = {name: _stored_array(address / name / LEVEL) for name in names}
-    spec = _spec(address, version, sink, stored[names[0]].reader)
+    kind = metadata.text(sink.get("format", f"ome-zarr-{version}"), f"{address}: format")
+    stored = {name: _stored_array(address / name, kind) for name in names}
+    spec = _spec(address, kind, sink, stored[names[0]].reader)
     return StoredSink(spec, stored, attributes, _codes(address / PROVENANCE, spec.shape[0]))
 
 
-def _stored_array(address: Address) -> StoredArray:
-    """The array twice. tensorstore reads a shard first if the write leaves any part of it out, and that is
-    the part beyond the end of the volume too: so for writing the array is as large as its shards.
-    """
-    array = ZarrArray(address)
-    reader = array.open()
+def _stored_array(address: Address, kind: str) -> StoredArray:
+    what = str(address)
+    if kind == "precomputed":
+        (level,) = precomputed.find_levels(address)
+        reader = level.array.open()
+        if reader.shard_shape != reader.chunk_shape:
+            shards = ShardWriter(address / level.name, reader.shape, reader.chunk_shape, reader.shard_shape)
+            return StoredArray(reader, shards)
+        spec = {"driver": "neuroglancer_precomputed", "kvstore": stores.kvstore_of(address)}
+        return StoredArray(reader, WholeShards(open_for_writing(spec, what), "xyzc", reader.shape))
+    stored = N5Array(address / N5_LEVEL) if kind == "n5" else ZarrArray(address / LEVEL)
+    reader = stored.open()
     shape = _rounded_up(reader.shape, reader.shard_shape)
-    return StoredArray(reader, open_for_writing(array.spec_of_shape(shape), str(address)))
+    writer = open_for_writing(stored.spec_of_shape(shape), what)
+    return StoredArray(reader, WholeShards(writer, "xyz" if kind == "n5" else "zyx", shape))
 
 
 def _codes(address: Address, n_planes: int) -> Voxels:
@@ -211,14 +210,14 @@ def _codes(address: Address, n_planes: int) -> Voxels:
     return codes
 
 
-def _spec(address: Address, version: Version, sink: dict[str, object], first: ChunkedReader) -> VolumeSpec:
+def _spec(address: Address, kind: str, sink: dict[str, object], first: Reader) -> VolumeSpec:
     voxel_size_nm, corner_nm = (
         exact_nm([metadata.fraction(n, SINK) for n in metadata.items(sink.get(key), SINK)])
         for key in ("voxel_size_nm", "corner_nm")
     )
     return VolumeSpec(
         url=str(address),
-        format=f"ome-zarr {version}",
+        format=kind.replace("zarr-", "zarr "),
         frame=Frame(first.shape, voxel_size_nm, corner_nm),
         dtype=first.dtype,
         chunk_shape=first.chunk_shape,
@@ -226,7 +225,7 @@ def _spec(address: Address, version: Version, sink: dict[str, object], first: Ch
     )
 
 
-def _check_shapes(chunk_shape: Zyx, shard_shape: Zyx, version: Version) -> None:
+def _check_shapes(chunk_shape: Zyx, shard_shape: Zyx, output_format: OutputFormat) -> None:
     chunks = list(zip(shard_shape, chunk_shape, strict=True))
     if any(chunk < 1 or shard < 1 or shard % chunk for shard, chunk in chunks):
         raise OutputError(
@@ -234,8 +233,8 @@ def _check_shapes(chunk_shape: Zyx, shard_shape: Zyx, version: Version) -> None:
         )
     if prod(shard_shape) > metadata.LARGEST_CHUNK:
         raise OutputError(f"shards of {shard_shape} are larger than 4 GiB; smaller ones are needed")
-    if version == "0.4" and chunk_shape != shard_shape:
-        raise OutputError(f"OME-Zarr 0.4 has no shards; {shard_shape} must be {chunk_shape}, the chunk")
+    if output_format in ("ome-zarr-0.4", "n5") and chunk_shape != shard_shape:
+        raise OutputError(f"{output_format} has no shards; {shard_shape} must be {chunk_shape}, the chunk")
 
 
 def _check_names(arrays: Sequence[str]) -> None:
