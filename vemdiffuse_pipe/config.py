@@ -16,6 +16,7 @@ Length = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=2**40)]
 Zyx = tuple[Count, Count, Count]
 Policy = Literal["fail", "fill", "bridge"]
+BadSections = Literal["refuse", "bridge", "keep"]
 OutputFormat = Literal["ome-zarr-0.5", "ome-zarr-0.4", "n5", "precomputed"]
 
 
@@ -34,6 +35,7 @@ class SourceTable(_Table):
     contrast: tuple[float, Length] | None = None
     missing: Policy = "fail"
     corrupt: Policy = "fail"
+    bad_sections: BadSections = "refuse"
     rejected_sections: tuple[int, ...] = ()
 
 

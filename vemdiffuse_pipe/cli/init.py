@@ -28,6 +28,7 @@ OPEN_KEYS = {
 # contrast = [128.0, 30.0]  # mean and deviation of the grey levels; measured if left out
 # missing = "fill"  # an absent chunk is filled and noted; "bridge" gives its sections up; "fail" its block
 # corrupt = "bridge"  # the same for a chunk that cannot be decoded
+# bad_sections = "bridge"  # black, constant or duplicated ones that are found; "keep" does not look for them
 # rejected_sections = [7]  # bad sections, from 0: bridged by a wider gap
 """,
     "output": """\

@@ -52,6 +52,15 @@ corrupt_option = click.option(
 )
 
 
+bad_sections_option = click.option(
+    "--bad-sections",
+    type=click.Choice(["refuse", "bridge", "keep"]),
+    default="refuse",
+    show_default=True,
+    help="Black, constant or duplicated sections: name them and stop, bridge them, or do not look.",
+)
+
+
 def source_options(command: Command) -> Command:
     """Which voxels of a volume are meant, and how they become grey."""
     for option in (window_option, channel_option, level_option, voxel_size_option):

@@ -7,10 +7,16 @@ from typing import Literal
 
 import click
 
-from vemdiffuse_pipe.cli.options import corrupt_option, json_option, missing_option, source_options
+from vemdiffuse_pipe.cli.options import (
+    bad_sections_option,
+    corrupt_option,
+    json_option,
+    missing_option,
+    source_options,
+)
 from vemdiffuse_pipe.cli.outcome import print_outcome
 from vemdiffuse_pipe.cli.progress import progress
-from vemdiffuse_pipe.config import OutputFormat, Policy
+from vemdiffuse_pipe.config import BadSections, OutputFormat, Policy
 from vemdiffuse_pipe.running.reconstruct import reconstruct
 
 Nm = tuple[float, float, float]
@@ -23,6 +29,7 @@ Zyx = tuple[int, int, int]
 @source_options
 @missing_option
 @corrupt_option
+@bad_sections_option
 @click.option(
     "--model", default="default", show_default=True, metavar="NAME", help="One of `vemdiffuse models`."
 )
@@ -61,6 +68,7 @@ def command(
     window: tuple[float, float] | None,
     missing: Policy,
     corrupt: Policy,
+    bad_sections: BadSections,
     model: str,
     ratio: int | None,
     samples: int | None,
@@ -92,6 +100,7 @@ def command(
             window=window,
             missing=missing,
             corrupt=corrupt,
+            bad_sections=bad_sections,
             model=model,
             ratio=ratio,
             samples=samples,

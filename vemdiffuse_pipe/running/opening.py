@@ -16,7 +16,7 @@ from vemdiffuse_pipe.plan.estimate import CACHE_BYTES
 from vemdiffuse_pipe.plan.plan import Json, Plan, digest, make_plan
 from vemdiffuse_pipe.running.contrast import measure_contrast
 from vemdiffuse_pipe.running.identity import check_identity
-from vemdiffuse_pipe.running.preflight import with_lost_sections
+from vemdiffuse_pipe.running.rejection import with_sections_that_are_data
 from vemdiffuse_pipe.running.retries import Patience, persist
 from vemdiffuse_pipe.storage import StoredSink, create_sink, objects, open_sink, open_source, parse_address
 from vemdiffuse_pipe.storage.sink import check_can_be_written
@@ -88,7 +88,7 @@ def settled(plan: Plan, source: Source) -> Plan:
         if begun_with.model_copy(update=asked) == table:
             run_file = plan.run_file.model_copy(update={"source": begun_with})
             return make_plan(run_file, plan.source, plan.card)
-    return with_contrast(with_lost_sections(plan, source), source)
+    return with_contrast(with_sections_that_are_data(plan, source), source)
 
 
 def _begun_with(plan: Plan) -> SourceTable | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from vemdiffuse_pipe import config
-from vemdiffuse_pipe.config import OutputFormat, Policy, RunFile
+from vemdiffuse_pipe.config import BadSections, OutputFormat, Policy, RunFile
 from vemdiffuse_pipe.geometry.box import Zyx
 from vemdiffuse_pipe.plan.plan import Plan, digest
 from vemdiffuse_pipe.running import set_aside
@@ -40,6 +40,7 @@ def reconstruct(
     window: tuple[float, float] | None = None,
     missing: Policy = "fail",
     corrupt: Policy = "fail",
+    bad_sections: BadSections = "refuse",
     model: str = "default",
     ratio: int | None = None,
     seed: int = 0,
@@ -66,6 +67,7 @@ def reconstruct(
                 "window": window,
                 "missing": missing,
                 "corrupt": corrupt,
+                "bad_sections": bad_sections,
             },
             "output": {"url": output, "format": output_format},
             "model": {

@@ -10,27 +10,46 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
-from vemdiffuse_pipe.errors import CorruptDataError, MissingDataError
+from vemdiffuse_pipe.errors import CorruptDataError, MissingDataError, SourceError
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.grid import BlockGrid
 from vemdiffuse_pipe.plan.plan import Plan, make_plan
 from vemdiffuse_pipe.running.retries import Patience, persist
+from vemdiffuse_pipe.running.preflight import find_bad_sections
 from vemdiffuse_pipe.volume import Source
 
 N_READERS = 8
 CHUNKS_AT_ONCE = 1024
 
 
-def with_lost_sections(plan: Plan, source: Source) -> Plan:
-    """The plan without the sections that its run file wants given up: those with a hole to be bridged.
+def with_sections_that_are_data(plan: Plan, source: Source) -> Plan:
+    """The plan without the sections that its run file wants given up: bad ones, and those with a hole.
 
-    Raises PlanError where the model cannot bridge them; TransientError.
+    Raises PlanError where the model cannot bridge them, SourceError for bad ones that are not to be bridged,
+    and TransientError.
     """
     table = plan.run_file.source
+    if table.bad_sections != "keep":
+        plan = _without_bad_sections(plan)
     if "bridge" not in (table.missing, table.corrupt):
         return plan
     lost = find_lost_sections(source, missing=table.missing == "bridge", corrupt=table.corrupt == "bridge")
     return without_sections(plan, lost)
+
+
+def _without_bad_sections(plan: Plan) -> Plan:
+    table = plan.run_file.source
+    look = persist(lambda: find_bad_sections(table, plan.source.frame), Patience(), lambda reason: None)
+    bad = [one for one in look if one.section not in plan.gaps.rejected]
+    if not bad:
+        return plan
+    if table.bad_sections == "bridge":
+        return without_sections(plan, tuple(one.section for one in bad))
+    shown = ", ".join(map(str, bad[:8])) + (f" and {len(bad) - 8} more" if len(bad) > 8 else "")
+    raise SourceError(
+        f"{table.url} has sections that are no data: {shown}; give bad_sections as bridge to bridge them, "
+        "or as keep to take them as they are"
+    )
 
 
 def without_sections(plan: Plan, sections: tuple[int, ...]) -> Plan:
