@@ -24,7 +24,10 @@ TOLERANCE = Fraction(1, 100)  # voxel sizes this close, relatively, are the same
 
 
 class Reader(Protocol):
-    """An open array, zyx, in the type that is stored. `dtype` is numpy's name of it."""
+    """An open array, zyx, in the type that is stored. `dtype` is numpy's name of it.
+
+    `codec`: how its chunks are encoded, in a word or two: 'jpeg', 'blosc zstd', 'raw'.
+    """
 
     @property
     def shape(self) -> Zyx: ...  # noqa: D102
@@ -37,6 +40,9 @@ class Reader(Protocol):
 
     @property
     def dtype(self) -> str: ...  # noqa: D102
+
+    @property
+    def codec(self) -> str: ...  # noqa: D102
 
     def read(self, box: Box) -> NDArray[np.generic]:
         """The voxels of a box that lies inside. Raises DataError or TransientError."""
