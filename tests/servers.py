@@ -86,14 +86,14 @@ def client(endpoint: str):  # type: ignore[no-untyped-def]
     )
 
 
-def upload(folder: Path, endpoint: str, prefix: str) -> str:
-    """Put every file of a folder into the bucket, readable by all; the address of the folder there."""
+def upload(folder: Path, endpoint: str, prefix: str, bucket: str = BUCKET) -> str:
+    """Put every file of a folder into a bucket, readable by all; the address of the folder there."""
     s3_client = client(endpoint)
     for file in sorted(folder.rglob("*")):
         if file.is_file():
-            key = f"{prefix}/{file.relative_to(folder)}"
-            s3_client.put_object(Bucket=BUCKET, Key=key, Body=file.read_bytes(), ACL="public-read")
-    return f"s3+{endpoint}/{BUCKET}/{prefix}"
+            key = f"{prefix}/{file.relative_to(folder)}".removeprefix("/")
+            s3_client.put_object(Bucket=bucket, Key=key, Body=file.read_bytes(), ACL="public-read")
+    return f"s3+{endpoint}/{bucket}/{prefix}"
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from small_volumes import Ended
 
 from vemdiffuse_pipe import config
 from vemdiffuse_pipe.running import resources
+from vemdiffuse_pipe.storage.catalogue import datasets
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
 GOLDEN = Path(__file__).parent / "golden"
@@ -29,8 +30,8 @@ SHAPES = {
 }
 
 
-def test_every_run_file_has_a_shape_here() -> None:
-    assert {path.stem for path in WORKFLOWS.glob("*.toml")} == set(SHAPES)
+def test_every_run_file_has_a_shape_here_or_is_of_a_public_volume() -> None:
+    assert {path.stem for path in WORKFLOWS.glob("*.toml")} == {*SHAPES, *datasets()}
 
 
 @pytest.mark.parametrize("name", SHAPES)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from small_runs import SHAPE, interpolated, small_run, stored
 
 from vemdiffuse_pipe.config import RunFile
-from vemdiffuse_pipe.errors import PlanError
+from vemdiffuse_pipe.errors import PlanError, SourceError
 from vemdiffuse_pipe.geometry.gaps import PARTLY_FILLED, Gaps, Provenance
 from vemdiffuse_pipe.running.receipts import read_receipts
 from vemdiffuse_pipe.running.reconstruct import retry, run
@@ -166,3 +166,58 @@ def test_provenance_marks_the_planes_that_look_at_a_filled_section(
             gap = gaps.gap_above(section)
             looks_at = {gap.lower - i for i in range(reach + 1)} | {gap.upper + i for i in range(reach + 1)}
         assert codes[plane] == plain[plane] + (PARTLY_FILLED if looks_at & lost else 0)
+
+
+def torn_run(folder: Path, output: str = "out.zarr", **source: object) -> RunFile:
+    """Tissue of which sections 5 and 6 are black and 9 repeats 8, a chunk is absent and one is damaged."""
+    path = folder / "torn.zarr"
+    if not path.exists():
+        sections = tissue()
+        sections[5:7], sections[9] = 0, sections[8]
+        zarr.create_array(path, data=sections, chunks=(1, 64, 64), config={"write_empty_chunks": True})
+        chunk(path, (2, 0, 0)).unlink()
+        damaged = chunk(path, (12, 1, 1))
+        damaged.write_bytes(damaged.read_bytes()[:40])
+    table = {"url": str(path), "voxel_size_nm": (40, 8, 8), **source}
+    return small_run(
+        folder,
+        source=table,
+        output={"url": str(folder / output), "chunk_shape": (16, 64, 64), "shard_shape": (16, 64, 64)},
+        run={"block_shape": (32, 128, 128)},
+    )
+
+
+def tissue() -> np.ndarray:
+    return np.random.default_rng(3).integers(60, 200, (16, 128, 128)).astype(np.uint8)
+
+
+def test_black_and_duplicated_sections_are_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(
+        SourceError, match=r"5 \(black\), 6 \(black\), 9 \(duplicate of 8\); give bad_sections"
+    ):
+        run(torn_run(tmp_path))
+    assert not (tmp_path / "out.zarr").exists()
+
+
+def test_bad_sections_are_bridged_where_asked_and_provenance_shows_it(tmp_path: Path) -> None:
+    run_file = torn_run(tmp_path, bad_sections="bridge", missing="bridge", corrupt="bridge")
+    assert run(run_file).exit_code == 0
+    codes = open_sink(run_file.output.url).provenance
+    bridged_planes = np.flatnonzero(codes == Provenance.BRIDGED).tolist()
+    assert bridged_planes == [*range(6, 15), *range(21, 35), *range(41, 50), *range(56, 65)]
+    kept = [u for u in range(16) if u not in (2, 5, 6, 9, 12)]
+    np.testing.assert_array_equal(stored(run_file)[[u * R for u in kept]], tissue()[kept])
+    assert verify(run_file.output.url).is_good
+
+
+def test_bad_sections_are_kept_where_asked_and_holes_still_set_blocks_aside(tmp_path: Path) -> None:
+    outcome = run(torn_run(tmp_path, bad_sections="keep"))
+    assert outcome.exit_code == 1
+    assert {block.reason.split(":")[0] for block in outcome.set_aside} == {
+        "MissingDataError",
+        "CorruptDataError",
+    }
+    run_file = torn_run(tmp_path, "filled.zarr", bad_sections="bridge", missing="fill", corrupt="fill")
+    assert run(run_file).exit_code == 0
+    codes = open_sink(run_file.output.url).provenance
+    assert [int(codes[u * R]) for u in (1, 2, 5, 6, 9, 12)] == [1, 5, 3, 3, 3, 5]

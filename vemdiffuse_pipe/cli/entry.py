@@ -20,6 +20,7 @@ from vemdiffuse_pipe.errors import ConfigError, InputError, VemdiffuseError
 COMMANDS = {
     "demo": "Show the whole way on a made-up volume: figures and a picture.",
     "inspect": "Print what a volume is: format, levels, shape, voxel size.",
+    "datasets": "List public volumes that are opened by name.",
     "init": "Print a run file for a volume, with comments.",
     "plan": "Print what a run would do and need; nothing is computed.",
     "run": "Do what a run file says; running again resumes.",
@@ -32,7 +33,7 @@ COMMANDS = {
 }
 
 
-_WITHOUT_STORES = ("demo", "models")
+_WITHOUT_STORES = ("demo", "datasets", "models")
 
 
 def _use_endpoint(context: click.Context, option: click.Parameter, url: str | None) -> None:

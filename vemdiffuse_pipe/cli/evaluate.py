@@ -14,7 +14,7 @@ from vemdiffuse_pipe.evaluation import Report, evaluate, render_table
 from vemdiffuse_pipe.evaluation.compare import ORDERS, verdict, with_interpolation
 from vemdiffuse_pipe.geometry.box import Box, Zyx
 from vemdiffuse_pipe.geometry.gaps import Provenance
-from vemdiffuse_pipe.storage import open_sink, open_source, parse_address
+from vemdiffuse_pipe.storage import open_sink, open_source, source_address
 from vemdiffuse_pipe.storage.grey import Window
 from vemdiffuse_pipe.storage.source import find_volume
 from vemdiffuse_pipe.volume import Source, Voxels
@@ -73,7 +73,7 @@ def _opened(url: str, window: Window | None) -> tuple[Source, Voxels | None]:
 
 def _volume(url: str, window: Window | None) -> Source:
     """Any volume; how large its voxels are does not matter here, nor that nobody says so."""
-    levels = find_volume(parse_address(url)).levels
+    levels = find_volume(source_address(url)).levels
     voxel_size_nm = None if all(level.is_in_nm for level in levels) else (1, 1, 1)
     try:
         return open_source(url, voxel_size_nm=voxel_size_nm)

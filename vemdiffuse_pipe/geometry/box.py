@@ -51,6 +51,14 @@ class Box:
         """True when every voxel of `other` is in this box."""
         return other.is_empty or self.intersect(other) == other
 
+    def whole(self, chunk_shape: Zyx) -> Box:
+        """The smallest box of whole chunks that holds it, on a grid of chunks from the origin."""
+        z, y, x = (a // chunk * chunk for a, chunk in zip(self.start, chunk_shape, strict=True))
+        z_stop, y_stop, x_stop = (
+            -(-b // chunk) * chunk for b, chunk in zip(self.stop, chunk_shape, strict=True)
+        )
+        return Box((z, y, x), (z_stop, y_stop, x_stop))
+
     def shift(self, by: Zyx) -> Box:
         """The same box, moved."""
         return Box(_add(self.start, by), _add(self.stop, by))

@@ -18,7 +18,15 @@ from vemdiffuse_pipe.running.contrast import measure_contrast
 from vemdiffuse_pipe.running.identity import check_identity
 from vemdiffuse_pipe.running.rejection import with_sections_that_are_data
 from vemdiffuse_pipe.running.retries import Patience, persist
-from vemdiffuse_pipe.storage import StoredSink, create_sink, objects, open_sink, open_source, parse_address
+from vemdiffuse_pipe.storage import (
+    StoredSink,
+    create_sink,
+    objects,
+    open_sink,
+    open_source,
+    parse_address,
+    source_address,
+)
 from vemdiffuse_pipe.storage.sink import check_can_be_written
 from vemdiffuse_pipe.volume import Source
 
@@ -121,14 +129,14 @@ def is_output(url: str) -> bool:
 
 
 def with_absolute_paths(run_file: RunFile) -> RunFile:
-    """The run file with local paths that do not depend on the working directory."""
+    """The run file with paths that do not depend on the working directory, and names as addresses."""
     model = run_file.model
     path = Path(model.name).expanduser()
     if model.name not in shipped_models() and path.exists():
         model = model.model_copy(update={"name": str(path.absolute())})
     return run_file.model_copy(
         update={
-            "source": run_file.source.model_copy(update={"url": str(parse_address(run_file.source.url))}),
+            "source": run_file.source.model_copy(update={"url": str(source_address(run_file.source.url))}),
             "output": run_file.output.model_copy(update={"url": str(parse_address(run_file.output.url))}),
             "model": model,
         }

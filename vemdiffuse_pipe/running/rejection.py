@@ -14,8 +14,8 @@ from vemdiffuse_pipe.errors import CorruptDataError, MissingDataError, SourceErr
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.grid import BlockGrid
 from vemdiffuse_pipe.plan.plan import Plan, make_plan
-from vemdiffuse_pipe.running.retries import Patience, persist
 from vemdiffuse_pipe.running.preflight import find_bad_sections
+from vemdiffuse_pipe.running.retries import Patience, persist
 from vemdiffuse_pipe.volume import Source
 
 N_READERS = 8
@@ -30,17 +30,16 @@ def with_sections_that_are_data(plan: Plan, source: Source) -> Plan:
     """
     table = plan.run_file.source
     if table.bad_sections != "keep":
-        plan = _without_bad_sections(plan)
+        plan = _without_bad_sections(plan, source)
     if "bridge" not in (table.missing, table.corrupt):
         return plan
     lost = find_lost_sections(source, missing=table.missing == "bridge", corrupt=table.corrupt == "bridge")
     return without_sections(plan, lost)
 
 
-def _without_bad_sections(plan: Plan) -> Plan:
+def _without_bad_sections(plan: Plan, source: Source) -> Plan:
     table = plan.run_file.source
-    look = persist(lambda: find_bad_sections(table, plan.source.frame), Patience(), lambda reason: None)
-    bad = [one for one in look if one.section not in plan.gaps.rejected]
+    bad = [one for one in find_bad_sections(source) if one.section not in plan.gaps.rejected]
     if not bad:
         return plan
     if table.bad_sections == "bridge":

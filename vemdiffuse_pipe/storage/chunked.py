@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,6 +110,12 @@ class ChunkedReader:
         value = self._view.fill_value
         return 0 if value is None else value.item()
 
+    @property
+    def codec(self) -> str:
+        """How a chunk is encoded: 'jpeg', 'blosc zstd', 'raw'."""
+        codec = self._view.codec
+        return "raw" if codec is None else _codec_name(codec.to_json())
+
     def read(self, box: Box) -> NDArray[np.generic]:
         """The voxels of `box`, zyx, contiguous.
 
@@ -165,3 +171,27 @@ def checked_channel(channel: int | None, n_channels: int, what: str) -> int:
 def _zyx(shape: Iterable[int | None] | None) -> Zyx:
     z, y, x = (n or 1 for n in shape or (1, 1, 1))  # every driver here states all three
     return z, y, x
+
+
+def _codec_name(codec: Mapping[str, Any]) -> str:
+    """What each driver of tensorstore calls it, in a word or two; what only orders bytes is left out."""
+    match codec:
+        case {"encoding": str(encoding), "shard_data_encoding": "gzip"}:
+            return f"{encoding} gzip"
+        case {"encoding": str(name)} | {"compression": {"type": str(name)}} if name != "blosc":
+            return name
+        case {"compression": {"cname": str(name)}} | {"compressor": {"cname": str(name)}}:
+            return f"blosc {name}"
+        case {"compressor": {"id": str(name)}}:
+            return name
+        case {"codecs": [*_, {"configuration": {"codecs": inner}}]}:
+            return _codec_name({"codecs": inner})
+        case {"codecs": [*codecs]}:
+            return " ".join(name for one in codecs for name in _zarr_3_names(one)) or "raw"
+    return "raw"
+
+
+def _zarr_3_names(codec: Mapping[str, Any]) -> Iterable[str]:
+    if codec["name"] in ("bytes", "transpose", "crc32c"):
+        return []
+    return [codec["name"], *(name for key, name in codec.get("configuration", {}).items() if key == "cname")]

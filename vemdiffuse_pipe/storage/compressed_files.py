@@ -33,6 +33,7 @@ class CompressedFiles:
             self.shape = _zyx(self._volume.volume_size)
             self.chunk_shape = _zyx(self._volume.chunk_size)
             self.dtype = str(np.dtype(self._volume.dtype))
+            self.codec = str(self._volume.encoding)
 
     @property
     def shard_shape(self) -> Zyx:

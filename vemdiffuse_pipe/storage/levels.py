@@ -25,6 +25,7 @@ class Reader(Protocol):
     """An open array, zyx, in the type that is stored. `dtype` is numpy's name of it.
 
     `fill_value`: what the format says an absent chunk stands for, 0 where it says nothing.
+    `codec`: how its chunks are encoded, in a word or two: 'jpeg', 'blosc zstd', 'raw'.
     """
 
     @property
@@ -41,6 +42,9 @@ class Reader(Protocol):
 
     @property
     def fill_value(self) -> int | float: ...  # noqa: D102
+
+    @property
+    def codec(self) -> str: ...  # noqa: D102
 
     def read(self, box: Box) -> NDArray[np.generic]:
         """The voxels of a box that lies inside. Raises DataError or TransientError."""

@@ -71,7 +71,7 @@ class StrictShards:
         self._grid = BlockGrid(reader.shape, reader.chunk_shape)
         self.shape, self.dtype = reader.shape, reader.dtype
         self.chunk_shape, self.shard_shape = reader.chunk_shape, shard_shape
-        self.fill_value = reader.fill_value
+        self.fill_value, self.codec = reader.fill_value, reader.codec
 
     def read(self, box: Box) -> NDArray[np.generic]:
         """The voxels of `box`, zyx. Raises MissingDataError where a chunk is not in its shard."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 
@@ -12,9 +13,10 @@ from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.frame import Nm, exact_nm
 from vemdiffuse_pipe.storage import holes, metadata, n5, ngff, objects, precomputed, stores, tiff
 from vemdiffuse_pipe.storage.address import Address, parse_address
+from vemdiffuse_pipe.storage.catalogue import source_address
 from vemdiffuse_pipe.storage.grey import ToGrey, Window, to_grey
 from vemdiffuse_pipe.storage.holes import Policies, Policy
-from vemdiffuse_pipe.storage.levels import Reader, Volume
+from vemdiffuse_pipe.storage.levels import TOLERANCE, Level, Reader, Volume
 from vemdiffuse_pipe.volume import OnHole, Source, VolumeSpec, Voxels, unheard
 
 CACHE_BYTES = 256 << 20
@@ -35,6 +37,8 @@ def open_source(
 ) -> Source:
     """The volume at `url`, open for reading: metadata only, no voxel is touched.
 
+    `url`: an address, or the name of a public volume.
+
     `level`: its name; the finest where neither it nor a voxel size says more. `voxel_size_nm`, zyx: the level
     to take, within 1 %, where the volume states its sizes; the size itself where the volume states none.
     `channel`: which one, from 0, where there are more than one.
@@ -46,20 +50,12 @@ def open_source(
     Raises SourceError where there is no volume that can be used.
     """
     given_nm = exact_nm(voxel_size_nm) if voxel_size_nm is not None else None
-    volume = find_volume(parse_address(url))
+    volume = find_volume(source_address(url))
     chosen = volume.choose(level, _positive(given_nm))
     reader = chosen.array.open(cache_bytes, channel)
-    spec = VolumeSpec(
-        url=volume.url,
-        format=volume.format,
-        frame=chosen.frame(reader.shape, given_nm),
-        dtype=reader.dtype,
-        chunk_shape=reader.chunk_shape,
-        shard_shape=reader.shard_shape,
-        level=chosen.name,
-        n_levels=len(volume.levels),
-    )
-    return StoredSource(spec, reader, to_grey(reader.dtype, window, volume.url), Policies(missing, corrupt))
+    spec = _spec(volume, chosen, reader, given_nm)
+    grey = to_grey(reader.dtype, window, volume.url)
+    return StoredSource(spec, reader, grey, Policies(missing, corrupt), channel)
 
 
 def find_volume(address: Address) -> Volume:
@@ -73,8 +69,11 @@ def find_volume(address: Address) -> Volume:
 class StoredSource:
     """A level of a volume, read as grey levels."""
 
-    def __init__(self, spec: VolumeSpec, reader: Reader, grey: ToGrey, policies: Policies) -> None:
+    def __init__(
+        self, spec: VolumeSpec, reader: Reader, grey: ToGrey, policies: Policies, channel: int | None
+    ) -> None:
         self._policies = policies
+        self._channel = channel
         self._spec = spec
         self._reader = reader
         self._grey = grey
@@ -94,6 +93,34 @@ class StoredSource:
         if box.is_empty:
             return np.empty(box.shape, np.uint8)
         return self._grey(holes.read(self._reader, box, self._policies, on_hole))
+
+    def coarsest_with_all_sections(self) -> StoredSource:
+        """The coarsest level of the same volume that has as many sections as this one, of the same thickness.
+
+        It may be this one. An absent chunk raises MissingDataError. Raises SourceError or TransientError.
+        """
+        volume = find_volume(parse_address(self._spec.url))
+        dz = next(level.voxel_size[0] for level in volume.levels if level.name == self._spec.level)
+        for level in sorted(volume.levels, key=lambda level: prod(level.voxel_size), reverse=True):
+            if abs(level.voxel_size[0] - dz) <= TOLERANCE * dz:
+                reader = level.array.open(CACHE_BYTES, self._channel)
+                if (reader.shape[0], reader.dtype) == (self._spec.shape[0], self._spec.dtype):
+                    spec = _spec(volume, level, reader, None)
+                    return StoredSource(spec, reader, self._grey, Policies(), self._channel)
+        return self
+
+
+def _spec(volume: Volume, level: Level, reader: Reader, given_nm: Nm | None) -> VolumeSpec:
+    return VolumeSpec(
+        url=volume.url,
+        format=volume.format,
+        frame=level.frame(reader.shape, given_nm),
+        dtype=reader.dtype,
+        chunk_shape=reader.chunk_shape,
+        shard_shape=reader.shard_shape,
+        level=level.name,
+        n_levels=len(volume.levels),
+    )
 
 
 def _positive(given_nm: Nm | None) -> Nm | None:

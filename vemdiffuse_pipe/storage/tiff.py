@@ -101,7 +101,8 @@ class StackFile:
                 with lock:
                     return _section(file, z, kind)
 
-            reader = PageReader(section, n_sections, kind, str(self.address), cache_bytes)
+            codec = _codec(file.pages.first)
+            reader = PageReader(section, n_sections, kind, codec, str(self.address), cache_bytes)
             weakref.finalize(reader, file.close)
             until_handed_over.pop_all()
         return reader
@@ -119,7 +120,7 @@ class NumberedFiles:
         _check_channel(self.address, channel)
         first = self.address / next(name for name in self.files if name is not None)
         with faults.opening(str(first)), _opened(first) as file:
-            kind = _kind(file.pages.first, first)
+            kind, codec = _kind(file.pages.first, first), _codec(file.pages.first)
 
         def section(z: int) -> Page:
             name = self.files[z]
@@ -130,14 +131,20 @@ class NumberedFiles:
                     raise CorruptDataError(f"{self.address / name} has {n_pages} pages; one is needed")
                 return _decoded(file, file.pages.first, kind)
 
-        return PageReader(section, len(self.files), kind, str(self.address), cache_bytes)
+        return PageReader(section, len(self.files), kind, codec, str(self.address), cache_bytes)
 
 
 class PageReader:
     """Sections that are decoded one at a time by `section`; `cache_bytes` of them are kept, at least one."""
 
     def __init__(
-        self, section: Callable[[int], Page], n_sections: int, kind: PageKind, what: str, cache_bytes: int
+        self,
+        section: Callable[[int], Page],
+        n_sections: int,
+        kind: PageKind,
+        codec: str,
+        what: str,
+        cache_bytes: int,
     ) -> None:
         y, x = kind.shape
         page_bytes = y * x * np.dtype(kind.dtype).itemsize
@@ -147,6 +154,7 @@ class PageReader:
         self._what = what
         self.shape: Zyx = (n_sections, y, x)
         self.dtype = kind.dtype
+        self.codec = codec
 
     @property
     def chunk_shape(self) -> Zyx:
@@ -189,6 +197,11 @@ def _kind(page: TiffPage | TiffFrame, what: Address | str) -> PageKind:
     if len(page.shape) != 2 or page.dtype is None:
         raise SourceError(f"{what} has a page of shape {page.shape}; a grey one needs two axes: y, x")
     return PageKind(page.shape, page.dtype.name)
+
+
+def _codec(page: TiffPage | TiffFrame) -> str:
+    name = str(getattr(page.compression, "name", page.compression)).lower()
+    return "raw" if name == "none" else name
 
 
 def _n_sections(file: TiffFile, n_pages: int, address: Address) -> int:
