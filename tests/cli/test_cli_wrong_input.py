@@ -229,7 +229,7 @@ def test_a_full_disk_stops_the_run_and_more_room_resumes_it(
     full = vemdiffuse(*arguments)
     assert full.code == 1
     assert "Traceback" not in full.stderr
-    assert "no room" in full.stderr.splitlines()[-1] or "full" in full.stderr.splitlines()[-1]
+    assert "no room is left there: make some, and run again to go on" in full.stderr.splitlines()[-1]
     subprocess.run(["mount", "-o", "remount,size=64m", "disk"], check=True)
     assert vemdiffuse(*arguments).code == 0
     assert vemdiffuse("verify", "disk/out.zarr").code == 0
@@ -280,7 +280,7 @@ def test_what_is_no_output_has_no_status(stack: Path, vemdiffuse: Vemdiffuse, co
     assert contents(stack.parent) == before
 
 
-def test_nan_sets_its_block_aside_and_the_exit_code_is_1(here: Path, vemdiffuse: Vemdiffuse) -> None:
+def test_nan_is_refused_or_sets_its_block_aside(here: Path, vemdiffuse: Vemdiffuse) -> None:
     values = sections().astype(np.float32)
     values[1, 5, 6] = np.nan
     tifffile.imwrite("nan.tif", values, photometric="minisblack")
@@ -295,7 +295,9 @@ def test_nan_sets_its_block_aside_and_the_exit_code_is_1(here: Path, vemdiffuse:
         "--model",
         "linear",
     )
-    ended = vemdiffuse(*arguments)
+    refused(vemdiffuse(*arguments), "NaN")
+    assert not (here / "out.zarr").exists()
+    ended = vemdiffuse(*arguments, "--bad-sections", "keep")
     assert ended.code == 1
     assert "NaN" in ended.stdout
     assert "vemdiffuse retry out.zarr" in ended.stdout

@@ -42,7 +42,7 @@ from vemdiffuse_pipe.storage import parse_address
 from vemdiffuse_pipe.testing import position_coded
 
 SCRIPT = Path(__file__).with_name("killed_run.py")
-DIFFUSION = {"name": "default", "ratio": 5, "samples": 2, "steps": 1, "tile_px": 32, "overlap_px": 8}
+DIFFUSION = {"name": "default", "ratio": 5, "samples": 2, "steps": 2, "tile_px": 32, "overlap_px": 8}
 
 
 def start(run_file: RunFile, folder: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -72,15 +72,27 @@ def unbroken_sha256(folder: Path, **tables: dict[str, object]) -> str:
 
 
 def kill_and_go_on(folder: Path, n_kills: int, seed: int, **tables: dict[str, object]) -> RunFile:
-    """Kill a run at random moments, then let it end."""
+    """Kill a run again and again, each time a moment after it has done something more; then let it end."""
     run_file, chance = small_run(folder, **tables), random.Random(seed)
+    killed_at = []
     for _ in range(n_kills):
+        n_before = n_receipts(run_file)
         process = start(run_file, folder)
-        time.sleep(chance.uniform(0, 1.0))
+        while n_receipts(run_file) == n_before and process.poll() is None:
+            time.sleep(0.005)
+        time.sleep(chance.uniform(0, 0.1))
         process.kill()
         process.communicate()
+        killed_at.append(status(run_file.output.url).n_blocks_done)
+    n_blocks = status(run_file.output.url).n_blocks
+    assert sum(0 < n < n_blocks for n in killed_at) > n_kills // 2, killed_at
     assert run(run_file).exit_code == 0
     return run_file
+
+
+def n_receipts(run_file: RunFile) -> int:
+    """Lines in all segments."""
+    return sum(file.read_bytes().count(b"\n") for file in receipt_files(run_file))
 
 
 def test_a_run_killed_at_random_moments_ends_with_the_same_voxels(tmp_path: Path) -> None:
@@ -91,20 +103,24 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_voxels(tmp_path: Path
 
 @pytest.mark.slow
 def test_a_diffusion_run_killed_twenty_times_ends_with_the_same_voxels(tmp_path: Path) -> None:
-    run_file = kill_and_go_on(tmp_path, n_kills=20, seed=2, model=DIFFUSION)
+    blocks: dict[str, object] = {"block_shape": (8, 16, 16)}
+    run_file = kill_and_go_on(tmp_path, n_kills=20, seed=2, model=DIFFUSION, run=blocks)
     assert stored_sha256(run_file) == unbroken_sha256(tmp_path, model=DIFFUSION)
     assert verify(run_file.output.url).is_good
 
 
-def test_a_kill_between_data_and_receipt_renders_that_block_again(tmp_path: Path) -> None:
-    run_file = small_run(tmp_path)
+@pytest.mark.parametrize("model", [{"name": "linear"}, DIFFUSION], ids=["linear", "diffusion"])
+def test_a_kill_between_data_and_receipt_renders_that_block_again(
+    tmp_path: Path, model: dict[str, object]
+) -> None:
+    run_file = small_run(tmp_path, model=model)
     process = start(run_file, tmp_path, "5")
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     n_done = status(run_file.output.url).n_blocks_done
     assert n_done <= 5  # two threads may have been writing
     assert run(run_file).n_rendered == 24 - n_done
-    assert stored_sha256(run_file) == unbroken_sha256(tmp_path)
+    assert stored_sha256(run_file) == unbroken_sha256(tmp_path, model=model)
 
 
 def test_shards_without_a_receipt_do_not_count(tmp_path: Path) -> None:

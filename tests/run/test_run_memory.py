@@ -73,7 +73,7 @@ def test_an_output_ten_times_larger_than_memory_is_made_within_the_planned_bound
     limit = 10**9
     assert prod(plan.output.shape) > 10 * limit
     assert bound < limit
-    assert _peak_bytes(tmp_path, run_file, limit) < bound
+    assert bound / 1.5 < _peak_bytes(tmp_path, run_file, limit) < bound
 
 
 @pytest.mark.parametrize("block", [(20, 128, 128), (40, 256, 384)])

@@ -8,7 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vemdiffuse_pipe.errors import MissingDataError, OutputError, TransientError
+from vemdiffuse_pipe.errors import (
+    CorruptDataError,
+    DataError,
+    MissingDataError,
+    OutputError,
+    SourceError,
+    TransientError,
+)
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.grid import BlockGrid
 from vemdiffuse_pipe.running import set_aside
@@ -89,11 +96,25 @@ def test_contrast_leaves_out_padding() -> None:
     assert measure_contrast(ArraySource(volume)) == (120.0, 20.0)
 
 
-def test_contrast_counts_black_where_there_is_nothing_else() -> None:
+def test_a_volume_that_is_black_in_the_middle_is_measured_around_it() -> None:
+    volume = np.zeros((3, 1600, 1600), np.uint8)
+    volume[:, :500, :500] = np.tile(np.uint8([100, 140]), 125_000).reshape(500, 500)
+    assert measure_contrast(ArraySource(volume)) == pytest.approx((120, 20), abs=0.1)
+
+
+def test_a_volume_without_tissue_asks_for_its_contrast() -> None:
     volume = np.zeros((3, 20, 20), np.uint8)
     volume[:, 0, 0] = 100
-    mean, deviation = measure_contrast(ArraySource(volume))
-    assert (mean, deviation) == (0.25, pytest.approx(4.994, abs=1e-3))
+    with pytest.raises(SourceError, match=r"contrast = \[128.0, 30.0\]"):
+        measure_contrast(ArraySource(volume))
+
+
+@pytest.mark.parametrize("error", [MissingDataError, CorruptDataError])
+def test_a_section_that_cannot_be_read_is_passed_over(error: type[DataError]) -> None:
+    volume = np.full((7, 20, 20), 50, np.uint8)
+    volume[4] = 90
+    unreadable = FlakySource(ArraySource(volume), [Failure(Box((3, 0, 0), (4, 20, 20)), 99, error)])
+    assert measure_contrast(unreadable)[0] == pytest.approx((50 + 90 + 50) / 3, abs=1e-3)
 
 
 def test_a_constant_volume_has_deviation_one() -> None:

@@ -19,6 +19,7 @@ from small_runs import (
     write_source,
 )
 
+from vemdiffuse_pipe import config
 from vemdiffuse_pipe.config import RunFile, load
 from vemdiffuse_pipe.errors import OutputError, PlanError
 from vemdiffuse_pipe.plan.plan import digest
@@ -181,6 +182,17 @@ def test_reconstruct_leaves_the_run_file_of_another_run_alone(tmp_path: Path) ->
     with pytest.raises(OutputError, match="model linear -> cubic"):
         reconstruct(source, output, model="cubic")
     assert (tmp_path / "out.zarr.toml").read_text() == before
+
+
+def test_what_lies_where_the_run_file_goes_is_never_written_over(tmp_path: Path) -> None:
+    source, output = write_source(tmp_path, position_coded(SHAPE)), tmp_path / "out.zarr"
+    notes = tmp_path / "out.zarr.toml"
+    for there in (b"# my precious notes", b"II*\0 a stack", config.dump(small_run(tmp_path)).encode()):
+        notes.write_bytes(there)
+        with pytest.raises(OutputError, match="something else already"):
+            reconstruct(source, str(output), model="linear")
+        assert notes.read_bytes() == there
+        assert not output.exists()
 
 
 def test_the_output_describes_its_run(tmp_path: Path) -> None:

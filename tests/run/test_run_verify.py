@@ -7,7 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_runs import N_SHARDS, SHAPE, receipt_files, shard_file, small_run, write_source
+from small_runs import (
+    N_SHARDS,
+    SHAPE,
+    interpolated,
+    receipt_files,
+    shard_file,
+    small_run,
+    stored,
+    write_source,
+)
 
 from vemdiffuse_pipe.config import RunFile
 from vemdiffuse_pipe.errors import OutputError
@@ -100,6 +109,16 @@ def test_a_source_that_changed_is_found_by_rendering_again(complete: RunFile, tm
     assert (found.is_good, found.wrong, found.n_rendered, found.n_different) == (False, (), 4, 4)
 
 
+def test_what_is_wrong_is_repaired_where_asked(complete: RunFile) -> None:
+    shard_file(complete, 1, 0, 0).unlink()
+    damaged = shard_file(complete, 0, 1, 2)
+    damaged.write_bytes(damaged.read_bytes()[:-9])
+    assert len(verify(complete.output.url).wrong) == 2
+    assert verify(complete.output.url, repair=True).is_good
+    assert verify(complete.output.url).is_good
+    np.testing.assert_array_equal(stored(complete), interpolated(position_coded(SHAPE), 5))
+
+
 def test_places_are_chosen_by_the_seed(complete: RunFile, monkeypatch: pytest.MonkeyPatch) -> None:
     from vemdiffuse_pipe.running import verify as module
 
@@ -136,7 +155,9 @@ def test_status_counts_what_is_done(tmp_path: Path) -> None:
     found = status(run_file.output.url)
     assert (found.n_blocks, found.n_blocks_done, found.n_shards, found.n_shards_done) == (24, 5, N_SHARDS, 10)
     _, plan = prepare(run_file)
-    assert found.voxels_done == sum(plan.blocks.box(i).n_voxels for i in range(5))
+    by_column = [(0, 0), (1, 0), (2, 0), (3, 0), (0, 1)]  # z first, then x: a source chunk is deep
+    done = [plan.blocks.box(z * 6 + x) for z, x in by_column]
+    assert found.voxels_done == sum(box.n_voxels for box in done)
     assert (found.voxels_total, found.identity) == (N_VOXELS, plan.identity())
     assert set(found.seconds) == {"read", "render", "write"}
     assert found.voxels_per_s > 0

@@ -22,8 +22,9 @@ MOST_LISTED = 20
     help="Places to render again.",
 )
 @click.option("--seed", default=0, show_default=True, metavar="N", help="Another seed, other places.")
+@click.option("--repair", is_flag=True, help="Render and write what is wrong again.")
 @json_option
-def command(output: str, rendered: int, seed: int, as_json: bool) -> int:
+def command(output: str, rendered: int, seed: int, repair: bool, as_json: bool) -> int:
     """Check every stored voxel of an output, and render some again.
 
     Every shard must have a receipt and the checksum that it states; a random handful of places is rendered
@@ -33,8 +34,9 @@ def command(output: str, rendered: int, seed: int, as_json: bool) -> int:
     Examples:
       vemdiffuse verify isotropic.zarr
       vemdiffuse verify isotropic.zarr --rendered 1 --json
+      vemdiffuse verify isotropic.zarr --repair
     """
-    found = verify(output, n_rendered=rendered, seed=seed)
+    found = verify(output, n_rendered=rendered, seed=seed, repair=repair)
     if as_json:
         print_json(facts(found))
     else:

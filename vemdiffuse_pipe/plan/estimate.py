@@ -16,9 +16,8 @@ from vemdiffuse_pipe.errors import PlanError
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.plan.plan import Plan
 
-PROCESS_BYTES = (
-    450 * 10**6
-)  # interpreter, torch, dask and tensorstore (measured 400 MB, Linux, torch 2.13 for CPU)
+# Interpreter, torch, dask and tensorstore: measured 315 to 400 MB (Linux, torch 2.13 for CPU).
+PROCESS_BYTES = 450 * 10**6
 CACHE_BYTES = 128 * 10**6  # decoded chunks that the source keeps
 FRAGMENTATION = 1.4  # memory that is free but cannot be given back; measured 1.05 to 1.3 (Linux, glibc)
 BLOCKS_IN_FLIGHT = 3  # of one worker: one is read, one rendered, one written
@@ -151,8 +150,19 @@ def _ram_bytes(plan: Plan, n_threads: int) -> int:
     gap_bytes = floats_per_gap * 4 * n_planes * prod(block.shape[1:])
     tile_bytes = n_threads * tile_px * (_activation_bytes(plan) + 3 * 4 * n_planes)
     encoded_bytes = 2 * block_bytes  # a block being cut into shards, and compressed
-    held = CACHE_BYTES + chunk_bytes + encoded_bytes + BLOCKS_IN_FLIGHT * in_flight + gap_bytes + tile_bytes
+    cached_bytes = min(CACHE_BYTES, prod(plan.source.shape) * itemsize)
+    held = cached_bytes + chunk_bytes + encoded_bytes + BLOCKS_IN_FLIGHT * in_flight + gap_bytes + tile_bytes
+    held += _waiting_bytes(plan, block, n_threads)
     return int(PROCESS_BYTES + FRAGMENTATION * held)
+
+
+def _waiting_bytes(plan: Plan, block: Box, n_threads: int) -> int:
+    """Batches of tiles that wait to be blended, and their noise: one a thread is at work already."""
+    if not plan.card.is_stochastic:
+        return 0
+    n_items = plan.sampling.samples * plan.lattice.n_touching(block)
+    n_waiting = min(n_items, (2 * n_threads + 1) * plan.run_file.run.tile_batch) - n_threads
+    return max(0, n_waiting) * 2 * 4 * prod(plan.lattice.tile_px) * (plan.gaps.max_ratio - 1)
 
 
 def _gpu_bytes(plan: Plan) -> int:

@@ -25,6 +25,10 @@ from vemdiffuse_pipe.volume import VolumeSpec
 
 PRECOMPUTED_BITS = 6  # a shard holds 64 chunks
 
+LARGEST_RATIO = 1024
+MOST_PLANES = 10**7
+LONGEST_SIDE = 10**7
+
 RENDER_VERSION = 1  # raised whenever the same plan would give other voxels
 
 Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
@@ -129,6 +133,7 @@ def make_plan(run_file: RunFile, source: VolumeSpec, card: ModelCard) -> Plan:
         source.shape[0], choose_ratio(source.frame, run_file.model.ratio), run_file.source.rejected_sections
     )
     _check_model(card, gaps)
+    _check_extent(source, gaps)
     output = source.frame.refined_z(gaps.r)
     chunk, shard = choose_shards(run_file, output.shape)
     block = choose_block(run_file, output.shape, shard)
@@ -168,6 +173,20 @@ def choose_ratio(frame: Frame, ratio: int | None) -> int:
     if chosen < 2:
         raise PlanError(f"ratio {chosen}; at least 2 is needed: there is nothing to generate")
     return chosen
+
+
+def _check_extent(source: VolumeSpec, gaps: Gaps) -> None:
+    """Raises PlanError for what no microscope made: a size that is mistyped, or metadata that lies."""
+    if gaps.r > LARGEST_RATIO:
+        raise PlanError(
+            f"ratio {gaps.r}; at most {LARGEST_RATIO} is possible: is the voxel size "
+            f"{show_nm(source.frame.voxel_size_nm)} nm right, in the order z y x?"
+        )
+    if gaps.n_planes > MOST_PLANES or max(source.shape[1:]) > LONGEST_SIDE:
+        raise PlanError(
+            f"{source.url} would give {gaps.n_planes} planes of {source.shape[1]} x {source.shape[2]} px; at "
+            f"most {MOST_PLANES} planes of {LONGEST_SIDE} px a side can be planned: is its metadata right?"
+        )
 
 
 def _check_model(card: ModelCard, gaps: Gaps) -> None:

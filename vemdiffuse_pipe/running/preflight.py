@@ -18,7 +18,7 @@ __all__ = ["BadSection", "find_bad_sections", "preflight_level"]
 MOST_PX = 1 << 20  # of a section
 WINDOW_PX = 256
 WINDOWS = 4  # along y, and along x
-SLAB_SECTIONS = 64
+SLAB_SECTIONS = 16
 
 
 def find_bad_sections(source: Source) -> tuple[BadSection, ...]:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import tomllib
 from typing import Literal
 
 from vemdiffuse_pipe import config
-from vemdiffuse_pipe.config import BadSections, OutputFormat, Policy, RunFile
+from vemdiffuse_pipe.config import BadSections, OutputFormat, Policy, RunFile, RunTable
+from vemdiffuse_pipe.errors import ConfigError, OutputError
 from vemdiffuse_pipe.geometry.box import Zyx
 from vemdiffuse_pipe.plan.plan import Plan, digest
 from vemdiffuse_pipe.running import set_aside
 from vemdiffuse_pipe.running.events import Listener, Outcome, silent
 from vemdiffuse_pipe.running.execution import run_plan
-from vemdiffuse_pipe.running.opening import open_output, prepare, settled, stored_run_file
+from vemdiffuse_pipe.running.opening import is_output, open_output, prepare, settled, stored_run_file
 from vemdiffuse_pipe.running.progress import Progress
-from vemdiffuse_pipe.storage import objects, open_sink, parse_address
+from vemdiffuse_pipe.storage import Address, objects, open_sink, parse_address
 
 __all__ = ["prepare", "reconstruct", "retry", "run"]
+
+LARGEST_RUN_FILE = 1 << 20
 
 Nm = tuple[float, float, float]
 
@@ -82,11 +86,37 @@ def reconstruct(
         }
     )
     opened, plan = prepare(run_file)
+    address = parse_address(f"{plan.run_file.output.url}.toml")
+    if not is_output(plan.run_file.output.url):
+        _check_run_file(address, plan.run_file)  # before anything is made
     plan = settled(plan, opened)
     open_output(plan)  # before the run file is written: it may belong to another run
-    address = parse_address(f"{plan.run_file.output.url}.toml")
+    _check_run_file(address, plan.run_file)
     objects.write_bytes_atomically(address, config.dump(plan.run_file).encode())
     return run_plan(plan, opened, listener=listener)
+
+
+def _check_run_file(address: Address, run_file: RunFile) -> None:
+    """Raises OutputError where something else is in the place of the run file: it may be a user's own."""
+    there = objects.read_bytes(address, LARGEST_RUN_FILE)
+    if there is None:
+        return
+    try:
+        found = config.parse(tomllib.loads(there.decode()))
+    except (ConfigError, ValueError):
+        found = None
+    if found is None or _asked(found) != _asked(run_file):
+        raise OutputError(
+            f"{address}, where the run file of this output goes, holds something else already; it is not "
+            "written over: choose another output, or move that file away"
+        )
+
+
+def _asked(run_file: RunFile) -> RunFile:
+    """The run file without how the work is done, and without what was measured."""
+    measured: dict[str, object] = {"contrast": None, "rejected_sections": ()}
+    source = run_file.source.model_copy(update=measured)
+    return run_file.model_copy(update={"source": source, "run": RunTable()})
 
 
 def retry(output: str, *, listener: Listener = silent) -> Outcome:

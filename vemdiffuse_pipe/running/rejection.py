@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
-from vemdiffuse_pipe.errors import CorruptDataError, MissingDataError, SourceError
+from vemdiffuse_pipe.errors import CorruptDataError, DataError, MissingDataError, SourceError
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.grid import BlockGrid
 from vemdiffuse_pipe.plan.plan import Plan, make_plan
@@ -39,7 +39,13 @@ def with_sections_that_are_data(plan: Plan, source: Source) -> Plan:
 
 def _without_bad_sections(plan: Plan, source: Source) -> Plan:
     table = plan.run_file.source
-    bad = [one for one in find_bad_sections(source) if one.section not in plan.gaps.rejected]
+    try:
+        found = find_bad_sections(source)
+    except DataError as error:
+        raise SourceError(
+            f"{error}; give bad_sections as keep to set only those blocks aside that need it"
+        ) from error
+    bad = [one for one in found if one.section not in plan.gaps.rejected]
     if not bad:
         return plan
     if table.bad_sections == "bridge":

@@ -15,6 +15,7 @@ from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.grid import BlockGrid
 from vemdiffuse_pipe.plan.plan import Plan
 from vemdiffuse_pipe.render.block import Hardware, render_block
+from vemdiffuse_pipe.running import stages
 from vemdiffuse_pipe.running.opening import (
     identity_of,
     open_output,
@@ -24,8 +25,10 @@ from vemdiffuse_pipe.running.opening import (
     with_contrast,
 )
 from vemdiffuse_pipe.running.receipts import Receipt, checksum, read_receipts
+from vemdiffuse_pipe.running.retries import Patience
 from vemdiffuse_pipe.running.shards import ShardSet
 from vemdiffuse_pipe.running.stages import read_kept
+from vemdiffuse_pipe.running.workers import open_workplace
 from vemdiffuse_pipe.storage import open_sink, parse_address
 from vemdiffuse_pipe.volume import Sink, Voxels
 
@@ -51,8 +54,10 @@ class Verification:
         return not (self.n_missing or self.wrong or self.n_different)
 
 
-def verify(output: str, *, n_rendered: int = 3, seed: int = 0) -> Verification:
+def verify(output: str, *, n_rendered: int = 3, seed: int = 0, repair: bool = False) -> Verification:
     """Check all that is stored at `output`, and render `n_rendered` places of it again.
+
+    `repair`: shards that are wrong are rendered and written again first; what is found is what was left.
 
     A place is at most one gap of a stored shard, 256 px wide: `seed` chooses. Raises OutputError where there
     is no such output, SourceError and ModelError where what it was made from is gone.
@@ -60,6 +65,9 @@ def verify(output: str, *, n_rendered: int = 3, seed: int = 0) -> Verification:
     sink = open_sink(output)
     _, digest = identity_of(sink, output)
     right, wrong = _compare(sink, read_receipts(parse_address(output), digest))
+    if repair and wrong:
+        _write_again(output, right.grid, wrong)
+        right, wrong = _compare(open_sink(output), read_receipts(parse_address(output), digest))
     shards = right.grid
     different = _render_again(output, right, n_rendered, random.Random(seed)) if len(right) else []  # noqa: S311
     return Verification(
@@ -89,6 +97,18 @@ def _compare(sink: Sink, receipts: Iterator[tuple[str, Receipt]]) -> tuple[Shard
                 elif shard not in right:
                     wrong.add(shard)
     return right, wrong
+
+
+def _write_again(output: str, shards: BlockGrid, wrong: set[int]) -> None:
+    """Make each wrong shard anew, one at a time, with a receipt of its own."""
+    source, plan = prepare(stored_run_file(open_sink(output), output))
+    plan = with_contrast(plan, source)
+    open_output(plan)
+    place = open_workplace(plan, Hardware(plan.run_file.run.device), Patience(), source)
+    for shard in sorted(wrong):
+        box = shards.box(shard)
+        stages.write(place, stages.render(place, stages.read(place, plan.blocks.index_of(box.start), box)))
+    place.receipts.close()
 
 
 def _stated(receipt: Receipt, position: int) -> dict[str, str]:

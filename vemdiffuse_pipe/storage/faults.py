@@ -92,6 +92,10 @@ _STATUS: Mapping[str, _Kind] = {
     "INTERNAL": _Kind.TRANSIENT,
 }
 
+_ADVICE: Mapping[type[VemdiffuseError], str] = {
+    StorageFullError: "; no room is left there: make some, and run again to go on"
+}
+
 # What tensorstore, tifffile, the image codecs and cloud-volume raise for what they were given.
 _RAISED = (
     OSError,
@@ -133,7 +137,8 @@ def _translated(tree: Mapping[_Kind, type[VemdiffuseError]], sentence: str) -> I
     try:
         yield
     except _RAISED as error:
-        raise tree[_kind(error)](f"{sentence}: {_said(error)}") from error
+        kind = _kind(error)
+        raise tree[kind](f"{sentence}: {_said(error)}{_ADVICE.get(tree[kind], '')}") from error
 
 
 def _kind(error: Exception) -> _Kind:
