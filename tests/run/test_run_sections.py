@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorstore as ts
 import tifffile
 import zarr
 from hypothesis import given, settings
@@ -121,6 +122,14 @@ def test_tissue_that_ends_at_once_on_one_side_is_judged_by_what_goes_on() -> Non
     assert found(voxels) == [BadSection(50, "black")]
 
 
+@pytest.mark.parametrize(("n_black", "n_bad"), [(1000, 1000), (1001, 0)])
+def test_two_pieces_of_tissue_far_apart_have_a_margin_between(n_black: int, n_bad: int) -> None:
+    small = TISSUE[:, :20, :20]
+    voxels = np.concatenate([small[:3], np.zeros((n_black, 20, 20), np.uint8), small[3:]])
+    voxels[-3] = 0
+    assert len(found(voxels)) == n_bad + 1
+
+
 def test_a_volume_without_tissue_has_no_bad_section() -> None:
     assert found(np.zeros((9, 70, 70), np.uint8)) == []
     assert found(np.full((9, 70, 70), 200, np.uint8)) == []
@@ -206,6 +215,21 @@ def test_absent_chunks_are_missing_even_where_the_source_fills_them(tmp_path: Pa
             chunk.unlink()
     source = open_source(tmp_path / "em", missing="fill")
     assert find_bad_sections(source) == tuple(BadSection(z, "missing") for z in range(8, 12))
+
+
+def test_black_and_repeated_sections_survive_jpeg(tmp_path: Path) -> None:
+    voxels = TISSUE.copy()
+    voxels[[5, 16]], voxels[13] = 0, voxels[12]
+    scale = {"size": (200, 200, 24), "chunk_size": (64, 64, 8), "resolution": (8, 8, 40), "encoding": "jpeg"}
+    kvstore = {"driver": "file", "path": f"{tmp_path}/em/"}
+    spec = {"driver": "neuroglancer_precomputed", "kvstore": kvstore, "scale_metadata": scale}
+    kind = {"type": "image", "data_type": "uint8", "num_channels": 1}
+    ts.open({**spec, "multiscale_metadata": kind}, create=True).result()[...] = voxels.T[..., None]
+    assert find_bad_sections(open_source(tmp_path / "em")) == (
+        BadSection(5, "black"),
+        BadSection(13, "duplicate", 12),
+        BadSection(16, "black"),
+    )
 
 
 def test_a_stack_without_levels_is_read_itself(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import click
 import numpy as np
 
 from vemdiffuse_pipe.cli.options import json_option, print_json, print_table, source_options
+from vemdiffuse_pipe.cli.outcome import MOST_LISTED
 from vemdiffuse_pipe.cli.words import show_bytes, show_count, show_ratio, show_shape
 from vemdiffuse_pipe.geometry.box import Box, Zyx
 from vemdiffuse_pipe.geometry.frame import Nm, exact_nm, show_nm
@@ -161,5 +162,9 @@ def _sections(source: Source) -> tuple[Facts, str]:
     rejected = [found.section for found in bad if 0 < found.section < n_sections - 1]
     facts: Facts = {"level": level, "bad": [asdict(b) for b in bad], "rejected_sections": rejected}
     lines = [f"{len(bad)} of {show_count(n_sections)} are bad, by level {level}"]
-    lines += [f"section {b.section}: {b.reason}{'' if b.of is None else f' of {b.of}'}" for b in bad]
+    lines += [
+        f"section {b.section}: {b.reason}{'' if b.of is None else f' of {b.of}'}" for b in bad[:MOST_LISTED]
+    ]
+    if len(bad) > MOST_LISTED:
+        lines.append(f"and {show_count(len(bad) - MOST_LISTED)} more; --json lists them all")
     return facts, "\n".join(lines + ([f"rejected_sections = {rejected}"] if rejected else []))
