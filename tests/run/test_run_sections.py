@@ -94,6 +94,13 @@ def test_a_section_that_is_black_in_part_is_bad_where_most_of_the_tissue_is_lost
     assert found(voxels) == ([BadSection(7, "black")] if is_bad else [])
 
 
+def test_tissue_that_ends_between_two_sections_is_not_lost() -> None:
+    voxels = np.tile(TISSUE[:, :64, :160], (1, 1, 4))
+    voxels[8, :, 4 * 64 :] = 0
+    voxels[9:, :, 5 * 64 :] = 0
+    assert found(voxels) == []
+
+
 def test_a_margin_is_not_bad_on_any_side() -> None:
     voxels = np.zeros((TISSUE.shape[0] + 20, 400, 400), np.uint8)
     voxels[9:-11, 100:300, 130:330] = TISSUE
@@ -116,8 +123,8 @@ def test_tissue_that_tapers_off_is_not_bad() -> None:
 
 
 def test_tissue_that_ends_at_once_on_one_side_is_judged_by_what_goes_on() -> None:
-    voxels = tissue(60, 130)
-    voxels[20:, :, :66] = 0
+    voxels = tissue(60, 192)
+    voxels[20:, :, :128] = 0
     voxels[50] = 0
     assert found(voxels) == [BadSection(50, "black")]
 
@@ -206,6 +213,17 @@ def test_sections_are_those_of_the_level_that_is_given(tmp_path: Path) -> None:
     source = open_source(tmp_path / "em", level="2")
     assert preflight_level(source).spec.level == "2"
     assert find_bad_sections(source) == (BadSection(5, "black"),)
+
+
+def test_a_level_with_fewer_sections_is_passed_over(tmp_path: Path) -> None:
+    voxels = TISSUE.copy()
+    voxels[10] = 0
+    write_pyramid(tmp_path / "em", voxels, PYRAMID[:2])
+    cut = zarr.open_array(tmp_path / "em" / "1")
+    cut.resize((20, *cut.shape[1:]))
+    source = open_source(tmp_path / "em")
+    assert preflight_level(source).spec.level == "0"
+    assert find_bad_sections(source) == (BadSection(10, "black"),)
 
 
 def test_absent_chunks_are_missing_even_where_the_source_fills_them(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from vemdiffuse_pipe.storage import metadata, n5, ngff, objects, precomputed, st
 from vemdiffuse_pipe.storage.address import Address, parse_address
 from vemdiffuse_pipe.storage.catalogue import source_address
 from vemdiffuse_pipe.storage.grey import ToGrey, Window, to_grey
-from vemdiffuse_pipe.storage.levels import TOLERANCE, Level, Missing, Reader, Volume
+from vemdiffuse_pipe.storage.levels import Level, Missing, Reader, Volume
 from vemdiffuse_pipe.volume import Source, VolumeSpec, Voxels
 
 CACHE_BYTES = 256 << 20
@@ -85,17 +85,15 @@ class StoredSource:
         return self._grey(self._reader.read(box))
 
     def coarsest_with_all_sections(self) -> StoredSource:
-        """The coarsest level of the same volume that has as many sections as this one, of the same thickness.
+        """The coarsest level of the same volume that has as many sections as this one; perhaps itself.
 
-        It may be this one. An absent chunk raises MissingDataError. Raises SourceError or TransientError.
+        An absent chunk raises MissingDataError. Raises SourceError or TransientError.
         """
         volume = find_volume(parse_address(self._spec.url))
-        dz = next(level.voxel_size[0] for level in volume.levels if level.name == self._spec.level)
         for level in sorted(volume.levels, key=lambda level: prod(level.voxel_size), reverse=True):
-            if abs(level.voxel_size[0] - dz) <= TOLERANCE * dz:
-                reader = level.array.open(CACHE_BYTES, "fail")
-                if (reader.shape[0], reader.dtype) == (self._spec.shape[0], self._spec.dtype):
-                    return StoredSource(_spec(volume, level, reader, None), reader, self._grey)
+            reader = level.array.open(CACHE_BYTES, "fail")
+            if (reader.shape[0], reader.dtype) == (self._spec.shape[0], self._spec.dtype):
+                return StoredSource(_spec(volume, level, reader, None), reader, self._grey)
         return self
 
 
