@@ -62,14 +62,15 @@ def command(
     levels = [(found, found.array.open(0, "fail")) for found in volume.levels]
     facts: Facts = {"url": volume.url, "format": volume.format, "levels": [_facts(*v) for v in levels]}
     rows: Rows = {volume.format: volume.url} | {f"level {v.name}": _in_words(v, r) for v, r in levels}
-    is_stated = all(found.is_in_nm for found in volume.levels)
-    chosen = volume.choose(level, given_nm if given_nm is not None or is_stated else UNIT_VOXEL)
     if peek is not None:
-        is_asked_for = level is not None or (given_nm is not None and is_stated)
-        drawn = _opened(volume, chosen if is_asked_for else _coarse(levels), given_nm, window)
-        facts["peek"], rows["peek"] = _peek(drawn, peek, is_size_known=is_stated or given_nm is not None)
+        is_asked_for = level is not None or (given_nm is not None and _is_stated(volume))
+        drawn = _chosen(volume, level, given_nm) if is_asked_for else _coarse(levels)
+        is_size_known = given_nm is not None or _is_stated(volume)
+        source = _opened(volume, drawn, given_nm, window)
+        facts["peek"], rows["peek"] = _peek(source, peek, is_size_known=is_size_known)
     if sections:
-        facts["sections"], rows["sections"] = _sections(_opened(volume, chosen, given_nm, window))
+        source = _opened(volume, _chosen(volume, level, given_nm), given_nm, window)
+        facts["sections"], rows["sections"] = _sections(source)
     print_json(facts) if as_json else print_table(rows)
 
 
@@ -118,6 +119,15 @@ def _touched(reader: Reader) -> Box:
 
 def _bytes(shape: Zyx, reader: Reader) -> int:
     return prod(shape) * np.dtype(reader.dtype).itemsize
+
+
+def _is_stated(volume: Volume) -> bool:
+    return all(level.is_in_nm for level in volume.levels)
+
+
+def _chosen(volume: Volume, level: str | None, given_nm: Nm | None) -> Level:
+    """The level that is asked for, or the finest; that no size is stated does not matter here."""
+    return volume.choose(level, given_nm if given_nm is not None or _is_stated(volume) else UNIT_VOXEL)
 
 
 def _opened(volume: Volume, level: Level, given_nm: Nm | None, window: Window | None) -> Source:
