@@ -143,6 +143,17 @@ def test_a_public_volume_is_opened_by_its_name(
     assert vemdiffuse("verify", "out.zarr").code == 0
 
 
+def test_the_level_is_the_one_of_the_voxel_size_in_the_run_file(here: Path, vemdiffuse: Vemdiffuse) -> None:
+    layouts.precomputed(here / "em", layouts.MICRONS)
+    text = redirected(config.load(WORKFLOWS / "microns.toml"), "em").read_text()
+    for size, level in (("40.0, 8.0, 8.0", "8_8_40"), ("40.0, 16.0, 16.0", "16_16_40")):
+        Path("run.toml").write_text(text.replace("40.0, 8.0, 8.0", size))
+        facts = json.loads(vemdiffuse("plan", "run.toml", "--json").stdout)
+        assert facts["source"]["level"] == level
+    Path("run.toml").write_text(text.replace("40.0, 8.0, 8.0", "40.0, 9.0, 9.0"))
+    assert "no level with voxels of 40 x 9 x 9 nm" in vemdiffuse("plan", "run.toml").stderr
+
+
 def redirected(run_file: RunFile, url: str) -> Path:
     """The run file with another address, output and model, and nothing else."""
     local = run_file.model_copy(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorstore as ts
 import tifffile
 import zarr
 from hypothesis import given, settings
@@ -93,6 +94,13 @@ def test_a_section_that_is_black_in_part_is_bad_where_most_of_the_tissue_is_lost
     assert found(voxels) == ([BadSection(7, "black")] if is_bad else [])
 
 
+def test_tissue_that_ends_between_two_sections_is_not_lost() -> None:
+    voxels = np.tile(TISSUE[:, :64, :160], (1, 1, 4))
+    voxels[8, :, 4 * 64 :] = 0
+    voxels[9:, :, 5 * 64 :] = 0
+    assert found(voxels) == []
+
+
 def test_a_margin_is_not_bad_on_any_side() -> None:
     voxels = np.zeros((TISSUE.shape[0] + 20, 400, 400), np.uint8)
     voxels[9:-11, 100:300, 130:330] = TISSUE
@@ -115,10 +123,18 @@ def test_tissue_that_tapers_off_is_not_bad() -> None:
 
 
 def test_tissue_that_ends_at_once_on_one_side_is_judged_by_what_goes_on() -> None:
-    voxels = tissue(60, 130)
-    voxels[20:, :, :66] = 0
+    voxels = tissue(60, 192)
+    voxels[20:, :, :128] = 0
     voxels[50] = 0
     assert found(voxels) == [BadSection(50, "black")]
+
+
+@pytest.mark.parametrize(("n_black", "n_bad"), [(1000, 1000), (1001, 0)])
+def test_two_pieces_of_tissue_far_apart_have_a_margin_between(n_black: int, n_bad: int) -> None:
+    small = TISSUE[:, :20, :20]
+    voxels = np.concatenate([small[:3], np.zeros((n_black, 20, 20), np.uint8), small[3:]])
+    voxels[-3] = 0
+    assert len(found(voxels)) == n_bad + 1
 
 
 def test_a_volume_without_tissue_has_no_bad_section() -> None:
@@ -199,6 +215,17 @@ def test_sections_are_those_of_the_level_that_is_given(tmp_path: Path) -> None:
     assert find_bad_sections(source) == (BadSection(5, "black"),)
 
 
+def test_a_level_with_fewer_sections_is_passed_over(tmp_path: Path) -> None:
+    voxels = TISSUE.copy()
+    voxels[10] = 0
+    write_pyramid(tmp_path / "em", voxels, PYRAMID[:2])
+    cut = zarr.open_array(tmp_path / "em" / "1")
+    cut.resize((20, *cut.shape[1:]))
+    source = open_source(tmp_path / "em")
+    assert preflight_level(source).spec.level == "0"
+    assert find_bad_sections(source) == (BadSection(10, "black"),)
+
+
 def test_absent_chunks_are_missing_even_where_the_source_fills_them(tmp_path: Path) -> None:
     write_pyramid(tmp_path / "em", TISSUE, PYRAMID[:1], config={"write_empty_chunks": True})
     for chunk in (tmp_path / "em" / "0" / "c" / "2").rglob("*"):
@@ -206,6 +233,21 @@ def test_absent_chunks_are_missing_even_where_the_source_fills_them(tmp_path: Pa
             chunk.unlink()
     source = open_source(tmp_path / "em", missing="fill")
     assert find_bad_sections(source) == tuple(BadSection(z, "missing") for z in range(8, 12))
+
+
+def test_black_and_repeated_sections_survive_jpeg(tmp_path: Path) -> None:
+    voxels = TISSUE.copy()
+    voxels[[5, 16]], voxels[13] = 0, voxels[12]
+    scale = {"size": (200, 200, 24), "chunk_size": (64, 64, 8), "resolution": (8, 8, 40), "encoding": "jpeg"}
+    kvstore = {"driver": "file", "path": f"{tmp_path}/em/"}
+    spec = {"driver": "neuroglancer_precomputed", "kvstore": kvstore, "scale_metadata": scale}
+    kind = {"type": "image", "data_type": "uint8", "num_channels": 1}
+    ts.open({**spec, "multiscale_metadata": kind}, create=True).result()[...] = voxels.T[..., None]
+    assert find_bad_sections(open_source(tmp_path / "em")) == (
+        BadSection(5, "black"),
+        BadSection(13, "duplicate", 12),
+        BadSection(16, "black"),
+    )
 
 
 def test_a_stack_without_levels_is_read_itself(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import click
 import numpy as np
 
 from vemdiffuse_pipe.cli.options import json_option, print_json, print_table, source_options
+from vemdiffuse_pipe.cli.outcome import MOST_LISTED
 from vemdiffuse_pipe.cli.words import show_bytes, show_count, show_ratio, show_shape
 from vemdiffuse_pipe.geometry.box import Box, Zyx
 from vemdiffuse_pipe.geometry.frame import Nm, exact_nm, show_nm
@@ -62,14 +63,15 @@ def command(
     levels = [(found, found.array.open(channel=channel)) for found in volume.levels]
     facts: Facts = {"url": volume.url, "format": volume.format, "levels": [_facts(*v) for v in levels]}
     rows: Rows = {volume.format: volume.url} | {f"level {v.name}": _in_words(v, r) for v, r in levels}
-    is_stated = all(found.is_in_nm for found in volume.levels)
-    chosen = volume.choose(level, given_nm if given_nm is not None or is_stated else UNIT_VOXEL)
     if peek is not None:
-        is_asked_for = level is not None or (given_nm is not None and is_stated)
-        drawn = _opened(volume, chosen if is_asked_for else _coarse(levels), given_nm, channel, window)
-        facts["peek"], rows["peek"] = _peek(drawn, peek, is_size_known=is_stated or given_nm is not None)
+        is_asked_for = level is not None or (given_nm is not None and _is_stated(volume))
+        drawn = _chosen(volume, level, given_nm) if is_asked_for else _coarse(levels)
+        is_size_known = given_nm is not None or _is_stated(volume)
+        source = _opened(volume, drawn, given_nm, channel, window)
+        facts["peek"], rows["peek"] = _peek(source, peek, is_size_known=is_size_known)
     if sections:
-        facts["sections"], rows["sections"] = _sections(_opened(volume, chosen, given_nm, channel, window))
+        source = _opened(volume, _chosen(volume, level, given_nm), given_nm, channel, window)
+        facts["sections"], rows["sections"] = _sections(source)
     print_json(facts) if as_json else print_table(rows)
 
 
@@ -120,6 +122,15 @@ def _bytes(shape: Zyx, reader: Reader) -> int:
     return prod(shape) * np.dtype(reader.dtype).itemsize
 
 
+def _is_stated(volume: Volume) -> bool:
+    return all(level.is_in_nm for level in volume.levels)
+
+
+def _chosen(volume: Volume, level: str | None, given_nm: Nm | None) -> Level:
+    """The level that is asked for, or the finest; that no size is stated does not matter here."""
+    return volume.choose(level, given_nm if given_nm is not None or _is_stated(volume) else UNIT_VOXEL)
+
+
 def _opened(
     volume: Volume, level: Level, given_nm: Nm | None, channel: int | None, window: Window | None
 ) -> Source:
@@ -164,5 +175,9 @@ def _sections(source: Source) -> tuple[Facts, str]:
     rejected = [found.section for found in bad if 0 < found.section < n_sections - 1]
     facts: Facts = {"level": level, "bad": [asdict(b) for b in bad], "rejected_sections": rejected}
     lines = [f"{len(bad)} of {show_count(n_sections)} are bad, by level {level}"]
-    lines += [f"section {b.section}: {b.reason}{'' if b.of is None else f' of {b.of}'}" for b in bad]
+    lines += [
+        f"section {b.section}: {b.reason}{'' if b.of is None else f' of {b.of}'}" for b in bad[:MOST_LISTED]
+    ]
+    if len(bad) > MOST_LISTED:
+        lines.append(f"and {show_count(len(bad) - MOST_LISTED)} more; --json lists them all")
     return facts, "\n".join(lines + ([f"rejected_sections = {rejected}"] if rejected else []))

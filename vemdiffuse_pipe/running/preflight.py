@@ -39,18 +39,18 @@ def preflight_level(source: Source) -> Source:
 
 def _slabs(source: Source) -> Iterator[Slab]:
     """All sections, a few at a time: their windows beside each other."""
-    n_sections = source.spec.shape[0]
+    n_sections, depth = source.spec.shape[0], _slab_depth(source)
     windows = _windows(source)
-    depth = _slab_depth(source)
+    _, height, width = windows[0].shape
     for first in range(0, n_sections, depth):
         stop = min(n_sections, first + depth)
-        read = [
-            _read(source, Box((first, *window.start[1:]), (stop, *window.stop[1:]))) for window in windows
-        ]
-        yield (
-            np.concatenate([voxels for voxels, _ in read], axis=2),
-            np.concatenate([stored for _, stored in read], axis=2),
-        )
+        voxels = np.empty((stop - first, height, width * len(windows)), np.uint8)
+        stored = np.empty(voxels.shape, np.bool_)
+        for i, window in enumerate(windows):
+            box = Box((first, *window.start[1:]), (stop, *window.stop[1:]))
+            beside = np.s_[..., i * width : (i + 1) * width]
+            voxels[beside], stored[beside] = _read(source, box)
+        yield voxels, stored
 
 
 def _windows(source: Source) -> list[Box]:

@@ -30,6 +30,7 @@ MOST = 0.5  # of the tissue's area
 SAME_SHARE = 0.02  # of the deviation: sections that differ by less, voxel by voxel, are the same
 SAME_AREA = 0.95  # of the tissue's area
 LONGEST_RUN = 16  # sections with tissue elsewhere: after so many, the tissue has moved
+LONGEST_GAP = 1000  # sections: after so many, the tissue has ended, and what follows is another piece
 
 Reason = Literal["black", "constant", "duplicate", "missing"]
 Slab = tuple[Voxels, NDArray[np.bool_]]
@@ -71,8 +72,8 @@ def bad_sections(slabs: Iterable[Slab]) -> Iterator[BadSection]:
     """The bad sections, ascending but for duplicates among them.
 
     `slabs`: pairs of voxels, (z, y, x) uint8, and of what is stored of them, (z, y, x) bool; one after the
-    other along z, of any thickness, which changes nothing. Memory: a slab and a few sections, and some bytes
-    for each section of a run that has nothing good after it yet.
+    other along z, of any thickness, which changes nothing. Memory: a slab, a few sections, and the cells of
+    at most a thousand sections that have nothing good after them yet.
     """
     judge = _Judge()
     index = 0
@@ -115,6 +116,10 @@ class _Judge:
         self._lost.append(
             _Section(section.index, nothing, section.mean, section.deviation, section.is_stored)
         )
+        if len(self._lost) > LONGEST_GAP:
+            self._lost.clear()
+            self._good = None
+            return
         latest = self._lost[-LONGEST_RUN:]
         if len(latest) == LONGEST_RUN and all(lost.is_tissue.any() for lost in latest):
             self._lost.clear()

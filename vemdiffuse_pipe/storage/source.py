@@ -16,7 +16,7 @@ from vemdiffuse_pipe.storage.address import Address, parse_address
 from vemdiffuse_pipe.storage.catalogue import source_address
 from vemdiffuse_pipe.storage.grey import ToGrey, Window, to_grey
 from vemdiffuse_pipe.storage.holes import Policies, Policy
-from vemdiffuse_pipe.storage.levels import TOLERANCE, Level, Reader, Volume
+from vemdiffuse_pipe.storage.levels import Level, Reader, Volume
 from vemdiffuse_pipe.volume import OnHole, Source, VolumeSpec, Voxels, unheard
 
 CACHE_BYTES = 256 << 20
@@ -95,18 +95,16 @@ class StoredSource:
         return self._grey(holes.read(self._reader, box, self._policies, on_hole))
 
     def coarsest_with_all_sections(self) -> StoredSource:
-        """The coarsest level of the same volume that has as many sections as this one, of the same thickness.
+        """The coarsest level of the same volume that has as many sections as this one; perhaps itself.
 
-        It may be this one. An absent chunk raises MissingDataError. Raises SourceError or TransientError.
+        An absent chunk raises MissingDataError. Raises SourceError or TransientError.
         """
         volume = find_volume(parse_address(self._spec.url))
-        dz = next(level.voxel_size[0] for level in volume.levels if level.name == self._spec.level)
         for level in sorted(volume.levels, key=lambda level: prod(level.voxel_size), reverse=True):
-            if abs(level.voxel_size[0] - dz) <= TOLERANCE * dz:
-                reader = level.array.open(CACHE_BYTES, self._channel)
-                if (reader.shape[0], reader.dtype) == (self._spec.shape[0], self._spec.dtype):
-                    spec = _spec(volume, level, reader, None)
-                    return StoredSource(spec, reader, self._grey, Policies(), self._channel)
+            reader = level.array.open(CACHE_BYTES, self._channel)
+            if (reader.shape[0], reader.dtype) == (self._spec.shape[0], self._spec.dtype):
+                spec = _spec(volume, level, reader, None)
+                return StoredSource(spec, reader, self._grey, Policies(), self._channel)
         return self
 
 
