@@ -253,13 +253,11 @@ def precomputed_channels(path):
     )
 
 
-def precomputed_by_cloudvolume(path, compress, offset=(0, 0, 0), encoding="raw"):
+def precomputed_by_cloudvolume(path, compress, offset=(0, 0, 0), encoding="raw", chunk_size=CHUNKS[::-1]):
     from cloudvolume import CloudVolume
 
     kind = "image" if encoding == "raw" else "segmentation"
-    info = CloudVolume.create_new_info(
-        1, kind, "uint8", encoding, SIZE_XYZ, offset, SHAPE[::-1], CHUNKS[::-1]
-    )
+    info = CloudVolume.create_new_info(1, kind, "uint8", encoding, SIZE_XYZ, offset, SHAPE[::-1], chunk_size)
     volume = CloudVolume(f"file://{path}", info=info, compress=compress, progress=False)
     volume.commit_info()
     with warnings.catch_warnings():

@@ -92,8 +92,9 @@ def decoded(entry):
         raise SourceError("no metadata")
     kvstore = stores.kvstore_of(parse_address(folder))
     spec = {"driver": driver, "kvstore": kvstore, "fill_missing_data_reads": True}
-    if driver == "zarr":
-        spec |= zarr_array._level_restated(json.loads((folder / ".zarray").read_text()))
+    if driver.startswith("zarr"):
+        name = ".zarray" if driver == "zarr" else "zarr.json"
+        spec |= zarr_array._restated(json.loads((folder / name).read_text()))
     if driver == "n5":
         spec |= n5._compression_restated(json.loads((folder / "attributes.json").read_text()))
     with faults.opening(str(folder)):

@@ -84,7 +84,7 @@ def folder_with_one_stack(path):
         (array("u8"), GIVEN, ["uint64"]),
         (array("i8"), GIVEN, ["int64"]),
         (array("bool"), GIVEN, ["bool"]),
-        (array("c8"), GIVEN, ["complex64"]),
+        (array("c8"), GIVEN, ["<c8", "numbers"]),
         (array("u1", (23, 37)), GIVEN, ["2 axes", "z, y, x"]),
         (array("u1", (37,)), GIVEN, ["1 axes"]),
         (array("u1", (3, 11, 23, 37)), GIVEN, ["3 channels", "name one"]),

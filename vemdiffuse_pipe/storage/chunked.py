@@ -54,11 +54,16 @@ def _opened(spec: Mapping[str, object], context: Mapping[str, object], what: str
 class ChunkedReader:
     """A tensorstore seen as z, y, x. `axes` names its axes in stored order: one letter each, maybe too many.
 
-    The axis c is cut at `channel`; every other axis has length 1.
+    The axis c is cut at `channel`; every other axis has length 1. `codec`: where the array cannot say.
     """
 
     def __init__(
-        self, array: tensorstore.TensorStore, axes: Sequence[str], what: str, channel: int | None = None
+        self,
+        array: tensorstore.TensorStore,
+        axes: Sequence[str],
+        what: str,
+        channel: int | None = None,
+        codec: str | None = None,
     ) -> None:
         import tensorstore as ts
 
@@ -78,10 +83,11 @@ class ChunkedReader:
         spatial = [name for name in names if name in ("z", "y", "x")]
         self._view = array[ts.d[:].translate_to[0]][first].transpose([spatial.index(name) for name in "zyx"])
         self._what = what
-        self._n_doubts = 0 if array.spec().to_json()["kvstore"]["driver"] == "file" else DOUBTS
+        self._codec = codec
+        self._n_doubts = DOUBTS if codec is None and _is_remote(array) else 0
         if prod(self.chunk_shape) * array.dtype.numpy_dtype.itemsize > LARGEST_CHUNK:
             raise SourceError(
-                f"{what} has chunks of {self.chunk_shape} {self.dtype}; at most 4 GiB can be decoded"
+                f"{what} has chunks of {self.chunk_shape} {self.dtype}; at most 512 MB can be decoded at once"
             )
 
     @property
@@ -113,6 +119,8 @@ class ChunkedReader:
     @property
     def codec(self) -> str:
         """How a chunk is encoded: 'jpeg', 'blosc zstd', 'raw'."""
+        if self._codec is not None:
+            return self._codec
         codec = self._view.codec
         return "raw" if codec is None else _codec_name(codec.to_json())
 
@@ -130,6 +138,10 @@ class ChunkedReader:
         with faults.reading(f"{box} of {self._what}"):
             voxels: NDArray[np.generic] = self._view[box.slices].read(order="C").result()
         return voxels
+
+
+def _is_remote(array: tensorstore.TensorStore) -> bool:
+    return bool(array.spec().to_json()["kvstore"]["driver"] != "file")
 
 
 class WholeShards:

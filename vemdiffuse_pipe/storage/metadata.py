@@ -21,7 +21,8 @@ from vemdiffuse_pipe.storage.address import Address
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 
 LARGEST_DOCUMENT = 16 << 20  # bytes of JSON
-LARGEST_CHUNK = 4 << 30  # bytes, decoded
+LARGEST_OBJECT = 4 << 30  # bytes of a shard or of a page
+LARGEST_CHUNK = 512 << 20  # bytes that are decoded at once
 LARGEST_SIDE = 1 << 40  # voxels
 LARGEST_VOLUME = 1 << 62  # voxels
 LARGEST_RANK = 8
@@ -99,11 +100,11 @@ def shape(value: object, where: str, rank: int | None = None) -> tuple[int, ...]
     return counts
 
 
-def chunk_shape(value: object, where: str, rank: int) -> tuple[int, ...]:
-    """Counts of voxels that make at most 4 GiB of the smallest type."""
+def chunk_shape(value: object, where: str, rank: int, at_most: int = LARGEST_CHUNK) -> tuple[int, ...]:
+    """Counts of voxels that make `at_most` bytes of the smallest type."""
     counts = shape(value, where, rank)
-    if math.prod(counts) > LARGEST_CHUNK:
-        _refuse(where, value, "chunks of at most 4 GiB")
+    if math.prod(counts) > at_most:
+        _refuse(where, value, f"chunks of at most {at_most >> 20} MB")
     return counts
 
 

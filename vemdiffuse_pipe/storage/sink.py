@@ -231,7 +231,7 @@ def _check_shapes(chunk_shape: Zyx, shard_shape: Zyx, output_format: OutputForma
         raise OutputError(
             f"chunks of {chunk_shape} do not divide shards of {shard_shape}; whole chunks are needed"
         )
-    if prod(shard_shape) > metadata.LARGEST_CHUNK:
+    if prod(shard_shape) > metadata.LARGEST_OBJECT:
         raise OutputError(f"shards of {shard_shape} are larger than 4 GiB; smaller ones are needed")
     if output_format in ("ome-zarr-0.4", "n5") and chunk_shape != shard_shape:
         raise OutputError(f"{output_format} has no shards; {shard_shape} must be {chunk_shape}, the chunk")
