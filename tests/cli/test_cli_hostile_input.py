@@ -7,8 +7,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
-from small_volumes import VOXEL_SIZE, Ended
+import tifffile
+from small_volumes import VOXEL_SIZE, Ended, sections
 
 from vemdiffuse_pipe.models.card import WEIGHTS
 
@@ -92,9 +94,23 @@ def test_init_refuses_voxels_that_nobody_can_have(
     refused(vemdiffuse("init", stack, "out.zarr", "--voxel-size", *size))
 
 
-def test_a_window_of_no_finite_width_is_refused(stack: Path, vemdiffuse: Vemdiffuse) -> None:
-    refused(vemdiffuse("reconstruct", stack, "out.zarr", *LINEAR, "--window", "0", "inf"), "window")
-    assert names(stack.parent) == ["stack.tif"]
+@pytest.mark.parametrize("window", [("0", "inf"), ("nan", "9"), ("-1e308", "1e308")])
+def test_a_window_of_no_finite_width_is_refused(
+    here: Path, vemdiffuse: Vemdiffuse, window: tuple[str, str]
+) -> None:
+    tifffile.imwrite("stack.tif", sections().astype(np.uint16), photometric="minisblack")
+    refused(vemdiffuse("reconstruct", "stack.tif", "out.zarr", *LINEAR, "--window", *window), "window")
+    assert names(here) == ["stack.tif"]
+
+
+def test_a_model_that_gives_no_numbers_has_its_blocks_set_aside(stack: Path, vemdiffuse: Vemdiffuse) -> None:
+    """A contrast that is finite and as good as none: what the network sees is infinite."""
+    path = run_file("default")
+    path.write_text(path.read_text().replace("72.0", "1e-300"))
+    ended = vemdiffuse("run", path)
+    assert ended.code == 1, ended
+    assert "set aside" in ended.stdout
+    assert "not finite" in ended.stdout
 
 
 @pytest.mark.parametrize("command", ["plan", "run"])
