@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 
@@ -59,3 +60,30 @@ def test_files_that_are_no_run_files_are_refused(tmp_path: Path) -> None:
     ]:
         with pytest.raises(ConfigError, match=words):
             load(tmp_path / name)
+
+
+HOSTILE = {
+    "5000 digits": ("[model]\nseed = " + "9" * 5000, "too many digits"),
+    "hexadecimal digits": ("[source]\nurl = 'a'\nrejected_sections = [0x" + "f" * 90_000 + "]", "rejected"),
+    "3000 brackets": ("a = " + "[" * 3000, "nested too deeply"),
+    "2 MB": ("#" * (2 << 20), "larger than 1 MB"),
+    "contrast nan": ('[source]\nurl = "a"\ncontrast = [nan, 30.0]', "source.contrast"),
+    "contrast inf": ('[source]\nurl = "a"\ncontrast = [inf, 30.0]', "source.contrast"),
+    "window inf": ('[source]\nurl = "a"\nwindow = [-inf, 30.0]', "source.window"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_hostile_run_file_is_refused_in_one_sentence(tmp_path: Path, case: str) -> None:
+    text, words = HOSTILE[case]
+    (tmp_path / "run.toml").write_text(f'{text}\n[output]\nurl = "b"\n')
+    with pytest.raises(ConfigError, match=words) as caught:
+        load(tmp_path / "run.toml")
+    assert len(str(caught.value)) < 400
+
+
+def test_what_never_ends_is_no_run_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
+        with pytest.raises(ConfigError, match="no regular file"):
+            load(path)

@@ -12,7 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from vemdiffuse_pipe.errors import ConfigError
 
-Length = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+LARGEST_FILE = 1 << 20  # bytes of TOML
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Length = Annotated[Finite, Field(gt=0)]
 Count = Annotated[int, Field(ge=1, le=2**40)]
 Zyx = tuple[Count, Count, Count]
 Policy = Literal["fail", "fill", "bridge"]
@@ -31,12 +34,12 @@ class SourceTable(_Table):
     voxel_size_nm: tuple[Length, Length, Length] | None = None
     level: str | None = None
     channel: Annotated[int, Field(ge=0, le=2**20)] | None = None
-    window: tuple[float, float] | None = None
-    contrast: tuple[float, Length] | None = None
+    window: tuple[Finite, Finite] | None = None
+    contrast: tuple[Finite, Length] | None = None
     missing: Policy = "fail"
     corrupt: Policy = "fail"
     bad_sections: BadSections = "refuse"
-    rejected_sections: tuple[int, ...] = ()
+    rejected_sections: tuple[Annotated[int, Field(ge=0, le=2**40)], ...] = ()
 
 
 class OutputTable(_Table):
@@ -92,7 +95,7 @@ class RunFile(_Table):
 def load(path: Path) -> RunFile:
     """The run file at `path`. Raises ConfigError in one sentence that names the line's key."""
     try:
-        data = tomllib.loads(path.read_text())
+        return parse_text(_text(path), str(path))
     except FileNotFoundError:
         raise ConfigError(
             f"no run file at {path}; `vemdiffuse init SOURCE OUTPUT` prints one to start from"
@@ -101,8 +104,28 @@ def load(path: Path) -> RunFile:
         raise ConfigError(
             f"{path} cannot be read ({type(error).__name__}); a TOML text file is needed"
         ) from None
+
+
+def _text(path: Path) -> str:
+    if path.exists() and not path.is_file():  # to open a pipe would wait for whoever writes to it
+        raise ConfigError(f"{path} is no regular file; a TOML text file is needed")
+    with path.open("rb") as file:
+        data = file.read(LARGEST_FILE + 1)
+    if len(data) > LARGEST_FILE:
+        raise ConfigError(f"{path} is larger than {LARGEST_FILE >> 20} MB; a run file is a few kilobytes")
+    return data.decode()
+
+
+def parse_text(text: str, where: str) -> RunFile:
+    """A run file from its TOML, which `where` holds. Raises ConfigError for the first thing that is wrong."""
+    try:
+        data = tomllib.loads(text)
+    except RecursionError:
+        raise ConfigError(f"{where} is nested too deeply to be a run file") from None
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from None
+        raise ConfigError(f"{where} is not TOML: {error}") from None
+    except ValueError:
+        raise ConfigError(f"{where} holds a number of too many digits") from None
     return parse(data)
 
 
@@ -116,12 +139,19 @@ def parse(data: Mapping[str, object]) -> RunFile:
 
 def _sentence(error: ValidationError) -> str:
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")  # a misspelt one may be missing
-    where = ".".join(str(part) for part in first["loc"])
+    where = ".".join(str(part) for part in first["loc"])[:80]
     if first["type"] == "extra_forbidden":
         return f"unknown key {where}; {_nearest(first['loc'])}"
     if first["type"] == "missing":
         return f"{where} is missing from the run file"
-    return f"{where} = {str(first.get('input'))[:80]!r}: {first['msg'].lower()}"
+    return f"{where} = {_shown(first.get('input'))!r}: {first['msg'].lower()}"
+
+
+def _shown(value: object) -> str:
+    try:
+        return str(value)[:80]
+    except (ValueError, RecursionError):  # digits or brackets without end
+        return f"{type(value).__name__} too large to be shown"
 
 
 def _nearest(loc: tuple[int | str, ...]) -> str:

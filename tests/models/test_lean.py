@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from vemdiffuse_pipe.errors import ModelError
+from vemdiffuse_pipe.errors import ConfigError, ModelError
 from vemdiffuse_pipe.models.card import CUBIC, ModelCard, find_card, read_card, shipped_models
 from vemdiffuse_pipe.models.checkpoint import load_model, load_network, save_checkpoint
 from vemdiffuse_pipe.models.lean import LeanConfig, LeanNetwork
@@ -149,3 +150,64 @@ def test_an_unknown_model_is_refused_with_the_known_ones() -> None:
         find_card("cubik")
     assert find_card("cubic") == CUBIC
     assert set(shipped_models()) >= {"linear", "cubic"}
+
+
+def _with_card(path: Path, **changes: object) -> str:
+    """The checkpoint at `path`, its card changed, the weights as they were."""
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    card = {**json.loads(header["__metadata__"]["card"]), **changes}
+    header["__metadata__"]["card"] = json.dumps(card)
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + length :])
+    return str(path)
+
+
+CARDS: dict[str, object] = {
+    "min_ratio": "two",
+    "max_ratio": 1,
+    "steps": "x",
+    "samples": 0,
+    "multiple_px": 0,
+    "context_px": -1,
+    "reach_sections": 3,
+    "residual_scale": float("nan"),
+    "channels": [8, "12"],
+    "n_blocks": 10**9,
+    "is_stochastic": False,
+    "is_tile_exact": "yes",
+    "name": None,
+    "kind": "interpolation",
+    "licence": "\ud800",
+    "colour": "red",
+}
+
+
+@pytest.mark.parametrize("field", CARDS)
+def test_a_card_that_claims_what_no_model_is_is_refused(tmp_path: Path, field: str) -> None:
+    checkpoint = _with_card(_saved(tmp_path), **{field: CARDS[field]})
+    with pytest.raises(ModelError, match=r"model card|of kind 'interpolation'"):
+        find_card(checkpoint)
+
+
+@pytest.mark.parametrize("card", ["[]", "{}", "7", "[" * 3000, "1" * 5000, "\ud800"])
+def test_what_is_no_card_is_refused(tmp_path: Path, card: str) -> None:
+    header = json.dumps({"__metadata__": {"card": card}}).encode()
+    (tmp_path / "x.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(ModelError, match="model card"):
+        find_card(str(tmp_path / "x.safetensors"))
+
+
+@pytest.mark.parametrize("field", ["context_px", "multiple_px"])
+def test_a_card_that_is_not_of_its_network_is_refused(tmp_path: Path, field: str) -> None:
+    checkpoint = _with_card(_saved(tmp_path), **{field: 16})
+    with pytest.raises(ModelError, match=f"{field} 16"):
+        load_model(checkpoint, steps=1, contrast=(1, 1), precision="float32")
+
+
+@pytest.mark.parametrize("device", ["banana", "meta", "cuda:99"])
+@pytest.mark.parametrize("model", ["linear", "default"])
+def test_a_device_that_cannot_be_used_is_named(model: str, device: str) -> None:
+    with pytest.raises(ConfigError, match=f"'{device}' cannot be used here"):
+        load_model(model, steps=1, contrast=(1, 1), precision="float32", device=device)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import map_coordinates
 
 from vemdiffuse_pipe.config import parse
+from vemdiffuse_pipe.errors import DataError
 from vemdiffuse_pipe.geometry.box import Box, Zyx
 from vemdiffuse_pipe.geometry.frame import Frame, exact_nm
 from vemdiffuse_pipe.geometry.grey import UNCERTAINTY_STEP, to_grey
@@ -188,3 +189,26 @@ def test_planes_are_announced_as_they_are_done() -> None:
     box = Box((1, 0, 0), (8, 53, 71))
     render_block(plan, model_of(plan), SECTIONS[plan.source_box(box).slices], box, on_planes=heard.append)
     assert heard == [2, 2, 1]
+
+
+class _Broken:
+    """A real small model whose planes hold one number that is no grey level."""
+
+    def __init__(self, card: ModelCard, value: float) -> None:
+        self.card = card
+        self.value = value
+
+    def generate(self, gap: GapView, noise: torch.Tensor) -> torch.Tensor:
+        planes = torch.full((len(gap.sections), len(gap.positions), *gap.sections.shape[2:]), 100.0)
+        planes[0, 0, 3, 5] = self.value
+        return planes
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("samples", [0, 1, 2])
+def test_planes_that_are_not_finite_fail_their_block(samples: int, value: float) -> None:
+    """Without samples: linear, whose tiles go straight to their place."""
+    table = {"tile_px": 32, "overlap_px": 8, "samples": samples}
+    plan = plan_of(small_checkpoint(), **table) if samples else plan_of("linear")
+    with pytest.raises(DataError, match="not finite"):
+        render_block(plan, _Broken(plan.card, value), SECTIONS, plan.output.box)

@@ -76,6 +76,7 @@ def folder_with_one_stack(path):
         (array("u2"), GIVEN, ["uint16", "--window LOW HIGH"]),
         (array("u2"), {**GIVEN, "window": (9, 9)}, ["window", "lower"]),
         (array("u2"), {**GIVEN, "window": (0, float("inf"))}, ["window", "finite"]),
+        (array("u2"), {**GIVEN, "window": (-1e308, 1e308)}, ["window", "finite width"]),
         (array("f4"), GIVEN, ["float32", "--window LOW HIGH"]),
         (array("f8"), {**GIVEN, "window": (0, 1)}, ["float64", "uint8 is needed"]),
         (array("i2"), {**GIVEN, "window": (0, 1)}, ["int16"]),

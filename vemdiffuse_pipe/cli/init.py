@@ -9,7 +9,7 @@ import click
 from vemdiffuse_pipe import config
 from vemdiffuse_pipe.cli.options import source_options
 from vemdiffuse_pipe.cli.words import exact_ratio, show_ratio, show_shape
-from vemdiffuse_pipe.config import ModelTable, OutputTable, RunFile, SourceTable
+from vemdiffuse_pipe.config import RunFile
 from vemdiffuse_pipe.geometry.frame import show_nm
 from vemdiffuse_pipe.plan.plan import choose_ratio
 from vemdiffuse_pipe.storage import open_source
@@ -75,12 +75,19 @@ def command(
       vemdiffuse init stack.tif isotropic.zarr --voxel-size 50 4.6 4.6 > run.toml
     """
     found = open_source(source, voxel_size_nm=voxel_size_nm, level=level, channel=channel, window=window).spec
-    z, y, x = (float(v) for v in found.frame.voxel_size_nm)
     is_tie = exact_ratio(found.frame.voxel_size_nm) % 1 == Fraction(1, 2)
-    run_file = RunFile(
-        source=SourceTable(url=source, voxel_size_nm=(z, y, x), level=level, channel=channel, window=window),
-        output=OutputTable(url=output),
-        model=ModelTable(ratio=None if is_tie else choose_ratio(found.frame, None)),
+    run_file = config.parse(
+        {
+            "source": {
+                "url": source,
+                "voxel_size_nm": [float(v) for v in found.frame.voxel_size_nm],
+                "level": level,
+                "channel": channel,
+                "window": window,
+            },
+            "output": {"url": output},
+            "model": {"ratio": None if is_tie else choose_ratio(found.frame, None)},
+        }
     )
     click.echo(commented(run_file, found), nl=False)
 

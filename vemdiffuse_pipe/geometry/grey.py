@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from vemdiffuse_pipe.errors import DataError
+
 HALF_AND_A_BIT = 0.5 + 2.0**-10
 UNCERTAINTY_STEP = 0.25  # grey levels of deviation per stored level
 
@@ -14,9 +16,13 @@ def to_grey(values: NDArray[np.floating], out: NDArray[np.uint8] | None = None) 
 
     Ties, and what lies within 2**-10 below one, go up: float32 and float64 arithmetic, whose last bits
     differ, then give the same level for linear interpolation, where exact ties are common.
+    Raises DataError for NaN and infinity, which are no grey level.
     """
     out = np.empty(values.shape, np.uint8) if out is None else out
-    if values.size and not (values.min() >= 0 and values.max() <= 255):
+    low, high = (values.min(), values.max()) if values.size else (0, 0)
+    if not (low >= 0 and high <= 255):
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise DataError(f"grey levels from {low} to {high} are not finite numbers; is the model damaged?")
         values = np.clip(values, 0, 255)  # interpolation has no need of it, and it costs more than the rest
     np.add(values, np.asarray(HALF_AND_A_BIT, values.dtype), out=out, casting="unsafe")
     return out

@@ -8,15 +8,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import struct
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from vemdiffuse_pipe.errors import ModelError
 
 _MAX_HEADER_BYTES = 4 * 2**20
+
+# What a card may claim. Cards are checked where they are read, from files that anyone may have written.
+Text = Annotated[str, Field(max_length=10_000)]
+Px = Annotated[int, Field(ge=0, le=2**16)]
+Ratio = Annotated[int, Field(ge=2, le=2**31)]
+Size = Annotated[int, Field(ge=0, le=2**16)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,27 +38,29 @@ class ModelCard:
     `residual_scale`: deviation of (truth - linear), in deviations of the grey levels.
     """
 
-    name: str
-    kind: str
-    sha256: str
+    name: Text
+    kind: Text
+    sha256: Text
     is_stochastic: bool
     is_tile_exact: bool
-    reach_sections: int
-    context_px: int
-    multiple_px: int
-    min_ratio: int
-    max_ratio: int
-    samples: int = 1
-    steps: int = 1
-    residual_scale: float = 1.0
-    channels: tuple[int, ...] = ()
-    n_blocks: int = 0
-    n_basis: int = 0
-    n_embedding: int = 0
-    trained_on: str = ""
-    training: str = ""
-    voxel_size_nm: str = ""
-    licence: str = ""
+    reach_sections: Annotated[int, Field(ge=0, le=64)]
+    context_px: Px
+    multiple_px: Annotated[Px, Field(ge=1)]
+    min_ratio: Ratio
+    max_ratio: Ratio
+    samples: Annotated[int, Field(ge=1, le=64)] = 1
+    steps: Annotated[int, Field(ge=1, le=1000)] = 1
+    residual_scale: Annotated[float, Field(gt=0, le=1e6)] = 1.0
+    channels: Annotated[tuple[Annotated[Size, Field(ge=1)], ...], Field(max_length=8)] = ()
+    n_blocks: Annotated[int, Field(ge=0, le=64)] = 0
+    n_basis: Size = 0
+    n_embedding: Size = 0
+    trained_on: Text = ""
+    training: Text = ""
+    voxel_size_nm: Text = ""
+    licence: Text = ""
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
 
     def flop_per_pixel(self, n_planes: int) -> float:
         """Floating-point operations of one evaluation of a gap, per (y, x) pixel: its convolutions."""
@@ -100,14 +111,12 @@ def find_card(model: str) -> ModelCard:
 
 def find_checkpoint(model: str) -> Path:
     """Path of the checkpoint that `model` names. Raises ModelError when there is none."""
-    shipped = WEIGHTS / f"{model}.safetensors"
-    if "/" not in model and shipped.is_file():
-        return shipped
-    path = Path(model)
-    if path.is_file():
-        return path
+    if model in shipped_models()[2:]:
+        return WEIGHTS / f"{model}.safetensors"
+    if os.path.isfile(model):  # noqa: PTH113 (Path's own raises for a name that is too long)
+        return Path(model)
     known = ", ".join(shipped_models())
-    raise ModelError(f"no model {model!r}; known: {known}, or the path of a .safetensors checkpoint")
+    raise ModelError(f"no model {model[:80]!r}; known: {known}, or the path of a .safetensors checkpoint")
 
 
 def shipped_models() -> list[str]:
@@ -129,13 +138,27 @@ def read_card(path: Path) -> ModelCard:
         raise ModelError(
             f"{path} holds {n_data} bytes of weights, its header says {max(ends, default=0)}: truncated?"
         )
+    return _checked_card(str(metadata["card"]), path)
+
+
+def _checked_card(text: str, path: Path) -> ModelCard:
     try:
-        fields = json.loads(str(metadata["card"]))
-        return ModelCard(**{**fields, "channels": tuple(fields["channels"])})
-    except (TypeError, ValueError, KeyError) as error:
+        card = TypeAdapter(ModelCard).validate_json(text)
+    except UnicodeEncodeError:
+        raise ModelError(f"{path} has a model card that is no text") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])[:80]
         raise ModelError(
-            f"{path} has a model card that cannot be read ({error}); is it of a newer version?"
+            f"{path} has a model card that cannot be used ({where}: {first['msg'].lower()[:200]}); "
+            "is it of a newer version?"
         ) from None
+    if card.kind != "lean":
+        raise ModelError(f"{path} holds a model of kind {card.kind[:80]!r}; known: lean")
+    sizes = (len(card.channels), card.n_blocks, card.n_basis, card.n_embedding, card.context_px)
+    if min(sizes) < 1 or card.reach_sections or not card.is_stochastic or card.min_ratio > card.max_ratio:
+        raise ModelError(f"{path} has a model card that contradicts itself: no lean network is like that")
+    return card
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
@@ -149,7 +172,7 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
                 raise ModelError(f"{path} is not a safetensors file")
             header = json.loads(file.read(length))
             n_data = path.stat().st_size - 8 - length
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(
             f"{path} cannot be read as safetensors ({type(error).__name__}): truncated?"
         ) from None

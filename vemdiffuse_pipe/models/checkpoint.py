@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from vemdiffuse_pipe.errors import ModelError
+from vemdiffuse_pipe.errors import ConfigError, ModelError
 from vemdiffuse_pipe.models.card import ModelCard, find_card, find_checkpoint
 from vemdiffuse_pipe.models.diffusion import LeanDiffusion
 from vemdiffuse_pipe.models.interpolation import Interpolation
@@ -23,7 +23,8 @@ from vemdiffuse_pipe.models.protocol import Model
 def load_model(
     name: str, *, steps: int, contrast: tuple[float, float] | None, precision: str, device: str = "cpu"
 ) -> Model:
-    """The model that `name` means, ready to render on `device`. Raises ModelError."""
+    """The model that `name` means, ready to render on `device`. Raises ConfigError or ModelError."""
+    _check_device(device)
     card = find_card(name)
     if card.kind == "interpolation":
         return Interpolation(1 if card.name == "linear" else 3)
@@ -33,10 +34,20 @@ def load_model(
     return LeanDiffusion(card, network, steps=steps, contrast=contrast, precision=precision)
 
 
+def _check_device(name: str) -> None:
+    """Raises ConfigError unless something can be computed there."""
+    try:
+        torch.zeros(1, device=name).cpu()
+    except (RuntimeError, AssertionError, ImportError) as error:  # AssertionError: built without CUDA
+        first, *_ = str(error).splitlines() or [type(error).__name__]
+        raise ConfigError(
+            f"device {name[:80]!r} cannot be used here ({first[:120]}); set device in [run] to cpu, "
+            "or to one that this machine and this torch have"
+        ) from None
+
+
 def load_network(path: Path, card: ModelCard) -> LeanNetwork:
     """The lean network of a checkpoint, in float32. Raises ModelError unless every tensor is right."""
-    if card.kind != "lean":
-        raise ModelError(f"{path} holds a model of kind {card.kind!r}; known: lean")
     try:
         tensors = safetensors.torch.load_file(path)
     except (safetensors.SafetensorError, OSError, ValueError) as error:
@@ -46,6 +57,11 @@ def load_network(path: Path, card: ModelCard) -> LeanNetwork:
     config = LeanConfig(card.channels, card.n_blocks, card.n_basis, card.n_embedding)
     with torch.device("meta"):
         network = LeanNetwork(config)
+    if (card.context_px, card.multiple_px) != (network.context_px, network.multiple_px):
+        raise ModelError(
+            f"{path}: its card says context_px {card.context_px} and multiple_px {card.multiple_px}; "
+            f"a network of its sizes has {network.context_px} and {network.multiple_px}"
+        )
     try:
         network.load_state_dict({k: v.float() for k, v in tensors.items()}, assign=True)
     except RuntimeError as error:
@@ -77,5 +93,5 @@ def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
     """sha256 over names and bytes, in the order of the names."""
     hasher = hashlib.sha256()
     for name in sorted(tensors):
-        hasher.update(name.encode() + b"\0" + tensors[name].contiguous().view(torch.uint8).numpy().tobytes())
+        hasher.update(name.encode() + b"\0" + tensors[name].reshape(-1).view(torch.uint8).numpy().tobytes())
     return hasher.hexdigest()

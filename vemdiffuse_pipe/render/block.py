@@ -122,10 +122,11 @@ class _GapPainter:
         """Mean and deviation of the samples, each (planes, y, x) float32. Welford 1962."""
         shape = (len(self.planes), *self.output_box.shape[1:])
         mean, squares = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-        for k, sample in enumerate(self._samples(shape)):
-            difference = sample - mean
-            mean += difference / np.float32(k + 1)
-            squares += difference * (sample - mean)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused as a grey level
+            for k, sample in enumerate(self._samples(shape)):
+                difference = sample - mean
+                mean += difference / np.float32(k + 1)
+                squares += difference * (sample - mean)
         return mean, np.sqrt(squares / np.float32(degrees_of_freedom(self.plan.sampling.samples) or 1))
 
     def _samples(self, shape: tuple[int, ...]) -> Iterator[Floats]:

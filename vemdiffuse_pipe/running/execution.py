@@ -14,6 +14,7 @@ import numpy as np
 from distributed import Client
 
 from vemdiffuse_pipe.errors import VemdiffuseError
+from vemdiffuse_pipe.models.protocol import Model
 from vemdiffuse_pipe.plan.estimate import BLOCKS_IN_FLIGHT
 from vemdiffuse_pipe.plan.plan import Plan, digest
 from vemdiffuse_pipe.render.block import Hardware
@@ -30,7 +31,7 @@ from vemdiffuse_pipe.running.events import (
     RunStarted,
     silent,
 )
-from vemdiffuse_pipe.running.opening import open_output
+from vemdiffuse_pipe.running.opening import open_output, open_run_model
 from vemdiffuse_pipe.running.progress import Progress
 from vemdiffuse_pipe.running.receipts import read_receipts
 from vemdiffuse_pipe.running.resources import refuse_what_does_not_fit, threads_per_worker
@@ -45,15 +46,18 @@ def run_plan(
     plan: Plan,
     source: Source,
     *,
+    model: Model | None = None,
     listener: Listener = silent,
     max_blocks: int | None = None,
     patience: Patience = Patience(),  # noqa: B008 (frozen)
 ) -> Outcome:
     """Do what `plan` says and its output lacks. Workers that are processes open the source themselves.
 
-    Raises PlanError, OutputError, StorageFullError.
+    `model`: the plan's, where it is open already. Nothing is written before it is open: a model that cannot
+    be used leaves no output behind. Raises PlanError, ConfigError, ModelError, OutputError, StorageFullError.
     """
     refuse_what_does_not_fit(plan)
+    model = model or open_run_model(plan)
     open_output(plan)
     address = parse_address(plan.run_file.output.url)
     progress = Progress(address, digest(plan.identity()), plan.blocks, plan.shards)
@@ -62,7 +66,9 @@ def run_plan(
     with signals.received(inbox.put), closing(progress):
         reporter.tell(RunStarted(plan, progress.n_missing(), progress.n_voxels_missing()))
         work = islice(progress.missing(columns=plan.by_columns), max_blocks)
-        stopped = _work_off(plan, source, work, reporter, inbox, patience) if progress.n_missing() else ""
+        stopped = (
+            _work_off(plan, source, model, work, reporter, inbox, patience) if progress.n_missing() else ""
+        )
         outcome = progress.outcome(f"{stopped}; run again to go on from here" if stopped else "")
     _note_what_was_filled(plan)
     reporter.tell(RunEnded(outcome))
@@ -84,12 +90,18 @@ def _note_what_was_filled(plan: Plan) -> None:
 
 
 def _work_off(
-    plan: Plan, source: Source, work: Iterator[Work], reporter: _Reporter, inbox: Inbox, patience: Patience
+    plan: Plan,
+    source: Source,
+    model: Model,
+    work: Iterator[Work],
+    reporter: _Reporter,
+    inbox: Inbox,
+    patience: Patience,
 ) -> str:
     """Do the work. What ended it early, else ''."""
     key = secrets.token_hex(4)
     window = BLOCKS_IN_FLIGHT * plan.run_file.run.workers
-    with _workers(plan, source, key, reporter.tell, patience) as client:
+    with _workers(plan, source, model, key, reporter.tell, patience) as client:
         return drive(client, key, work, window, reporter, inbox)
 
 
@@ -113,14 +125,16 @@ class _EndedError(VemdiffuseError):
 
 
 @contextmanager
-def _workers(plan: Plan, source: Source, key: str, tell: Listener, patience: Patience) -> Iterator[Client]:
+def _workers(
+    plan: Plan, source: Source, model: Model, key: str, tell: Listener, patience: Patience
+) -> Iterator[Client]:
     """A client whose workers are ready for tasks of the run `key`."""
     table = plan.run_file.run
     hardware = Hardware(table.device, threads_per_worker(table), table.tile_batch)
     with ExitStack() as stack:
         if is_in_process(table):
             ended = Flag()
-            place = open_workplace(plan, hardware, patience, source, _until(ended, tell))
+            place = open_workplace(plan, hardware, patience, source, _until(ended, tell), model)
             stack.enter_context(present(key, place))
         client = stack.enter_context(connect(table))
         if is_in_process(table):

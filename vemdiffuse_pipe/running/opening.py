@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from vemdiffuse_pipe import config
 from vemdiffuse_pipe.config import RunFile, SourceTable
-from vemdiffuse_pipe.errors import OutputError
+from vemdiffuse_pipe.errors import ConfigError, OutputError
 from vemdiffuse_pipe.geometry.grey import UNCERTAINTY_STEP
 from vemdiffuse_pipe.models.card import find_card, shipped_models
 from vemdiffuse_pipe.plan.estimate import CACHE_BYTES
@@ -64,7 +64,9 @@ def open_run_source(run_file: RunFile) -> Source:
 
 
 def open_run_model(plan: Plan) -> Model:
-    """The model of a run. Raises ModelError, also where it is no longer the one that was planned with."""
+    """The model of a run. Raises ConfigError for its device; ModelError, also where it is no longer the one
+    that was planned with.
+    """
     from vemdiffuse_pipe.models.checkpoint import load_model  # imports torch
 
     table, sampling = plan.run_file, plan.sampling
@@ -117,7 +119,9 @@ def open_output(plan: Plan) -> StoredSink:
         return _create(plan)
     sink = open_sink(url)
     identity, _ = identity_of(sink, url)
-    layout = cast("dict[str, Json]", sink.attributes.get("layout", {}))
+    layout = sink.attributes.get("layout", {})
+    if not isinstance(layout, dict):
+        raise OutputError(f"{url} does not say how it is cut into objects; choose another output")
     check_identity(url, {**identity, **layout}, {**plan.identity(), **_layout(plan)})
     return sink
 
@@ -131,9 +135,9 @@ def is_output(url: str) -> bool:
 def with_absolute_paths(run_file: RunFile) -> RunFile:
     """The run file with paths that do not depend on the working directory, and names as addresses."""
     model = run_file.model
-    path = Path(model.name).expanduser()
-    if model.name not in shipped_models() and path.exists():
-        model = model.model_copy(update={"name": str(path.absolute())})
+    path = os.path.expanduser(model.name)  # noqa: PTH111 (Path's own raises for ~nobody,
+    if model.name not in shipped_models() and os.path.exists(path):  # noqa: PTH110 and for long names)
+        model = model.model_copy(update={"name": str(Path(path).absolute())})
     return run_file.model_copy(
         update={
             "source": run_file.source.model_copy(update={"url": str(source_address(run_file.source.url))}),
@@ -145,22 +149,23 @@ def with_absolute_paths(run_file: RunFile) -> RunFile:
 
 def identity_of(sink: StoredSink, output: str) -> tuple[dict[str, Json], str]:
     """Identity and digest of the run that an output belongs to. Raises OutputError where it does not say."""
-    identity = cast("dict[str, Json] | None", sink.attributes.get("identity"))
-    if identity is None or digest(identity) != sink.attributes.get("digest"):
+    identity = sink.attributes.get("identity")
+    if not isinstance(identity, dict) or digest(identity) != sink.attributes.get("digest"):
         raise OutputError(f"{output} does not say which run it belongs to; choose another output")
     return identity, digest(identity)
 
 
 def stored_run_file(sink: StoredSink, output: str | os.PathLike[str]) -> RunFile:
     """The run file that an output was begun with, pointed at where the output is now. Raises OutputError."""
-    import tomllib
-
     text = sink.attributes.get("run_file")
     if not isinstance(text, str):
         raise OutputError(
             f"{output} does not say which run file made it; it is no output of `vemdiffuse run`"
         )
-    run_file = config.parse(tomllib.loads(text))
+    try:
+        run_file = config.parse_text(text, "it")
+    except ConfigError as error:
+        raise OutputError(f"the run file that {output} was begun with is damaged: {error}") from None
     return run_file.model_copy(
         update={"output": run_file.output.model_copy(update={"url": str(parse_address(output))})}
     )

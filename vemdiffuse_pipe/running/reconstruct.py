@@ -13,7 +13,14 @@ from vemdiffuse_pipe.plan.plan import Plan, digest
 from vemdiffuse_pipe.running import set_aside
 from vemdiffuse_pipe.running.events import Listener, Outcome, silent
 from vemdiffuse_pipe.running.execution import run_plan
-from vemdiffuse_pipe.running.opening import is_output, open_output, prepare, settled, stored_run_file
+from vemdiffuse_pipe.running.opening import (
+    is_output,
+    open_output,
+    open_run_model,
+    prepare,
+    settled,
+    stored_run_file,
+)
 from vemdiffuse_pipe.running.progress import Progress
 from vemdiffuse_pipe.storage import Address, objects, open_sink, parse_address
 
@@ -90,10 +97,11 @@ def reconstruct(
     if not is_output(plan.run_file.output.url):
         _check_run_file(address, plan.run_file)  # before anything is made
     plan = settled(plan, opened)
+    filler = open_run_model(plan)  # before anything is written
     open_output(plan)  # before the run file is written: it may belong to another run
     _check_run_file(address, plan.run_file)
     objects.write_bytes_atomically(address, config.dump(plan.run_file).encode())
-    return run_plan(plan, opened, listener=listener)
+    return run_plan(plan, opened, model=filler, listener=listener)
 
 
 def _check_run_file(address: Address, run_file: RunFile) -> None:
@@ -123,9 +131,10 @@ def retry(output: str, *, listener: Listener = silent) -> Outcome:
     """Take up the blocks of an output that were set aside, and all else that is missing; raises as `run`."""
     source, plan = prepare(stored_run_file(open_sink(output), output))
     plan = settled(plan, source)
+    model = open_run_model(plan)  # before anything is written
     open_output(plan)  # before marks are released: the output must be this run's
     _release_marks(plan)
-    return run_plan(plan, source, listener=listener)
+    return run_plan(plan, source, model=model, listener=listener)
 
 
 def _release_marks(plan: Plan) -> None:

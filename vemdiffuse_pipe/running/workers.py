@@ -15,6 +15,7 @@ import torch
 from distributed import Worker, WorkerPlugin
 
 from vemdiffuse_pipe.geometry.box import Box
+from vemdiffuse_pipe.models.protocol import Model
 from vemdiffuse_pipe.plan.plan import Plan, digest
 from vemdiffuse_pipe.render.block import Hardware
 from vemdiffuse_pipe.running import receipts, stages
@@ -83,14 +84,18 @@ def open_workplace(
     patience: Patience,
     source: Source,
     tell: Listener = silent,
+    model: Model | None = None,
 ) -> Workplace:
-    """A workplace of this process, around an open source. Raises InputError or TransientError."""
+    """A workplace of this process, around an open source. Raises InputError or TransientError.
+
+    `model`: the plan's, where it is open already.
+    """
     share_arenas()
     return Workplace(
         plan=plan,
         digest=digest(plan.identity()),
         source=source,
-        model=open_run_model(plan),
+        model=model or open_run_model(plan),
         sink=open_sink(plan.run_file.output.url),
         receipts=SegmentWriter(parse_address(plan.run_file.output.url) / receipts.FOLDER),
         hardware=hardware,

@@ -45,8 +45,10 @@ def _checked(dtype: str, window: Window | None, url: str) -> Window:
     if window is None:
         raise SourceError(f"{url} stores {dtype}; say which values are black and white: --window LOW HIGH")
     low, high = window
-    if not (isfinite(low) and isfinite(high) and low < high):
-        raise SourceError(f"window {low} {high}; two finite numbers are needed, the lower one first")
+    if not (low < high and isfinite(high - low)):
+        raise SourceError(
+            f"window {low} {high}; two finite numbers are needed, the lower one first, and a finite width"
+        )
     return low, high
 
 
@@ -55,7 +57,8 @@ def _windowed(values: NDArray[np.generic], low: float, high: float, url: str) ->
     for plane, out in zip(
         np.atleast_2d(values), np.atleast_2d(grey), strict=True
     ):  # float64: one plane at a time
-        scaled = (plane.astype(np.float64) - low) / (high - low)
+        with np.errstate(over="ignore"):  # of a window that is all but empty: infinity is white, or black
+            scaled = (plane.astype(np.float64) - low) / (high - low)
         if np.isnan(scaled).any():
             raise DataError(f"{url} holds NaN, which is no grey level")
         out[...] = np.clip(scaled, 0, 1) * 255 + 0.5

@@ -63,8 +63,24 @@ def create_sink(
 
 def check_can_be_written(url: str | os.PathLike[str]) -> None:
     """Raises OutputError where nothing can be written at all."""
-    if parse_address(url).store.startswith("http"):
+    address = parse_address(url)
+    if address.store.startswith("http"):
         raise OutputError(f"{url}: a web server is only read; give an output on a disk, at s3:// or at gs://")
+    if address.is_local:
+        _check_path(address)
+
+
+def _check_path(address: Address) -> None:
+    if len(os.fsencode(address.name)) > LONGEST_NAME:
+        raise OutputError(
+            f"{address.name[:40]}... has more than {LONGEST_NAME} bytes; give the output a shorter name"
+        )
+    try:
+        address.path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return  # the one is made, the other refused where it is made
+    except OSError as error:
+        raise OutputError(f"{address} can be no output: {error.strerror}; choose another place") from error
 
 
 def open_sink(url: str | os.PathLike[str]) -> StoredSink:
@@ -78,6 +94,8 @@ def open_sink(url: str | os.PathLike[str]) -> StoredSink:
     except SourceError as error:
         raise OutputError(f"{address} is no output that can be continued: {error}") from error
 
+
+LONGEST_NAME = 200  # bytes: names that are derived from an output's end in something more
 
 _NAMES_OF_METADATA = ("zarr.json", ".zgroup", ".zattrs", ".zarray", "attributes.json", "info")
 
@@ -171,10 +189,14 @@ def _opened(address: Address) -> StoredSink:
     document = metadata.read_document(address / "zarr.json")
     if document is not None:
         version: Version = "0.5"
-        group = metadata.mapping(document.get("attributes"), f"{address}: attributes")
+        group = metadata.mapping(document.get("attributes", {}), f"{address}: attributes")
     else:
         version = "0.4"
         group = metadata.read_document(address / ".zattrs") or {}
+    if GROUP not in group:
+        is_absent = address.is_local and not address.path.exists()
+        found = "does not exist" if is_absent else "is no output of vemdiffuse"
+        raise OutputError(f"{address} {found}; an output that was begun is needed here")
     attributes = metadata.mapping(group.get(GROUP), f"{address}: attribute {GROUP}")
     sink = metadata.mapping(group.get(SINK), f"{address}: attribute {SINK}")
     names = [

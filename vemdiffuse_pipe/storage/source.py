@@ -10,7 +10,7 @@ import numpy as np
 
 from vemdiffuse_pipe.errors import AccessError, SourceError
 from vemdiffuse_pipe.geometry.box import Box
-from vemdiffuse_pipe.geometry.frame import Nm, exact_nm
+from vemdiffuse_pipe.geometry.frame import Nm, exact_nm, show_nm
 from vemdiffuse_pipe.storage import holes, metadata, n5, ngff, objects, precomputed, stores, tiff
 from vemdiffuse_pipe.storage.address import Address, parse_address
 from vemdiffuse_pipe.storage.catalogue import source_address
@@ -122,8 +122,11 @@ def _spec(volume: Volume, level: Level, reader: Reader, given_nm: Nm | None) -> 
 
 
 def _positive(given_nm: Nm | None) -> Nm | None:
-    if given_nm is not None and min(given_nm) <= 0:
-        raise SourceError(f"voxel size {', '.join(map(str, given_nm))} nm; each must be larger than 0")
+    smallest, largest = metadata.SMALLEST_VOXEL_NM, metadata.LARGEST_LENGTH_NM
+    if given_nm is not None and not smallest <= min(given_nm) <= max(given_nm) <= largest:
+        raise SourceError(
+            f"voxel size {show_nm(given_nm)} nm; each must be larger than 0 and a length in nanometres"
+        )
     return given_nm
 
 
