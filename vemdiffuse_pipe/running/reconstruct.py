@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from vemdiffuse_pipe import config
 from vemdiffuse_pipe.config import BadSections, OutputFormat, Policy, RunFile, RunTable
@@ -23,6 +23,10 @@ from vemdiffuse_pipe.running.opening import (
 )
 from vemdiffuse_pipe.running.progress import Progress
 from vemdiffuse_pipe.storage import Address, objects, open_sink, parse_address
+from vemdiffuse_pipe.volume import Source
+
+if TYPE_CHECKING:
+    from vemdiffuse_pipe.models.protocol import Model
 
 __all__ = ["prepare", "reconstruct", "retry", "run"]
 
@@ -93,15 +97,21 @@ def reconstruct(
         }
     )
     opened, plan = prepare(run_file)
+    plan, filler = _begun(plan, opened)
+    return run_plan(plan, opened, model=filler, listener=listener)
+
+
+def _begun(plan: Plan, source: Source) -> tuple[Plan, Model]:
+    """The plan with what its voxels say, and its model; the output is there, its run file beside it."""
     address = parse_address(f"{plan.run_file.output.url}.toml")
     if not is_output(plan.run_file.output.url):
         _check_run_file(address, plan.run_file)  # before anything is made
-    plan = settled(plan, opened)
+    plan = settled(plan, source)
     filler = open_run_model(plan)  # before anything is written
     open_output(plan)  # before the run file is written: it may belong to another run
     _check_run_file(address, plan.run_file)
     objects.write_bytes_atomically(address, config.dump(plan.run_file).encode())
-    return run_plan(plan, opened, model=filler, listener=listener)
+    return plan, filler
 
 
 def _check_run_file(address: Address, run_file: RunFile) -> None:
