@@ -9,6 +9,10 @@ failed to decode: truncated, garbage          SourceError     CorruptDataError  
 permission, read-only, a folder where a file  SourceError     AccessError         OutputError
 no space, quota, file too large               -               -                   StorageFullError
 input/output error, timeout, unavailable      TransientError  TransientError      TransientError
+HTTP 404, 410                                 SourceError     MissingDataError    OutputError
+HTTP 408, 409, 425, 429, 500 and above        TransientError  TransientError      TransientError
+HTTP 416: shorter than it says that it is     SourceError     CorruptDataError    TransientError
+any other HTTP code                           SourceError     AccessError         OutputError
 """
 
 from __future__ import annotations
@@ -91,6 +95,13 @@ _STATUS: Mapping[str, _Kind] = {
     "UNKNOWN": _Kind.TRANSIENT,
     "INTERNAL": _Kind.TRANSIENT,
 }
+_HTTP: Mapping[int, _Kind] = {
+    404: _Kind.ABSENT,
+    410: _Kind.ABSENT,
+    416: _Kind.CORRUPT,
+    **dict.fromkeys((408, 409, 425, 429, *range(500, 1000)), _Kind.TRANSIENT),
+}
+_HTTP_CODE = re.compile(r"\[(?:HTTP code |http_response_code=')(\d{3})'?\]")
 
 _ADVICE: Mapping[type[VemdiffuseError], str] = {
     StorageFullError: "; no room is left there: make some, and run again to go on"
@@ -146,6 +157,8 @@ def _kind(error: Exception) -> _Kind:
         return _ERRNO.get(error.errno, _Kind.TRANSIENT)
     if code := re.search(r"\[os_error_code='(\d+)'\]", str(error)):
         return _ERRNO.get(int(code[1]), _Kind.TRANSIENT)
+    if http := _HTTP_CODE.search(str(error)):
+        return _HTTP.get(int(http[1]), _Kind.REFUSED)
     status = re.match(r"([A-Z_]+): ", str(error))
     return _STATUS.get(status[1], _Kind.CORRUPT) if status else _Kind.CORRUPT
 
@@ -154,6 +167,7 @@ def _said(error: Exception) -> str:
     """The first line, without the name of the status and the settings that tensorstore repeats."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    text = re.sub(r"^[A-Z_]+: |\s*\[[a-z_ ]+='.*", "", str(error), flags=re.DOTALL).strip()
+    text = _HTTP_CODE.sub(r"(HTTP \1)", str(error))
+    text = re.sub(r"^[A-Z_]+: |\s*\[[a-z_ ]+='.*", "", text, flags=re.DOTALL).strip()
     first, *_ = text.splitlines() or [type(error).__name__]
     return first if len(first) <= 300 else f"{first[:300]} ..."
