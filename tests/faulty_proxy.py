@@ -3,7 +3,7 @@
     with FaultyProxy(endpoint, share=0.05) as proxy:
         open_source(f"s3+{proxy.url}/bucket/em")
 
-Faults: `503`, `429`, `reset` (the connection is reset), `delay` (answered 2 s later), `truncated` (half of
+Faults: an HTTP code such as `503`, `reset` (the connection is reset), `delay` (answered 2 s later), `truncated` (half of
 the body, then the connection ends), `short` (half of the body, and a Content-Length that says so).
 """
 
@@ -95,7 +95,7 @@ class _Handler(BaseHTTPRequestHandler):
             time.sleep(2)
         if fault == "reset":
             self._abort()
-        elif fault in ("503", "429"):
+        elif fault is not None and fault.isdigit():
             self._answer(int(fault), {}, b"spoiled by the proxy")
         else:
             status, headers, content = self._forwarded(body)

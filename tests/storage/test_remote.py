@@ -2,10 +2,17 @@
 
 import numpy as np
 import pytest
+from faulty_proxy import FaultyProxy
 from servers import BUCKET, client, needs_nginx, nginx, s3, upload
 from stored_volumes import FORMATS, FRAME, SHAPE, VOXELS, chunk_files, copied
 
-from vemdiffuse_pipe.errors import CorruptDataError, MissingDataError, SourceError
+from vemdiffuse_pipe.errors import (
+    AccessError,
+    CorruptDataError,
+    MissingDataError,
+    SourceError,
+    TransientError,
+)
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.storage import open_source
 
@@ -70,6 +77,30 @@ def test_what_is_not_public_is_refused_with_a_word_on_credentials(endpoint):
     client(endpoint).put_object(Bucket=BUCKET, Key="secret/zarr.json", Body=b"{}", ACL="private")
     with pytest.raises(SourceError, match=r"not public.*AWS_PROFILE"):
         open_source(f"s3+{endpoint}/{BUCKET}/secret")
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ("404", MissingDataError),
+        ("410", MissingDataError),
+        ("400", AccessError),
+        ("401", AccessError),
+        ("403", AccessError),
+        ("418", AccessError),
+        ("416", CorruptDataError),
+        ("501", TransientError),
+        ("507", TransientError),
+    ],
+)
+@needs_nginx
+def test_an_http_code_means_what_it_says_and_nothing_is_made_of_it(code, error, written, tmp_path):
+    copied(written(REMOTE[0]), tmp_path / "www" / "em")
+    with nginx(tmp_path / "www", tmp_path / "nginx") as url, FaultyProxy(url) as proxy:
+        source = open_source(f"{proxy.url}/em")
+        proxy.share, proxy.kinds = 1.0, (code,)
+        with pytest.raises(error):
+            source.read(Box((0, 0, 0), (1, 1, 1)))
 
 
 @pytest.mark.parametrize("port", [1])
