@@ -3,8 +3,9 @@
     with FaultyProxy(endpoint, share=0.05) as proxy:
         open_source(f"s3+{proxy.url}/bucket/em")
 
-Faults: an HTTP code such as `503`, `reset` (the connection is reset), `delay` (answered 2 s later), `truncated` (half of
-the body, then the connection ends), `short` (half of the body, and a Content-Length that says so).
+Faults: an HTTP code such as `503`, `reset` (the connection is reset), `delay` (answered 2 s later),
+`truncated` (half of the body, then the connection ends), `short` (half of the body, and a Content-Length that
+says so).
 """
 
 from __future__ import annotations
