@@ -69,18 +69,14 @@ def _fetched(address: Address, at_most: int | None) -> bytes | None:
 
 
 def _keys_below(address: Address) -> Iterator[str]:
+    """Keys in a folder of a store, relative to it. Not every store heeds a range: what comes is checked."""
     import tensorstore as ts
 
     prefix = f"{address.key}/" if address.key else ""
+    below = ts.KvStore.KeyRange(prefix, f"{prefix[:-1]}0" if prefix else "")  # "0" follows "/"
     with faults.reading(str(address)):
-        keys = (
-            stores.opened(address.store)
-            .list(
-                ts.KvStore.KeyRange(prefix, f"{prefix[:-1]}0" if prefix else ""), len(prefix)
-            )  # "0" follows "/"
-            .result()
-        )
-    yield from (key.decode() for key in keys)
+        keys = stores.opened(address.store).list(below).result()
+    yield from (key.decode()[len(prefix) :] for key in keys if key.decode().startswith(prefix))
 
 
 def _replace_file(path: Path, data: bytes) -> None:
