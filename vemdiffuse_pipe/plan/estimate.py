@@ -150,8 +150,7 @@ def _ram_bytes(plan: Plan, n_threads: int) -> int:
     gap_bytes = floats_per_gap * 4 * n_planes * prod(block.shape[1:])
     tile_bytes = n_threads * tile_px * (_activation_bytes(plan) + 3 * 4 * n_planes)
     encoded_bytes = 2 * block_bytes  # a block being cut into shards, and compressed
-    cached_bytes = min(CACHE_BYTES, prod(plan.source.shape) * itemsize)
-    held = cached_bytes + chunk_bytes + encoded_bytes + BLOCKS_IN_FLIGHT * in_flight + gap_bytes + tile_bytes
+    held = CACHE_BYTES + chunk_bytes + encoded_bytes + BLOCKS_IN_FLIGHT * in_flight + gap_bytes + tile_bytes
     held += _waiting_bytes(plan, block, n_threads)
     return int(PROCESS_BYTES + FRAGMENTATION * held)
 
