@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
+from pathlib import Path
 
 import psutil
 
 from vemdiffuse_pipe.config import RunTable
 from vemdiffuse_pipe.plan.estimate import Estimate, estimate, refuse_if_too_large
 from vemdiffuse_pipe.plan.plan import Plan
+
+V1_FILES = ("memory.limit_in_bytes", "memory.usage_in_bytes")
 
 
 def threads_per_worker(table: RunTable) -> int:
@@ -24,8 +28,37 @@ def estimate_here(plan: Plan) -> Estimate:
 def refuse_what_does_not_fit(plan: Plan) -> None:
     """Raises PlanError where the plan may need more memory than there is, or than the run file allows."""
     table = plan.run_file.run
-    available = min(psutil.virtual_memory().available, (table.max_memory_gb or float("inf")) * 1e9)
+    allowed = (table.max_memory_gb or float("inf")) * 1e9
+    available = min(psutil.virtual_memory().available, memory_left_to_group(), allowed)
     refuse_if_too_large(plan, estimate_here(plan), int(available), table.workers)
+
+
+def memory_left_to_group(
+    groups: Path = Path("/sys/fs/cgroup"), mine: Path = Path("/proc/self/cgroup")
+) -> float:
+    """Bytes that the control groups of this process still allow: a batch job's limit, or a container's.
+
+    Versions 1 and 2 of Linux's control groups; infinite where there is no limit, or no control group.
+    """
+    left = [float("inf")]
+    for _, kinds, path in (line.split(":", 2) for line in _lines(mine)):
+        is_second = kinds == ""
+        if not is_second and "memory" not in kinds.split(","):
+            continue
+        top = groups if is_second else groups / "memory"
+        most, now = ("memory.max", "memory.current") if is_second else V1_FILES
+        group = top / path.strip("/")
+        for folder in (group, *(parent for parent in group.parents if parent.is_relative_to(top))):
+            with suppress(OSError, ValueError):  # "max", and the top group of version 2, which has no limit
+                left.append(int((folder / most).read_text()) - int((folder / now).read_text()))
+    return min(left)
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text().splitlines()
+    except OSError:
+        return []
 
 
 def _n_cores() -> int:
