@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from servers import BUCKET, s3, upload
+from servers import BUCKET, client, s3, upload
 from small_volumes import VOXEL_SIZE, Ended, sections
 
 from vemdiffuse_pipe.geometry.box import Box
@@ -46,6 +46,24 @@ def test_from_a_bucket_to_a_bucket(here: Path, endpoint: str, vemdiffuse: Vemdif
     np.testing.assert_array_equal(there.read("em", box), here_.read("em", box))
     for file in here.rglob("*"):
         assert not file.is_file() or b"not-for-logs" not in file.read_bytes()
+
+
+def test_an_output_is_never_made_around_a_volume_or_over_old_receipts(
+    here: Path, endpoint: str, vemdiffuse: Vemdiffuse
+) -> None:
+    zarr.create_array(here / "stack.zarr", data=sections(), chunks=(1, 16, 16))
+    ours = ("--endpoint-url", endpoint, *VOXEL_SIZE, "--model", "linear")
+    upload(here / "stack.zarr", endpoint, "ds/em")
+    around = vemdiffuse("reconstruct", f"s3://{BUCKET}/ds/em", f"s3://{BUCKET}/ds", *ours)
+    assert (around.code, "holds the source" in around.stderr) == (2, True)
+    over = vemdiffuse("reconstruct", "stack.zarr", f"s3://{BUCKET}/ds", *ours)
+    assert (over.code, "is not empty (it holds em/zarr.json)" in over.stderr) == (2, True)
+    assert vemdiffuse("reconstruct", "stack.zarr", f"s3://{BUCKET}/o", *ours).code == 0
+    keys = [k["Key"] for k in client(endpoint).list_objects_v2(Bucket=BUCKET, Prefix="o/")["Contents"]]
+    for key in (key for key in keys if ".vemdiffuse" not in key):
+        client(endpoint).delete_object(Bucket=BUCKET, Key=key)
+    again = vemdiffuse("reconstruct", "stack.zarr", f"s3://{BUCKET}/o", *ours)
+    assert (again.code, "it holds .vemdiffuse/" in again.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(

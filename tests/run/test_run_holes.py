@@ -10,7 +10,7 @@ import pytest
 import zarr
 from hypothesis import given
 from hypothesis import strategies as st
-from small_runs import SHAPE, interpolated, small_run, stored
+from small_runs import SHAPE, interpolated, shard_file, small_run, stored
 
 from vemdiffuse_pipe.config import RunFile
 from vemdiffuse_pipe.errors import PlanError, SourceError
@@ -221,3 +221,31 @@ def test_bad_sections_are_kept_where_asked_and_holes_still_set_blocks_aside(tmp_
     assert run(run_file).exit_code == 0
     codes = open_sink(run_file.output.url).provenance
     assert [int(codes[u * R]) for u in (1, 2, 5, 6, 9, 12)] == [1, 5, 3, 3, 3, 5]
+
+
+def whole_tissue(folder: Path) -> Path:
+    """Tissue in chunks, all of them there."""
+    path = folder / "torn.zarr"
+    zarr.create_array(path, data=tissue(), chunks=(1, 64, 64), config={"write_empty_chunks": True})
+    return path
+
+
+def test_a_section_that_is_missing_as_a_whole_follows_the_policy_for_what_is_missing(tmp_path: Path) -> None:
+    path = whole_tissue(tmp_path)
+    for y, x in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        chunk(path, (7, y, x)).unlink()
+    with pytest.raises(SourceError, match=r"7 \(missing\)"):
+        run(torn_run(tmp_path, "refused.zarr"))
+    for policy, code in (("fill", 5), ("bridge", 3)):
+        run_file = torn_run(tmp_path, f"{policy}.zarr", missing=policy)
+        assert run(run_file).exit_code == 0
+        assert int(open_sink(run_file.output.url).provenance[7 * R]) == code
+
+
+def test_what_a_repair_fills_is_noted_too(tmp_path: Path) -> None:
+    path, run_file = whole_tissue(tmp_path), torn_run(tmp_path, missing="fill")
+    assert run(run_file).exit_code == 0
+    chunk(path, (3, 0, 0)).unlink()
+    shard_file(run_file, 0, 0, 0).unlink()
+    verify(run_file.output.url, repair=True)
+    assert int(open_sink(run_file.output.url).provenance[3 * R]) == Provenance.MEASURED_PARTLY_FILLED

@@ -60,6 +60,12 @@ def test_an_address_that_is_printed_can_be_given_again(text, monkeypatch):
         ("s3:///key", "no bucket"),
         ("gs://", "no bucket"),
         ("ftp://host/em", "s3://"),
+        ("https://me:secret@host:99999/x", "credentials"),
+        ("https://me:secret@host/x|zarr9:", "credentials"),
+        ("https://host/x?X-Amz-Signature=abc|zarr9:", "leave that part out"),
+        ("file:///data/em.zarr#other", "leave that part out"),
+        ("s3+http://127.0.0.1:9000/b/run#1", "leave that part out"),
+        ("s3://bucket/run#1", "leave that part out"),
         ("gs://b/x.zip|zip:em/|zarr3:", "only"),
         ("http://[::1/em", "not an address"),
     ],
@@ -87,6 +93,12 @@ def test_reading_is_anonymous_unless_credentials_are_found(monkeypatch, tmp_path
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     address = parse_address("s3+http://127.0.0.1:9000/bucket/em")
     assert kvstore_of(address)["aws_credentials"] == {"type": "anonymous"}
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    (tmp_path / "config").write_text("[default]\nregion = x\n[profile lab]\nrole_arn = y\n")
+    assert kvstore_of(address)["aws_credentials"] == {"type": "anonymous"}  # nobody asked for that profile
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    with pytest.raises(ConfigError, match="it has those of lab"):
+        kvstore_of(address)
     monkeypatch.setenv("AWS_PROFILE", "lab")
     assert kvstore_of(address)["aws_credentials"] == {"type": "profile"}
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "k")

@@ -41,7 +41,7 @@ def _use_endpoint(context: click.Context, option: click.Parameter, url: str | No
     if url is None:
         return
     if not url.startswith(("http://", "https://")):
-        raise ConfigError(f"--endpoint-url {url}; an address that begins with http:// or https:// is needed")
+        raise ConfigError("--endpoint-url: an address that begins with http:// or https:// is needed")
     os.environ["AWS_ENDPOINT_URL"] = url
 
 

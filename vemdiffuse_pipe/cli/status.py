@@ -41,6 +41,8 @@ def rows(found: Status) -> dict[str, str]:
     """The status for people, as rows of a table."""
     share = found.voxels_done / found.voxels_total
     stages = ", ".join(f"{stage} {show_duration(s)}" for stage, s in found.seconds.items())
+    n_filled = found.n_voxels_filled
+    filled = f", {show_count(n_filled)} voxels that do not exist were filled" if n_filled else ""
     return {
         "output": f"{found.output} (run {found.digest})",
         "blocks": f"{show_count(found.n_blocks_done)} of {show_count(found.n_blocks)} done, "
@@ -49,6 +51,6 @@ def rows(found: Status) -> dict[str, str]:
         f"{show_count(found.voxels_per_s)} voxels/s",
         "spent": f"{stages or 'nothing yet'}, {show_count(found.n_attempts_failed)} attempts failed",
         "reading": f"{show_bytes(found.bytes_fetched)} fetched for {show_bytes(found.bytes_read)} needed, "
-        f"{show_count(found.n_requests_failed)} requests asked again",
+        f"{show_count(found.n_requests_failed)} requests asked again" + filled,
         "memory": f"{show_bytes(found.peak_bytes)} of RAM at most",
     }

@@ -10,7 +10,6 @@ from queue import SimpleQueue
 from threading import Event as Flag
 from threading import Lock
 
-import numpy as np
 from distributed import Client
 
 from vemdiffuse_pipe.errors import VemdiffuseError
@@ -31,14 +30,14 @@ from vemdiffuse_pipe.running.events import (
     RunStarted,
     silent,
 )
+from vemdiffuse_pipe.running.filled import note_what_was_filled
 from vemdiffuse_pipe.running.opening import open_output, open_run_model
 from vemdiffuse_pipe.running.progress import Progress
-from vemdiffuse_pipe.running.receipts import read_receipts
 from vemdiffuse_pipe.running.resources import refuse_what_does_not_fit, threads_per_worker
 from vemdiffuse_pipe.running.retries import Patience
 from vemdiffuse_pipe.running.shards import Work
 from vemdiffuse_pipe.running.workers import OpenWorkplace, open_workplace, present
-from vemdiffuse_pipe.storage import open_sink, parse_address
+from vemdiffuse_pipe.storage import parse_address
 from vemdiffuse_pipe.volume import Source
 
 
@@ -70,23 +69,9 @@ def run_plan(
             _work_off(plan, source, model, work, reporter, inbox, patience) if progress.n_missing() else ""
         )
         outcome = progress.outcome(f"{stopped}; run again to go on from here" if stopped else "")
-    _note_what_was_filled(plan)
+    note_what_was_filled(plan)
     reporter.tell(RunEnded(outcome))
     return outcome
-
-
-def _note_what_was_filled(plan: Plan) -> None:
-    """Provenance, plane by plane, of what the receipts say was filled. One writer: the driver, at the end."""
-    table = plan.run_file.source
-    if "fill" not in (table.missing, table.corrupt):
-        return
-    output = plan.run_file.output.url
-    receipts = read_receipts(parse_address(output), digest(plan.identity()))
-    filled = sorted({section for _, receipt in receipts for section in receipt.filled_sections})
-    codes = plan.gaps.provenance(filled, plan.card.reach_sections)
-    sink = open_sink(output)
-    if not np.array_equal(codes, sink.provenance):
-        sink.write_provenance(codes)
 
 
 def _work_off(

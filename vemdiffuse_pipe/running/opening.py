@@ -44,8 +44,16 @@ def prepare(run_file: RunFile) -> tuple[Source, Plan]:
     """
     run_file = with_absolute_paths(run_file)
     check_can_be_written(run_file.output.url)
+    _check_apart(run_file)
     source = open_run_source(run_file)
     return source, make_plan(run_file, source.spec, find_card(run_file.model.name))
+
+
+def _check_apart(run_file: RunFile) -> None:
+    """Raises OutputError where the output would be written around its own source."""
+    source, output = run_file.source.url, run_file.output.url
+    if f"{source}/".startswith(f"{output}/"):
+        raise OutputError(f"{output} holds the source {source}; choose another place for the output")
 
 
 def open_run_source(run_file: RunFile) -> Source:

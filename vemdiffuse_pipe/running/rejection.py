@@ -45,7 +45,12 @@ def _without_bad_sections(plan: Plan, source: Source) -> Plan:
         raise SourceError(
             f"{error}; give bad_sections as keep to set only those blocks aside that need it"
         ) from error
-    bad = [one for one in found if one.section not in plan.gaps.rejected]
+    has_policy = (table.missing, table.corrupt) != ("fail", "fail")  # for sections that are not there
+    bad = [
+        one
+        for one in found
+        if one.section not in plan.gaps.rejected and not (one.reason == "missing" and has_policy)
+    ]
     if not bad:
         return plan
     if table.bad_sections == "bridge":

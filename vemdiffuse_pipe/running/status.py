@@ -26,8 +26,8 @@ class Status:
     `n_blocks`: of the block shape that the run was begun with. `seconds`: by stage, summed over all blocks.
     `n_attempts_failed`: tries that something transient spoiled; `n_requests_failed`: requests that a store
     was asked again. `bytes_fetched`: what came from the store, encoded, for the `bytes_read` that were
-    needed. `voxels_per_s`: over the time in which at least one process worked. `last_receipt`: seconds since
-    1970, 0 where there is none.
+    needed. `n_voxels_filled`: that did not exist. `voxels_per_s`: over the time in which at least
+    one process worked. `last_receipt`: seconds since 1970, 0 where there is none.
     """
 
     output: str
@@ -45,6 +45,7 @@ class Status:
     n_requests_failed: int
     bytes_read: int
     bytes_fetched: int
+    n_voxels_filled: int
     peak_bytes: int
     voxels_per_s: float
     last_receipt: float
@@ -57,7 +58,7 @@ class _Sums:
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.spans: dict[str, Span] = {}
         self.n_voxels = self.n_attempts_failed = self.bytes_read = self.peak_bytes = 0
-        self.n_requests_failed = self.bytes_fetched = 0
+        self.n_requests_failed = self.bytes_fetched = self.n_voxels_filled = 0
 
     def add(self, segment: str, receipt: Receipt) -> None:
         for stage, seconds in receipt.seconds.items():
@@ -70,6 +71,7 @@ class _Sums:
         self.n_requests_failed += receipt.n_requests_failed
         self.bytes_read += receipt.bytes_read
         self.bytes_fetched += receipt.bytes_fetched
+        self.n_voxels_filled += receipt.n_voxels_filled
         self.peak_bytes = max(self.peak_bytes, receipt.peak_bytes)
 
 
@@ -101,6 +103,7 @@ def status(output: str) -> Status:
         n_requests_failed=sums.n_requests_failed,
         bytes_read=sums.bytes_read,
         bytes_fetched=sums.bytes_fetched,
+        n_voxels_filled=sums.n_voxels_filled,
         peak_bytes=sums.peak_bytes,
         voxels_per_s=_rate(sums.n_voxels, sums.spans.values()),
         last_receipt=max((last for _, last in sums.spans.values()), default=0.0),

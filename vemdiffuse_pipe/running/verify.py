@@ -16,6 +16,7 @@ from vemdiffuse_pipe.geometry.grid import BlockGrid
 from vemdiffuse_pipe.plan.plan import Plan
 from vemdiffuse_pipe.render.block import Hardware, render_block
 from vemdiffuse_pipe.running import stages
+from vemdiffuse_pipe.running.filled import note_what_was_filled
 from vemdiffuse_pipe.running.opening import (
     identity_of,
     open_output,
@@ -109,6 +110,7 @@ def _write_again(output: str, shards: BlockGrid, wrong: set[int]) -> None:
         box = shards.box(shard)
         stages.write(place, stages.render(place, stages.read(place, plan.blocks.index_of(box.start), box)))
     place.receipts.close()
+    note_what_was_filled(plan)
 
 
 def _stated(receipt: Receipt, position: int) -> dict[str, str]:

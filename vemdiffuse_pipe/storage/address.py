@@ -72,6 +72,7 @@ def parse_address(url: str | os.PathLike[str]) -> Address:
     if not text or not text.isprintable():
         raise ConfigError(f"{text!r} is not an address; {_KNOWN}")
     text = _FORMAT_PREFIX.sub("", text, count=1)
+    _refuse_secrets(text)
     text, inner = _without_format_suffix(text)
     address = _parsed(text)
     return address / _checked_key(inner, text) if inner else address
@@ -84,9 +85,24 @@ def with_endpoint(url: str, endpoint_url: str | None) -> str:
         return url
     if urlsplit(endpoint_url).scheme not in ("http", "https"):
         raise ConfigError(
-            f"endpoint {endpoint_url!r}; an address that begins with http:// or https:// is needed"
+            "the endpoint of a store: an address that begins with http:// or https:// is needed"
         )
     return f"{head}s3+{endpoint_url.rstrip('/')}/{rest}"
+
+
+def _refuse_secrets(text: str) -> None:
+    """Raises ConfigError, which repeats none of it, for what may be a password or a signature."""
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        return
+    if "@" in rest.partition("/")[0]:
+        raise ConfigError(
+            f"an address that begins with {scheme}:// holds a user name or a password; leave it out, and put "
+            "credentials where the store's own tools look for them"
+        )
+    if found := re.search(r"[?#]", rest):
+        plain = f"{scheme}://{rest[: found.start()]}"
+        raise ConfigError(f"{plain}: an address with a ? or a # is not read; leave that part out")
 
 
 def _without_format_suffix(text: str) -> tuple[str, str]:
@@ -109,15 +125,6 @@ def _parsed(text: str) -> Address:
         _ = parts.port
     except ValueError as error:
         raise ConfigError(f"{text} is not an address ({error}); {_KNOWN}") from None
-    if parts.username is not None or parts.password is not None:
-        raise ConfigError(
-            f"an address at {parts.hostname} holds a user name or a password; leave it out, and put "
-            "credentials where the store's own tools look for them"
-        )
-    if parts.query or (parts.scheme.startswith("http") and parts.fragment):
-        raise ConfigError(
-            f"{text.partition('?')[0]}: an address with a ? or a # is not read; leave that part out"
-        )
     match parts.scheme:
         case "file" if parts.netloc in ("", "localhost"):
             return Address("", _absolute(unquote(parts.path)))

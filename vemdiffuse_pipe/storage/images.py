@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from math import floor
 
 from vemdiffuse_pipe.geometry import morton
 from vemdiffuse_pipe.geometry.box import Zyx
@@ -49,11 +51,13 @@ def precomputed_objects(
 ) -> dict[str, Json]:
     """The documents of a precomputed image, by key.
 
-    Its corner is a whole number of voxels, so ours, which lies at a half where r is even, is rounded down;
-    the frame in the output's own attributes is exact.
+    Its corner is a whole number of voxels, so ours is rounded, halves up: half a plane where r is even. How
+    far that moved it is in `provenance`; the frame in the output's own attributes is exact.
     """
     size = [float(s) for s in frame.voxel_size_nm]
-    offset = [int(c // s) for c, s in zip(frame.corner_nm, frame.voxel_size_nm, strict=True)]
+    corners = list(zip(frame.corner_nm, frame.voxel_size_nm, strict=True))
+    offset = [floor(c / s + Fraction(1, 2) + Fraction(1, 10**6)) for c, s in corners]  # floats are not exact
+    moved_nm = [float(n * s - c) for n, (c, s) in zip(offset, corners, strict=True)]
     scale: dict[str, Json] = {
         "key": "_".join(f"{s:.6g}" for s in size[::-1]),
         "size": _xyz(frame.shape),
@@ -71,7 +75,7 @@ def precomputed_objects(
         "num_channels": 1,
         "scales": [scale],
     }
-    return {"provenance": _provenance(attributes), "info": info}
+    return {"provenance": _provenance(attributes, moved_nm), "info": info}
 
 
 def sharding(shape: Zyx, chunk_shape: Zyx, shard_shape: Zyx) -> dict[str, Json]:
@@ -100,11 +104,11 @@ def chunk_counts(shape: Zyx, chunk_shape: Zyx) -> Zyx:
     return z, y, x
 
 
-def _provenance(attributes: Mapping[str, Json]) -> Json:
+def _provenance(attributes: Mapping[str, Json], moved_nm: Sequence[float]) -> Json:
     identity = attributes.get("identity")
     known = identity if isinstance(identity, Mapping) else {}
     method: Json = {key: known.get(key) for key in ("model", "ratio", "seed")}
-    made_by: Json = {"by": "vemdiffuse_pipe", "method": method}
+    made_by: Json = {"by": "vemdiffuse_pipe", "method": method, "moved_nm": list(moved_nm)}
     return {
         "description": "Isotropic volume, made from an anisotropic one",
         "owners": [],

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import NoReturn
 
 import numpy as np
 
@@ -97,6 +98,7 @@ def open_sink(url: str | os.PathLike[str]) -> StoredSink:
 
 LONGEST_NAME = 200  # bytes: names that are derived from an output's end in something more
 
+OWN_FOLDER = ".vemdiffuse"  # receipts and marks, written by a run
 _NAMES_OF_METADATA = ("zarr.json", ".zgroup", ".zattrs", ".zarray", "attributes.json", "info")
 
 
@@ -280,26 +282,31 @@ def _check_place(address: Address, contents: Objects) -> None:
         raise OutputError(f"{address} holds this output already; open it to continue it")
     for key in _keys_below(address):
         if objects.read_bytes(address / key, len(contents.get(key, b"")) + 1) != contents.get(key):
-            raise OutputError(
-                f"{address} is not empty (it holds {key}) and nothing is ever written over; "
-                "choose another place for the output, or remove what is there"
-            )
+            _refuse_place(address, key)
 
 
 def _check_remote_place(address: Address, contents: Objects) -> None:
-    """The same, without a list of what is there, which may be a petabyte: each name that will be written,
-    and each that says what a folder holds, is looked at.
+    """The same, without a list of all that is there, which may be a petabyte: what says that a folder holds
+    a volume, each name that will be written, and what an earlier output may have left of its receipts.
     """
     *_, last = contents
     if objects.read_bytes(address / last) == contents[last]:
         raise OutputError(f"{address} holds this output already; open it to continue it")
-    for key in {*contents, *_NAMES_OF_METADATA}:
+    folders = {"", *(f"{key.partition('/')[0]}/" for key in contents if "/" in key)}
+    names = {f"{folder}{name}" for folder in folders for name in _NAMES_OF_METADATA}
+    for key in sorted({*contents, *names}):
         found = objects.read_bytes(address / key, len(contents.get(key, b"")) + 1)
         if found is not None and found != contents.get(key):
-            raise OutputError(
-                f"{address} is not empty (it holds {key}) and nothing is ever written over; "
-                "choose another place for the output, or remove what is there"
-            )
+            _refuse_place(address, key)
+    for name in objects.list_names(address / OWN_FOLDER):
+        _refuse_place(address, f"{OWN_FOLDER}/{name}")
+
+
+def _refuse_place(address: Address, key: str) -> NoReturn:
+    raise OutputError(
+        f"{address} is not empty (it holds {key}) and nothing is ever written over; "
+        "choose another place for the output, or remove what is there"
+    )
 
 
 def _keys_below(address: Address, prefix: str = "") -> Iterator[str]:

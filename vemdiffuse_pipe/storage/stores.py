@@ -10,11 +10,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from configparser import ConfigParser
+from configparser import Error as ConfigParserError
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
+from vemdiffuse_pipe.errors import ConfigError
 from vemdiffuse_pipe.storage.address import Address
 
 if TYPE_CHECKING:
@@ -22,6 +26,13 @@ if TYPE_CHECKING:
 
 _RETRIES = {"max_retries": 5, "initial_delay": "200ms", "max_delay": "5s"}
 _STALLED_S = 30  # seconds without a byte after which a request has failed
+_KEYS = ("aws_access_key_id", "credential_process", "role_arn", "sso_")
+_ROLES = (
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+)
+
 # Read by tensorstore when it is first used: without them a server that never answers is waited for for ever.
 os.environ.setdefault("TENSORSTORE_CURL_LOW_SPEED_TIME_SECONDS", str(_STALLED_S))
 os.environ.setdefault("TENSORSTORE_CURL_LOW_SPEED_LIMIT_BYTES", "1")
@@ -85,16 +96,35 @@ def where_credentials_go(address: Address) -> str:
 
 
 def aws_credentials() -> str:
-    """Where AWS's own tools would find credentials, as tensorstore names it; "anonymous" where nowhere."""
-    file = os.environ.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials")
+    """Where AWS's own tools would find credentials, as tensorstore names it; "anonymous" where nowhere.
+
+    Raises ConfigError where AWS_PROFILE names none.
+    """
     if os.environ.get("AWS_ACCESS_KEY_ID"):
         return "environment"
-    if os.environ.get("AWS_PROFILE") or Path(file).expanduser().is_file():
+    profile, known = os.environ.get("AWS_PROFILE"), _profiles()
+    if profile and profile not in known:
+        others = ", ".join(sorted(known)) or "nobody"
+        raise ConfigError(
+            f"AWS_PROFILE is {profile}, of which ~/.aws has no credentials; it has those of {others}"
+        )
+    if profile or "default" in known:
         return "profile"
-    is_given = any(
-        os.environ.get(key) for key in ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_WEB_IDENTITY_TOKEN_FILE")
-    )
-    return "default" if is_given else "anonymous"
+    return "default" if any(os.environ.get(key) for key in _ROLES) else "anonymous"
+
+
+def _profiles() -> set[str]:
+    """Names of the profiles in AWS's own files that say how to be let in, not only where."""
+    found: set[str] = set()
+    for key, place in (("AWS_SHARED_CREDENTIALS_FILE", "credentials"), ("AWS_CONFIG_FILE", "config")):
+        file = Path(os.environ.get(key, f"~/.aws/{place}")).expanduser()
+        parser = ConfigParser(interpolation=None, strict=False)
+        with suppress(OSError, ConfigParserError, UnicodeDecodeError):
+            parser.read_string(file.read_text())
+        for section in parser.sections():
+            if any(key.startswith(_KEYS) for key in parser[section]):
+                found.add(section.removeprefix("profile ").strip())
+    return found
 
 
 def _store(store: str) -> Mapping[str, object]:
