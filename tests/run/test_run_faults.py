@@ -68,7 +68,7 @@ def remote_run(folder: Path, store: str, path: str, output: str, **tables: dict[
 def test_one_request_in_twenty_fails_and_the_voxels_are_the_same(
     tmp_path: Path, endpoint: str, in_bucket: str
 ) -> None:
-    with FaultyProxy(endpoint, share=0.05, kinds=(*ALL_FAULTS, "short"), seed=1) as proxy:
+    with FaultyProxy(endpoint, share=0.05, kinds=ALL_FAULTS, seed=1) as proxy:
         run_file = remote_run(tmp_path, proxy.url, in_bucket, "out.zarr")
         outcome = run(run_file)
         found = status(run_file.output.url)
@@ -103,6 +103,13 @@ def test_what_does_not_decode_is_asked_for_again_before_it_is_believed(endpoint:
         source = open_source(f"s3+{proxy.url}/{in_bucket}/em.zarr", voxel_size_nm=(40, 8, 8))
         proxy.share = 1.0
         np.testing.assert_array_equal(source.read(source.spec.frame.box), position_coded(SHAPE))
+        assert proxy.faults["short"] == 2
+
+
+def test_metadata_that_was_cut_on_its_way_is_asked_for_again(endpoint: str, in_bucket: str) -> None:
+    with FaultyProxy(endpoint, share=1.0, kinds=("short",), most=2) as proxy:
+        source = open_source(f"s3+{proxy.url}/{in_bucket}/em.zarr", voxel_size_nm=(40, 8, 8))
+        assert source.spec.shape == SHAPE
         assert proxy.faults["short"] == 2
 
 

@@ -13,12 +13,10 @@ from numpy.typing import NDArray
 from vemdiffuse_pipe.errors import CorruptDataError, SourceError
 from vemdiffuse_pipe.geometry.box import Box, Zyx
 from vemdiffuse_pipe.storage import faults, stores
-from vemdiffuse_pipe.storage.metadata import LARGEST_CHUNK
+from vemdiffuse_pipe.storage.metadata import DOUBTS, LARGEST_CHUNK
 
 if TYPE_CHECKING:
     import tensorstore
-
-DOUBTS = 3  # times that a box is read again when a chunk of it, fetched from elsewhere, does not decode
 
 
 def open_for_reading(spec: Mapping[str, object], what: str, cache_bytes: int) -> tensorstore.TensorStore:

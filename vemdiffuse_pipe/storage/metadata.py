@@ -10,6 +10,7 @@ import math
 import re
 import reprlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from fractions import Fraction
 from heapq import nsmallest
 from typing import NoReturn, TypeAlias
@@ -19,6 +20,8 @@ from vemdiffuse_pipe.storage import objects
 from vemdiffuse_pipe.storage.address import Address
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
+
+DOUBTS = 3  # times that what came over a network is read again before it is believed to be damaged
 
 LARGEST_DOCUMENT = 16 << 20  # bytes of JSON
 LARGEST_OBJECT = 4 << 30  # bytes of a shard or of a page
@@ -44,7 +47,17 @@ _NM = {name: nm for nm, names in _UNITS_NM.items() for name in names.split()}
 
 
 def read_document(address: Address) -> dict[str, object] | None:
-    """The JSON object at `address`, None where there is none. At most 16 MB are read."""
+    """The JSON object at `address`, None where there is none. At most 16 MB are read.
+
+    What came over a network and is not JSON is asked for again before it is believed.
+    """
+    for _ in range(0 if address.is_local else DOUBTS):
+        with suppress(SourceError):
+            return _document(address)
+    return _document(address)
+
+
+def _document(address: Address) -> dict[str, object] | None:
     try:
         data = objects.read_bytes(address, LARGEST_DOCUMENT + 1)
     except AccessError as error:
