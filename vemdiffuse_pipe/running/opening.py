@@ -16,6 +16,7 @@ from vemdiffuse_pipe.plan.estimate import CACHE_BYTES
 from vemdiffuse_pipe.plan.plan import Json, Plan, digest, make_plan
 from vemdiffuse_pipe.running.contrast import measure_contrast
 from vemdiffuse_pipe.running.identity import check_identity
+from vemdiffuse_pipe.running.memory import share_arenas
 from vemdiffuse_pipe.running.rejection import with_sections_that_are_data
 from vemdiffuse_pipe.running.retries import Patience, persist
 from vemdiffuse_pipe.storage import (
@@ -58,6 +59,7 @@ def _check_apart(run_file: RunFile) -> None:
 
 def open_run_source(run_file: RunFile) -> Source:
     """The source of a run. Raises SourceError or TransientError."""
+    share_arenas()  # before the first voxel is read: what other arenas were given, they keep
     table = run_file.source
     return open_source(
         table.url,

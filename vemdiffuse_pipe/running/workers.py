@@ -20,7 +20,6 @@ from vemdiffuse_pipe.plan.plan import Plan, digest
 from vemdiffuse_pipe.render.block import Hardware
 from vemdiffuse_pipe.running import receipts, stages
 from vemdiffuse_pipe.running.events import Listener, silent
-from vemdiffuse_pipe.running.memory import share_arenas
 from vemdiffuse_pipe.running.opening import open_run_model, open_run_source
 from vemdiffuse_pipe.running.retries import Patience
 from vemdiffuse_pipe.running.segments import SegmentWriter
@@ -90,7 +89,6 @@ def open_workplace(
 
     `model`: the plan's, where it is open already.
     """
-    share_arenas()
     return Workplace(
         plan=plan,
         digest=digest(plan.identity()),
