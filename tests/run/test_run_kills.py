@@ -146,14 +146,16 @@ def test_a_torn_last_receipt_is_ignored_and_its_block_rendered_again(tmp_path: P
     np.testing.assert_array_equal(stored(run_file), interpolated(position_coded(SHAPE), 5))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_run_cleanly_and_says_how_to_go_on(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 1), (signal.SIGTERM, 0), (signal.SIGUSR1, 0)])
+def test_a_signal_ends_the_run_cleanly_and_says_how_to_go_on(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
     run_file = small_run(tmp_path)
     process = start(run_file, tmp_path)
     time.sleep(0.2)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (1, "")
+    assert (process.returncode, err) == (code, "")
     assert out == f"{number.name} was received; run again to go on from here\n"
     n_done = status(run_file.output.url).n_blocks_done
     assert 0 < n_done < 24

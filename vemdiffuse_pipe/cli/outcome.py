@@ -12,11 +12,15 @@ MOST_LISTED = 20
 
 
 def print_outcome(output: str, outcome: Outcome, *, as_json: bool) -> int:
-    """Print the outcome and return the exit code: 0 complete, 1 not, 130 interrupted."""
+    """Print the outcome and return the exit code: 0 complete or making way, 1 not, 130 interrupted."""
     if as_json:
         print_json({"output": output, **outcome_facts(outcome)})
     else:
         click.echo(in_words(output, outcome))
+    if outcome.drained:
+        done = f"{show_count(outcome.n_done)} of {show_count(outcome.n_blocks)} blocks are done"
+        click.echo(f"vemdiffuse: {done}; {outcome.stopped}", err=True)
+        return outcome.exit_code
     return 130 if outcome.stopped else outcome.exit_code
 
 
@@ -28,6 +32,7 @@ def outcome_facts(outcome: Outcome) -> dict[str, object]:
         "n_rendered": outcome.n_rendered,
         "set_aside": [set_aside_facts(block) for block in outcome.set_aside],
         "stopped": outcome.stopped or None,
+        "drained": outcome.drained,
     }
 
 
@@ -45,7 +50,7 @@ def set_aside_facts(block: SetAside) -> dict[str, object]:
 def in_words(output: str, outcome: Outcome) -> str:
     """The outcome for people."""
     n = show_count(outcome.n_blocks)
-    if outcome.exit_code == 0:
+    if outcome.n_done == outcome.n_blocks:
         return (
             f"{output} is complete: {n} of {n} blocks are done, {show_count(outcome.n_rendered)} rendered now"
         )

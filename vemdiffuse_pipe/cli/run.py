@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -9,26 +10,45 @@ import click
 
 from vemdiffuse_pipe import config
 from vemdiffuse_pipe.cli.options import json_option, run_file_argument
+from vemdiffuse_pipe.errors import ConfigError
+from vemdiffuse_pipe.running.parts import Part, parse_part
+from vemdiffuse_pipe.running.walltime import parse_walltime
 
 
 @click.command("run")
 @run_file_argument
+@click.option(
+    "--part",
+    metavar="I/N",
+    help="Do the i-th of n parts in this process alone, then help the others; auto: as the job array says.",
+)
+@click.option(
+    "--walltime",
+    metavar="HH:MM:SS",
+    help="With --part: when this job is ended, where no scheduler says; no block is begun that cannot end.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @json_option
-def command(file: Path, dry_run: bool, as_json: bool) -> int:
+def command(file: Path, part: str | None, walltime: str | None, dry_run: bool, as_json: bool) -> int:
     """Do what a run file says; running again resumes.
 
-    Exit code 0: complete. 1: blocks were set aside, or it stopped midway. 2: nothing was started.
+    Exit code 0: complete, or it made way for another time. 1: blocks were set aside, or it stopped midway.
+    2: nothing was started.
 
     \b
     Examples:
       vemdiffuse run run.toml --dry-run
       vemdiffuse run run.toml
+      vemdiffuse run run.toml --part 3/8
     """
     run_file = config.load(file)
+    if walltime is not None and part is None:
+        raise ConfigError("--walltime is for a part; write --part 1/1 for the whole")
+    chosen = None if part is None else parse_part(part, os.environ)
+    walltime_s = None if walltime is None else parse_walltime(walltime)
     if dry_run:
         return _dry_run(run_file, as_json)
-    return _run(run_file, as_json)
+    return _run(run_file, chosen, walltime_s, as_json)
 
 
 def _dry_run(run_file: config.RunFile, as_json: bool) -> int:
@@ -40,11 +60,11 @@ def _dry_run(run_file: config.RunFile, as_json: bool) -> int:
     return 0
 
 
-def _run(run_file: config.RunFile, as_json: bool) -> int:
+def _run(run_file: config.RunFile, part: Part | None, walltime_s: float | None, as_json: bool) -> int:
     from vemdiffuse_pipe.cli.outcome import print_outcome
     from vemdiffuse_pipe.cli.progress import progress
     from vemdiffuse_pipe.running.reconstruct import run
 
     with progress(sys.stderr) as listener:
-        outcome = run(run_file, listener=listener)
+        outcome = run(run_file, listener=listener, part=part, walltime_s=walltime_s)
     return print_outcome(run_file.output.url, outcome, as_json=as_json)

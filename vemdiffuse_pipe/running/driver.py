@@ -13,37 +13,25 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from queue import Empty, SimpleQueue
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 from dask.typing import Key
 from distributed import Client, Future
 from distributed.scheduler import KilledWorker
 
-from vemdiffuse_pipe.errors import InputError, StorageFullError
+from vemdiffuse_pipe.running import signals
+from vemdiffuse_pipe.running.endings import Endings, Reporter
 from vemdiffuse_pipe.running.graph import block_graph
-from vemdiffuse_pipe.running.retries import GaveUpError, reason_of
+from vemdiffuse_pipe.running.retries import reason_of
 from vemdiffuse_pipe.running.shards import Work
 
-MOST_IN_A_ROW = 16
-GRACE_S = 5.0  # after a signal, for blocks in flight to end by themselves
+GRACE_S = 5.0  # where nothing is hoped for, for blocks in flight to end by themselves
 
 # Futures that ended, and signals. Not dask's as_completed: nothing can wake it when a signal arrives, and
 # SimpleQueue.put is the one call that is safe inside a signal handler.
 Done: TypeAlias = "Future[None]"
 Arrival: TypeAlias = "Done | signal.Signals"
 Inbox: TypeAlias = "SimpleQueue[Arrival]"
-
-
-class Reporter(Protocol):
-    """Hears how each piece of work ended."""
-
-    def done(self, work: Work) -> None:
-        """It is stored and has its receipt."""
-        ...
-
-    def set_aside(self, work: Work, reason: str, n_attempts: int) -> None:
-        """It was given up."""
-        ...
 
 
 def drive(
@@ -57,7 +45,8 @@ def drive(
     `inbox`: where signals arrive, if any do. Raises StorageFullError and InputError, after which no block
     could be written, as they come.
     """
-    flight = _Flight(client, key, inbox)
+    endings = Endings(reporter)
+    flight = _Flight(client, key, inbox, endings)
     suspects: deque[Work] = deque()
     while True:
         flight.launch(islice(work, window - len(flight)), attempt=1)
@@ -66,22 +55,22 @@ def drive(
         if not len(flight):  # one at a time: whoever kills a worker now is alone with it
             flight.launch([suspects.popleft()], attempt=2)
         ended, received = _all_waiting(inbox)
-        suspects.extend(flight.settle(ended, reporter))
-        stopped = f"{received.name} was received" if received is not None else flight.hopeless()
+        suspects.extend(flight.settle(ended))
+        stopped = f"{received.name} was received" if received is not None else endings.hopeless()
         if stopped:
-            _drain(flight, inbox, reporter)
+            _drain(flight, inbox, GRACE_S if received is None else signals.GRACE_S[received])
             return stopped
 
 
 class _Flight:
     """The work that dask holds now."""
 
-    def __init__(self, client: Client, key: str, inbox: Inbox) -> None:
+    def __init__(self, client: Client, key: str, inbox: Inbox, endings: Endings) -> None:
         self._client = client
+        self._endings = endings
         self._key = key
         self._inbox = inbox
         self._attempts: dict[Key, tuple[Work, int, Done]] = {}
-        self._in_a_row: list[str] = []
 
     def __len__(self) -> int:
         return len(self._attempts)
@@ -95,30 +84,19 @@ class _Flight:
             self._attempts[future.key] = (piece, attempt, future)
             future.add_done_callback(self._inbox.put)
 
-    def settle(self, futures: list[Done], reporter: Reporter) -> list[Work]:
+    def settle(self, futures: list[Done]) -> list[Work]:
         """Report what ended. What may have died of its neighbour is returned: it deserves a second chance."""
         suspects = []
         for future in futures:
             work, attempt, _ = self._attempts.pop(future.key)
             error = None if future.status == "finished" else future.exception()
             if error is None:
-                reporter.done(work)
-                self._in_a_row.clear()
-            elif isinstance(error, StorageFullError | InputError):
-                raise error
+                self._endings.done(work)
             elif isinstance(error, KilledWorker) and attempt == 1:
                 suspects.append(work)
-            else:  # whatever it was, and whoever's fault: the block is given up, the run goes on
-                reporter.set_aside(work, _reason(error), getattr(error, "n_attempts", attempt))
-                if isinstance(error, GaveUpError):
-                    self._in_a_row.append(_reason(error))
+            else:
+                self._endings.failed(work, error, attempt, _reason(error))
         return suspects
-
-    def hopeless(self) -> str:
-        """A sentence where too many were given up in a row, else ''."""
-        if len(self._in_a_row) < MOST_IN_A_ROW:
-            return ""
-        return f"{len(self._in_a_row)} blocks in a row had to be given up ({self._in_a_row[-1]})"
 
     def cancel(self) -> None:
         """Give back what has not begun, and forget the rest."""
@@ -131,16 +109,16 @@ def _reason(error: BaseException) -> str:
     return reason_of(error)
 
 
-def _drain(flight: _Flight, inbox: Inbox, reporter: Reporter) -> None:
-    """Let blocks in flight end for a moment, then give them back."""
-    deadline = time.monotonic() + GRACE_S
+def _drain(flight: _Flight, inbox: Inbox, grace_s: float) -> None:
+    """Let blocks in flight end for a while, then give them back."""
+    deadline = time.monotonic() + grace_s
     while len(flight) and (left_s := deadline - time.monotonic()) > 0:
         try:
             arrival = inbox.get(timeout=left_s)
         except Empty:
             break
         if isinstance(arrival, Future):
-            flight.settle([arrival], reporter)
+            flight.settle([arrival])
     flight.cancel()
 
 

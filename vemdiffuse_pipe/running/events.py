@@ -26,6 +26,7 @@ class Outcome:
     a block of which only parts were missing counts once a part.
 
     `stopped`: why the run ended before its work was done, in one sentence; empty where it did not.
+    `drained`: it was asked to make way, or its time was nearly over, and it did so in order.
     """
 
     n_blocks: int
@@ -33,11 +34,13 @@ class Outcome:
     n_rendered: int
     set_aside: tuple[SetAside, ...]
     stopped: str = ""
+    drained: bool = False
 
     @property
     def exit_code(self) -> int:
-        """0 where every block is complete, else 1."""
-        return 0 if self.n_done == self.n_blocks else 1
+        """0 where every block is complete, or what is not will be when it is run again; else 1."""
+        makes_way = self.drained and not self.set_aside
+        return 0 if self.n_done == self.n_blocks or makes_way else 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,35 +8,26 @@ from contextlib import ExitStack, closing, contextmanager
 from itertools import islice
 from queue import SimpleQueue
 from threading import Event as Flag
-from threading import Lock
 
 from distributed import Client
 
-from vemdiffuse_pipe.errors import VemdiffuseError
 from vemdiffuse_pipe.models.protocol import Model
 from vemdiffuse_pipe.plan.estimate import BLOCKS_IN_FLIGHT
 from vemdiffuse_pipe.plan.plan import Plan, digest
 from vemdiffuse_pipe.render.block import Hardware
 from vemdiffuse_pipe.running import signals
 from vemdiffuse_pipe.running.driver import Inbox, drive
+from vemdiffuse_pipe.running.endings import Bookkeeper, one_at_a_time, until
 from vemdiffuse_pipe.running.engines import connect, is_in_process
-from vemdiffuse_pipe.running.events import (
-    BlockDone,
-    BlockSetAside,
-    Event,
-    Listener,
-    Outcome,
-    RunEnded,
-    RunStarted,
-    silent,
-)
+from vemdiffuse_pipe.running.events import Listener, Outcome, RunEnded, RunStarted, silent
 from vemdiffuse_pipe.running.filled import note_what_was_filled
 from vemdiffuse_pipe.running.opening import open_output, open_run_model
 from vemdiffuse_pipe.running.progress import Progress
 from vemdiffuse_pipe.running.resources import refuse_what_does_not_fit, threads_per_worker
 from vemdiffuse_pipe.running.retries import Patience
 from vemdiffuse_pipe.running.shards import Work
-from vemdiffuse_pipe.running.workers import OpenWorkplace, open_workplace, present
+from vemdiffuse_pipe.running.stages import open_workplace
+from vemdiffuse_pipe.running.workers import OpenWorkplace, present
 from vemdiffuse_pipe.storage import parse_address
 from vemdiffuse_pipe.volume import Source
 
@@ -60,15 +51,15 @@ def run_plan(
     open_output(plan)
     address = parse_address(plan.run_file.output.url)
     progress = Progress(address, digest(plan.identity()), plan.blocks, plan.shards)
-    reporter = _Reporter(progress, _one_at_a_time(listener))
+    reporter = Bookkeeper(progress, one_at_a_time(listener))
     inbox: Inbox = SimpleQueue()
-    with signals.received(inbox.put), closing(progress):
+    with signals.received(inbox.put) as heard, closing(progress):
         reporter.tell(RunStarted(plan, progress.n_missing(), progress.n_voxels_missing()))
         work = islice(progress.missing(columns=plan.by_columns), max_blocks)
         stopped = (
             _work_off(plan, source, model, work, reporter, inbox, patience) if progress.n_missing() else ""
         )
-        outcome = progress.outcome(f"{stopped}; run again to go on from here" if stopped else "")
+        outcome = progress.outcome(stopped, drained=heard.asks_to_drain)
     note_what_was_filled(plan)
     reporter.tell(RunEnded(outcome))
     return outcome
@@ -79,7 +70,7 @@ def _work_off(
     source: Source,
     model: Model,
     work: Iterator[Work],
-    reporter: _Reporter,
+    reporter: Bookkeeper,
     inbox: Inbox,
     patience: Patience,
 ) -> str:
@@ -88,25 +79,6 @@ def _work_off(
     window = BLOCKS_IN_FLIGHT * plan.run_file.run.workers
     with _workers(plan, source, model, key, reporter.tell, patience) as client:
         return drive(client, key, work, window, reporter, inbox)
-
-
-class _Reporter:
-    """Keeps on disk and tells the listener how each block ended."""
-
-    def __init__(self, progress: Progress, listener: Listener) -> None:
-        self.tell = listener
-        self._progress = progress
-
-    def done(self, work: Work) -> None:
-        self._progress.enter_done(work)
-        self.tell(BlockDone(work.block_index, work.output_box.n_voxels))
-
-    def set_aside(self, work: Work, reason: str, n_attempts: int) -> None:
-        self.tell(BlockSetAside(self._progress.enter_set_aside(work, reason, n_attempts)))
-
-
-class _EndedError(VemdiffuseError):
-    """Rendering went on after the run had ended."""
 
 
 @contextmanager
@@ -119,7 +91,7 @@ def _workers(
     with ExitStack() as stack:
         if is_in_process(table):
             ended = Flag()
-            place = open_workplace(plan, hardware, patience, source, _until(ended, tell), model)
+            place = open_workplace(plan, hardware, patience, source, until(ended, tell), model)
             stack.enter_context(present(key, place))
         client = stack.enter_context(connect(table))
         if is_in_process(table):
@@ -127,25 +99,3 @@ def _workers(
         else:
             client.register_plugin(OpenWorkplace(key, plan, hardware, patience))
         yield client
-
-
-def _until(ended: Flag, tell: Listener) -> Listener:
-    """Passes events on; after the end, it is how a render that nobody waits for comes to its own."""
-
-    def tell_or_end(event: Event) -> None:
-        if ended.is_set():
-            raise _EndedError("the run has ended")
-        tell(event)
-
-    return tell_or_end
-
-
-def _one_at_a_time(listener: Listener) -> Listener:
-    """The listener, behind a lock: worker threads call it too."""
-    lock = Lock()
-
-    def tell(event: Event) -> None:
-        with lock:
-            listener(event)
-
-    return tell

@@ -122,12 +122,11 @@ def _begun_with(plan: Plan) -> SourceTable | None:
 def open_output(plan: Plan) -> StoredSink:
     """The output of a plan: created where there is none, continued where it is the plan's own.
 
-    Raises OutputError that names what differs where the output belongs to another run.
+    Many processes may do so at once. Raises OutputError that names what differs where the output belongs to
+    another run, begun long ago or at the same moment.
     """
     url = plan.run_file.output.url
-    if not is_output(url):
-        return _create(plan)
-    sink = open_sink(url)
+    sink = open_sink(url) if is_output(url) else _create(plan)
     identity, _ = identity_of(sink, url)
     layout = sink.attributes.get("layout", {})
     if not isinstance(layout, dict):
@@ -182,6 +181,15 @@ def stored_run_file(sink: StoredSink, output: str | os.PathLike[str]) -> RunFile
 
 
 def _create(plan: Plan) -> StoredSink:
+    try:
+        return _created(plan)
+    except OutputError:
+        if not is_output(plan.run_file.output.url):
+            raise
+        return open_sink(plan.run_file.output.url)  # another process was faster, and works already
+
+
+def _created(plan: Plan) -> StoredSink:
     return create_sink(
         plan.run_file.output.url,
         plan.output,

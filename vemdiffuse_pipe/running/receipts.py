@@ -99,14 +99,29 @@ def read_receipts(output: Address, digest: str) -> Iterator[tuple[str, Receipt]]
         yield segment, _receipt(record)
 
 
+class DoneReader:
+    """Reads which shards have a receipt, and later which have one by now."""
+
+    def __init__(self, output: Address, digest: str) -> None:
+        self._output = output
+        self._digest = digest
+        self._segments = segments.SegmentReader(output / FOLDER)
+
+    def add_new(self, done: ShardSet) -> None:
+        """Add the shards of receipts that were not read yet. Raises OutputError for a receipt of another run,
+        or another grid; DataError or TransientError.
+        """
+        for segment, line in self._segments.new_lines():
+            head = json.loads(line[: line.index(b"]") + 1] + b"}")
+            _check_digest(head["digest"], self._digest, self._output, segment)
+            for shard in head["shards"]:
+                done.add(shard)
+
+
 def read_done(output: Address, digest: str, shards: BlockGrid) -> ShardSet:
     """The shards that have a receipt. Raises OutputError for a receipt of another run, or another grid."""
     done = ShardSet(shards)
-    for segment, line in segments.read_lines(output / FOLDER):
-        head = json.loads(line[: line.index(b"]") + 1] + b"}")
-        _check_digest(head["digest"], digest, output, segment)
-        for shard in head["shards"]:
-            done.add(shard)
+    DoneReader(output, digest).add_new(done)
     return done
 
 

@@ -2,7 +2,8 @@
 
     read        coordinates in, the sections of the block out     I/O
     render      its arrays                                        holds the resource GPU
-    write       whole shards, then the receipt; nothing returns   I/O
+    store       whole shards                                      I/O
+    note        the receipt, after the shards are durable         I/O
 
 A failure that may pass is met where it happens: only that stage is tried again, so what was read or
 rendered is not lost.
@@ -28,13 +29,14 @@ import numpy as np
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.grid import BlockGrid
 from vemdiffuse_pipe.models.protocol import Model
-from vemdiffuse_pipe.plan.plan import Plan
+from vemdiffuse_pipe.plan.plan import Plan, digest
 from vemdiffuse_pipe.render.block import Hardware, render_block
-from vemdiffuse_pipe.running.events import BlockFailed, Listener, PlanesDone
-from vemdiffuse_pipe.running.receipts import Receipt, checksum
+from vemdiffuse_pipe.running.events import BlockFailed, Listener, PlanesDone, silent
+from vemdiffuse_pipe.running.opening import open_run_model
+from vemdiffuse_pipe.running.receipts import FOLDER, Receipt, checksum
 from vemdiffuse_pipe.running.retries import Patience, persist
 from vemdiffuse_pipe.running.segments import SegmentWriter
-from vemdiffuse_pipe.storage import stores
+from vemdiffuse_pipe.storage import open_sink, parse_address, stores
 from vemdiffuse_pipe.storage.stores import Traffic
 from vemdiffuse_pipe.volume import OnHole, Sink, Source, Voxels, unheard
 
@@ -99,6 +101,38 @@ class Rendered(NamedTuple):
     log: Log
 
 
+class Stored(NamedTuple):
+    """What is durable, and has no receipt yet."""
+
+    receipt: Receipt
+    log: Log
+
+
+def open_workplace(
+    plan: Plan,
+    hardware: Hardware,
+    patience: Patience,
+    source: Source,
+    tell: Listener = silent,
+    model: Model | None = None,
+) -> Workplace:
+    """A workplace of this process, around an open source. Raises InputError or TransientError.
+
+    `model`: the plan's, where it is open already.
+    """
+    return Workplace(
+        plan=plan,
+        digest=digest(plan.identity()),
+        source=source,
+        model=model or open_run_model(plan),
+        sink=open_sink(plan.run_file.output.url),
+        receipts=SegmentWriter(parse_address(plan.run_file.output.url) / FOLDER),
+        hardware=hardware,
+        patience=patience,
+        tell=tell,
+    )
+
+
 def read(place: Workplace, block_index: int, output_box: Box) -> Sections:
     """The sections that `output_box`, all or a part of the block, needs."""
     source_box = place.plan.source_box(output_box)
@@ -132,10 +166,20 @@ def render(place: Workplace, sections: Sections) -> Rendered:
 
 def write(place: Workplace, rendered: Rendered) -> None:
     """Write the block's shards and then, when they are durable, its receipt."""
+    note(place, store(place, rendered))
+
+
+def store(place: Workplace, rendered: Rendered) -> Stored:
+    """Write the block's shards. What is returned holds no voxels."""
     box, log = rendered.output_box, rendered.log
     checksums, log = _stage(place, "write", log, lambda: write_shards(place, box, rendered.arrays))
-    receipt = _receipt(place, box, checksums, log)
-    _stage(place, "receipt", log, lambda: place.receipts.append(receipt.as_record()))
+    return Stored(_receipt(place, box, checksums, log), log)
+
+
+def note(place: Workplace, stored: Stored) -> None:
+    """Write the receipt of what is stored."""
+    record = stored.receipt.as_record()
+    _stage(place, "receipt", stored.log, lambda: place.receipts.append(record))
 
 
 def read_kept(

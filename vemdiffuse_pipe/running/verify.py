@@ -28,8 +28,7 @@ from vemdiffuse_pipe.running.opening import (
 from vemdiffuse_pipe.running.receipts import Receipt, checksum, read_receipts
 from vemdiffuse_pipe.running.retries import Patience
 from vemdiffuse_pipe.running.shards import ShardSet
-from vemdiffuse_pipe.running.stages import read_kept
-from vemdiffuse_pipe.running.workers import open_workplace
+from vemdiffuse_pipe.running.stages import open_workplace, read_kept
 from vemdiffuse_pipe.storage import open_sink, parse_address
 from vemdiffuse_pipe.volume import Sink, Voxels
 

@@ -15,17 +15,12 @@ import torch
 from distributed import Worker, WorkerPlugin
 
 from vemdiffuse_pipe.geometry.box import Box
-from vemdiffuse_pipe.models.protocol import Model
-from vemdiffuse_pipe.plan.plan import Plan, digest
+from vemdiffuse_pipe.plan.plan import Plan
 from vemdiffuse_pipe.render.block import Hardware
-from vemdiffuse_pipe.running import receipts, stages
-from vemdiffuse_pipe.running.events import Listener, silent
-from vemdiffuse_pipe.running.opening import open_run_model, open_run_source
+from vemdiffuse_pipe.running import stages
+from vemdiffuse_pipe.running.opening import open_run_source
 from vemdiffuse_pipe.running.retries import Patience
-from vemdiffuse_pipe.running.segments import SegmentWriter
-from vemdiffuse_pipe.running.stages import Rendered, Sections, Workplace
-from vemdiffuse_pipe.storage import open_sink, parse_address
-from vemdiffuse_pipe.volume import Source
+from vemdiffuse_pipe.running.stages import Rendered, Sections, Workplace, open_workplace
 
 _PLACES: dict[str, Workplace] = {}
 
@@ -75,28 +70,3 @@ class OpenWorkplace(WorkerPlugin):
         """Close."""
         if self.key in _PLACES:
             _PLACES.pop(self.key).receipts.close()
-
-
-def open_workplace(
-    plan: Plan,
-    hardware: Hardware,
-    patience: Patience,
-    source: Source,
-    tell: Listener = silent,
-    model: Model | None = None,
-) -> Workplace:
-    """A workplace of this process, around an open source. Raises InputError or TransientError.
-
-    `model`: the plan's, where it is open already.
-    """
-    return Workplace(
-        plan=plan,
-        digest=digest(plan.identity()),
-        source=source,
-        model=model or open_run_model(plan),
-        sink=open_sink(plan.run_file.output.url),
-        receipts=SegmentWriter(parse_address(plan.run_file.output.url) / receipts.FOLDER),
-        hardware=hardware,
-        patience=patience,
-        tell=tell,
-    )
