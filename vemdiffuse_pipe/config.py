@@ -18,6 +18,9 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Length = Annotated[Finite, Field(gt=0)]
 Count = Annotated[int, Field(ge=1, le=2**40)]
 Zyx = tuple[Count, Count, Count]
+Voxel = Annotated[int, Field(ge=0, le=2**40)]
+Corners = tuple[tuple[Voxel, Voxel, Voxel], tuple[Voxel, Voxel, Voxel]]
+CornersNm = tuple[tuple[Finite, Finite, Finite], tuple[Finite, Finite, Finite]]
 Policy = Literal["fail", "fill", "bridge"]
 BadSections = Literal["refuse", "bridge", "keep"]
 OutputFormat = Literal["ome-zarr-0.5", "ome-zarr-0.4", "n5", "precomputed"]
@@ -28,7 +31,10 @@ class _Table(BaseModel):
 
 
 class SourceTable(_Table):
-    """[source] where the volume is, and how its numbers become grey levels."""
+    """[source] where the volume is, how its numbers become grey levels, and which part of it is wanted.
+
+    `region`: [first, stop] in its voxels; `region_nm`: in its world. Voxels are those of the whole run.
+    """
 
     url: str
     voxel_size_nm: tuple[Length, Length, Length] | None = None
@@ -39,7 +45,9 @@ class SourceTable(_Table):
     missing: Policy = "fail"
     corrupt: Policy = "fail"
     bad_sections: BadSections = "refuse"
-    rejected_sections: tuple[Annotated[int, Field(ge=0, le=2**40)], ...] = ()
+    rejected_sections: tuple[Voxel, ...] = ()
+    region: Corners | None = None
+    region_nm: CornersNm | None = None
 
 
 class OutputTable(_Table):

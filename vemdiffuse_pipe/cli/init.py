@@ -30,6 +30,8 @@ OPEN_KEYS = {
 # corrupt = "bridge"  # the same for a chunk that cannot be decoded
 # bad_sections = "bridge"  # black, constant or duplicated ones that are found; "keep" does not look for them
 # rejected_sections = [7]  # bad sections, from 0: bridged by a wider gap
+# region = [[10, 0, 0], [20, 512, 512]]  # first and stop, in voxels of the source: only this part is made
+# region_nm = [[400.0, 0.0, 0.0], [800.0, 4096.0, 4096.0]]  # the same in its world, widened to whole sections
 """,
     "output": """\
 # format = "precomputed"  # or "n5", "ome-zarr-0.4"; "ome-zarr-0.5" has shards

@@ -190,7 +190,7 @@ def _create(plan: Plan) -> StoredSink:
         shard_shape=plan.shard_shape,
         output_format=plan.run_file.output.format,
         attributes=_description(plan),
-        provenance=plan.gaps.provenance(),
+        provenance=plan.provenance(),
     )
 
 
@@ -217,7 +217,9 @@ def _with_stated_contrast(plan: Plan) -> RunFile:
 
 def _layout(plan: Plan) -> dict[str, Json]:
     """What an output cannot change while it is written, though it changes no voxel."""
+    part = plan.part
     return {
+        **({"region": [list(part.start), list(part.stop)]} if plan.is_part else {}),
         "format": plan.run_file.output.format,
         "chunk_shape": list(plan.chunk_shape),
         "shard_shape": list(plan.shard_shape),
