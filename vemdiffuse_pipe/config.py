@@ -6,7 +6,7 @@ import difflib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -50,6 +50,14 @@ class SourceTable(_Table):
     region_nm: CornersNm | None = None
 
 
+class MaskTable(_Table):
+    """[mask] a volume that says which part of the world is wanted: where it is not 0."""
+
+    url: str
+    level: str | None = None
+    voxel_size_nm: tuple[Length, Length, Length] | None = None
+
+
 class OutputTable(_Table):
     """[output] where the result goes, and how it is cut into objects."""
 
@@ -91,6 +99,7 @@ class RunFile(_Table):
     output: OutputTable
     model: ModelTable = ModelTable()
     run: RunTable = RunTable()
+    mask: MaskTable | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -165,7 +174,8 @@ def _shown(value: object) -> str:
 def _nearest(loc: tuple[int | str, ...]) -> str:
     table: Any = RunFile
     for part in loc[:-1]:
-        table = table.model_fields[str(part)].annotation
+        annotation = table.model_fields[str(part)].annotation
+        table = next(kind for kind in (annotation, *get_args(annotation)) if hasattr(kind, "model_fields"))
     known = list(table.model_fields)
     near = difflib.get_close_matches(str(loc[-1]), known, n=1, cutoff=0.5)
     return f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"

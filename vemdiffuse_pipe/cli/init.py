@@ -57,6 +57,13 @@ OPEN_KEYS = {
 """,
 }
 
+TAIL = """\
+# [mask]  # a volume of any type and resolution: where it is 0 nothing is read, rendered or written
+# url = "tissue.zarr"
+# level = "2"
+# voxel_size_nm = [400.0, 64.0, 64.0]  # which level, or the size itself where the volume states none
+"""
+
 
 @click.command("init")
 @click.argument("source")
@@ -103,7 +110,7 @@ def commented(run_file: RunFile, found: VolumeSpec) -> str:
         "model": f"# {ratio}{'' if run_file.model.ratio else ', a tie: set ratio to one of the two'}\n",
     }
     tables = config.dump(run_file).rstrip("\n").split("\n\n")
-    return "\n".join([HEAD, *(_table(run_file, lines.splitlines(), facts) for lines in tables)])
+    return "\n".join([HEAD, *(_table(run_file, lines.splitlines(), facts) for lines in tables), TAIL])
 
 
 def _table(run_file: RunFile, lines: list[str], facts: dict[str, str]) -> str:

@@ -74,10 +74,12 @@ def plan_facts(plan: Plan, figures: Estimate, seconds: float | None) -> dict[str
 
 def plan_rows(plan: Plan, figures: Estimate, seconds: float | None) -> dict[str, str]:
     """The plan for people, as rows of a table."""
+    mask = plan.run_file.mask
     rows = {
         "source": _source(plan, figures),
         "output": _output(plan, figures),
         **({"region": _region(plan)} if plan.is_part else {}),
+        **({"mask": f"{mask.url}: shards outside are skipped, the figures count them"} if mask else {}),
         "ratio": ratio_in_words(plan),
         "model": _model(plan),
         "tiles": _tiles(plan, figures),

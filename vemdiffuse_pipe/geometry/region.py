@@ -2,8 +2,8 @@
 
     sections    0         1         2         3         4               (r = 4)
     planes      0 1 2 3 . 4 . . . . 8 . . . . 12. . . . 16
-    asked for                  |---------|                 nm
-    made                  [4 . . . . 8 . . . . 12]         from section to section, so that it holds what was asked
+    asked for                  |---------|
+    made                  [4 . . . . 8 . . . . 12]         from section to section: it holds what was asked
 
 Only what is made changes: planes, tiles and noise are numbered as in the whole volume.
 """
@@ -24,15 +24,16 @@ def whole_sections(frame: Frame, first_nm: Nm, stop_nm: Nm) -> Box:
     Along z from the centre of a section to the centre of another: between them planes are made. Cut at the
     volume. Raises PlanError where the two share nothing.
     """
-    ends = tuple(c + n * s for c, n, s in zip(frame.corner_nm, frame.shape, frame.voxel_size_nm, strict=True))
+    sizes = zip(frame.corner_nm, frame.shape, frame.voxel_size_nm, strict=True)
+    ends = tuple(corner + n * size for corner, n, size in sizes)
     if any(
         a >= b or a >= end or b <= corner
         for a, b, corner, end in zip(first_nm, stop_nm, frame.corner_nm, ends, strict=True)
     ):
         raise PlanError(
             f"region_nm {show_nm(first_nm)} to {show_nm(stop_nm)}: the volume lies from "
-            f"{show_nm(frame.corner_nm)} to {show_nm((ends[0], ends[1], ends[2]))} nm, z y x; give a box that "
-            "it shares, the smaller corner first"
+            f"{show_nm(frame.corner_nm)} to {show_nm((ends[0], ends[1], ends[2]))} nm, z y x; give a box "
+            "that it shares, the smaller corner first"
         )
     z, z_stop = _sections(frame, first_nm[0], stop_nm[0])
     (y, x), (y_stop, x_stop) = (

@@ -22,8 +22,9 @@ class SetAside:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended. `n_done`: blocks that are complete now. `n_rendered`: how many this call wrote, where
-    a block of which only parts were missing counts once a part.
+    """How a run ended. `n_done`: blocks that are complete now; `n_skipped`: those outside the mask, if any.
+
+    `n_rendered`: how many this call wrote, where a block of which only parts were missing counts once a part.
 
     `stopped`: why the run ended before its work was done, in one sentence; empty where it did not.
     """
@@ -33,11 +34,12 @@ class Outcome:
     n_rendered: int
     set_aside: tuple[SetAside, ...]
     stopped: str = ""
+    n_skipped: int = 0
 
     @property
     def exit_code(self) -> int:
-        """0 where every block is complete, else 1."""
-        return 0 if self.n_done == self.n_blocks else 1
+        """0 where every block that is wanted is complete, else 1."""
+        return 0 if self.n_done + self.n_skipped == self.n_blocks else 1
 
 
 @dataclass(frozen=True, slots=True)

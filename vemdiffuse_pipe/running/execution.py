@@ -31,6 +31,7 @@ from vemdiffuse_pipe.running.events import (
     silent,
 )
 from vemdiffuse_pipe.running.filled import note_what_was_filled
+from vemdiffuse_pipe.running.mask import note_what_is_outside, open_run_mask
 from vemdiffuse_pipe.running.opening import open_output, open_run_model
 from vemdiffuse_pipe.running.progress import Progress
 from vemdiffuse_pipe.running.resources import refuse_what_does_not_fit, threads_per_worker
@@ -57,7 +58,9 @@ def run_plan(
     """
     refuse_what_does_not_fit(plan)
     model = model or open_run_model(plan)
+    mask = open_run_mask(plan)
     open_output(plan)
+    note_what_is_outside(plan, mask)
     address = parse_address(plan.run_file.output.url)
     progress = Progress(address, digest(plan.identity()), plan.blocks, plan.shards)
     reporter = _Reporter(progress, _one_at_a_time(listener))

@@ -1,4 +1,4 @@
-"""How far an output is: what its receipts prove, what was set aside, what is missing."""
+"""How far an output is: what its receipts prove, what was set aside, what is missing, what nobody wants."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from vemdiffuse_pipe.geometry.grid import BlockGrid
 from vemdiffuse_pipe.running import set_aside
 from vemdiffuse_pipe.running.events import Outcome, SetAside
+from vemdiffuse_pipe.running.mask import read_outside
 from vemdiffuse_pipe.running.receipts import read_done
 from vemdiffuse_pipe.running.segments import SegmentWriter
 from vemdiffuse_pipe.running.shards import ShardSet, Work, count_missing, missing_work
@@ -14,17 +15,18 @@ from vemdiffuse_pipe.storage.address import Address
 
 
 class Progress:
-    """Read once, when a run starts, and kept as it goes on. Memory: one bit a shard, and the marks."""
+    """Read once, when a run starts, and kept as it goes on. Memory: a few bits a shard, and the marks."""
 
     def __init__(self, output: Address, digest: str, blocks: BlockGrid, shards: BlockGrid) -> None:
         self.blocks = blocks
         self.done = read_done(output, digest, shards)
+        self.outside = read_outside(output, shards)
         self.marks = set_aside.read_marks(output, blocks, self.done)
         self._writer = SegmentWriter(output / set_aside.FOLDER)
         self._n_rendered = 0
 
     def missing(self, *, columns: bool = False) -> Iterator[Work]:
-        """What is neither done nor set aside, in an order of `missing_work`."""
+        """What is wanted and neither done nor set aside, in an order of `missing_work`."""
         return missing_work(self.blocks, self._settled(), columns=columns)
 
     def n_missing(self) -> int:
@@ -52,12 +54,14 @@ class Progress:
 
     def outcome(self, stopped: str = "") -> Outcome:
         """Where the run stands."""
+        n_blocks, n_wanted = self.blocks.n_blocks, count_missing(self.blocks, self.outside)
         return Outcome(
-            n_blocks=self.blocks.n_blocks,
-            n_done=self.blocks.n_blocks - count_missing(self.blocks, self.done),
+            n_blocks=n_blocks,
+            n_done=n_wanted - count_missing(self.blocks, self.done | self.outside),
             n_rendered=self._n_rendered,
             set_aside=tuple(mark.set_aside for mark in self.marks),
             stopped=stopped,
+            n_skipped=n_blocks - n_wanted,
         )
 
     def close(self) -> None:
@@ -69,4 +73,4 @@ class Progress:
         for mark in self.marks:
             for shard in mark.shards:
                 given_up.add(shard)
-        return self.done | given_up
+        return self.done | self.outside | given_up
