@@ -6,7 +6,7 @@ import difflib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -18,6 +18,9 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Length = Annotated[Finite, Field(gt=0)]
 Count = Annotated[int, Field(ge=1, le=2**40)]
 Zyx = tuple[Count, Count, Count]
+Voxel = Annotated[int, Field(ge=0, le=2**40)]
+Corners = tuple[tuple[Voxel, Voxel, Voxel], tuple[Voxel, Voxel, Voxel]]
+CornersNm = tuple[tuple[Finite, Finite, Finite], tuple[Finite, Finite, Finite]]
 Policy = Literal["fail", "fill", "bridge"]
 BadSections = Literal["refuse", "bridge", "keep"]
 OutputFormat = Literal["ome-zarr-0.5", "ome-zarr-0.4", "n5", "precomputed"]
@@ -28,7 +31,10 @@ class _Table(BaseModel):
 
 
 class SourceTable(_Table):
-    """[source] where the volume is, and how its numbers become grey levels."""
+    """[source] where the volume is, how its numbers become grey levels, and which part of it is wanted.
+
+    `region`: [first, stop] in its voxels; `region_nm`: in its world. Voxels are those of the whole run.
+    """
 
     url: str
     voxel_size_nm: tuple[Length, Length, Length] | None = None
@@ -39,7 +45,17 @@ class SourceTable(_Table):
     missing: Policy = "fail"
     corrupt: Policy = "fail"
     bad_sections: BadSections = "refuse"
-    rejected_sections: tuple[Annotated[int, Field(ge=0, le=2**40)], ...] = ()
+    rejected_sections: tuple[Voxel, ...] = ()
+    region: Corners | None = None
+    region_nm: CornersNm | None = None
+
+
+class MaskTable(_Table):
+    """[mask] a volume that says which part of the world is wanted: where it is not 0."""
+
+    url: str
+    level: str | None = None
+    voxel_size_nm: tuple[Length, Length, Length] | None = None
 
 
 class OutputTable(_Table):
@@ -83,6 +99,7 @@ class RunFile(_Table):
     output: OutputTable
     model: ModelTable = ModelTable()
     run: RunTable = RunTable()
+    mask: MaskTable | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -157,7 +174,8 @@ def _shown(value: object) -> str:
 def _nearest(loc: tuple[int | str, ...]) -> str:
     table: Any = RunFile
     for part in loc[:-1]:
-        table = table.model_fields[str(part)].annotation
+        annotation = table.model_fields[str(part)].annotation
+        table = next(kind for kind in (annotation, *get_args(annotation)) if hasattr(kind, "model_fields"))
     known = list(table.model_fields)
     near = difflib.get_close_matches(str(loc[-1]), known, n=1, cutoff=0.5)
     return f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"

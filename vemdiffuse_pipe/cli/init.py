@@ -30,6 +30,8 @@ OPEN_KEYS = {
 # corrupt = "bridge"  # the same for a chunk that cannot be decoded
 # bad_sections = "bridge"  # black, constant or duplicated ones that are found; "keep" does not look for them
 # rejected_sections = [7]  # bad sections, from 0: bridged by a wider gap
+# region = [[10, 0, 0], [20, 512, 512]]  # first and stop, in voxels of the source: only this part is made
+# region_nm = [[400.0, 0.0, 0.0], [800.0, 4096.0, 4096.0]]  # the same in its world, widened to whole sections
 """,
     "output": """\
 # format = "precomputed"  # or "n5", "ome-zarr-0.4"; "ome-zarr-0.5" has shards
@@ -54,6 +56,13 @@ OPEN_KEYS = {
 # max_memory_gb = 8
 """,
 }
+
+TAIL = """\
+# [mask]  # a volume of any type and resolution: where it is 0 nothing is read, rendered or written
+# url = "tissue.zarr"
+# level = "2"
+# voxel_size_nm = [400.0, 64.0, 64.0]  # which level, or the size itself where the volume states none
+"""
 
 
 @click.command("init")
@@ -101,7 +110,7 @@ def commented(run_file: RunFile, found: VolumeSpec) -> str:
         "model": f"# {ratio}{'' if run_file.model.ratio else ', a tie: set ratio to one of the two'}\n",
     }
     tables = config.dump(run_file).rstrip("\n").split("\n\n")
-    return "\n".join([HEAD, *(_table(run_file, lines.splitlines(), facts) for lines in tables)])
+    return "\n".join([HEAD, *(_table(run_file, lines.splitlines(), facts) for lines in tables), TAIL])
 
 
 def _table(run_file: RunFile, lines: list[str], facts: dict[str, str]) -> str:

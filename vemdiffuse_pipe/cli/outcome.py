@@ -30,6 +30,7 @@ def outcome_facts(outcome: Outcome) -> dict[str, object]:
         "n_blocks": outcome.n_blocks,
         "n_done": outcome.n_done,
         "n_rendered": outcome.n_rendered,
+        "n_skipped": outcome.n_skipped,
         "set_aside": [set_aside_facts(block) for block in outcome.set_aside],
         "stopped": outcome.stopped or None,
         "drained": outcome.drained,
@@ -50,9 +51,11 @@ def set_aside_facts(block: SetAside) -> dict[str, object]:
 def in_words(output: str, outcome: Outcome) -> str:
     """The outcome for people."""
     n = show_count(outcome.n_blocks)
-    if outcome.n_done == outcome.n_blocks:
+    outside = f"{show_count(outcome.n_skipped)} outside the mask, " if outcome.n_skipped else ""
+    if outcome.is_complete:
         return (
-            f"{output} is complete: {n} of {n} blocks are done, {show_count(outcome.n_rendered)} rendered now"
+            f"{output} is complete: {show_count(outcome.n_done)} of {n} blocks are done, "
+            f"{outside}{show_count(outcome.n_rendered)} rendered now"
         )
     lines = [f"{output} is not complete: {show_count(outcome.n_done)} of {n} blocks are done"]
     if outcome.stopped:

@@ -9,6 +9,7 @@ import click
 from vemdiffuse_pipe import config
 from vemdiffuse_pipe.cli.options import json_option, run_file_argument
 from vemdiffuse_pipe.cli.plan_report import print_plan
+from vemdiffuse_pipe.running.mask import open_run_mask
 from vemdiffuse_pipe.running.opening import prepare
 
 
@@ -26,4 +27,5 @@ def command(file: Path, with_time: bool, as_json: bool) -> None:
       vemdiffuse plan run.toml --json
     """
     _, plan = prepare(config.load(file))
+    open_run_mask(plan)  # to see that it can be used
     print_plan(plan, with_time=with_time, as_json=as_json)

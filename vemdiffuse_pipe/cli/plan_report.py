@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from vemdiffuse_pipe.cli.options import print_json, print_table
 from vemdiffuse_pipe.cli.words import ratio_in_words, show_bytes, show_count, show_duration, show_shape
 from vemdiffuse_pipe.geometry.frame import show_nm
@@ -57,6 +59,7 @@ def plan_facts(plan: Plan, figures: Estimate, seconds: float | None) -> dict[str
             "chunk_shape": plan.chunk_shape,
             "shard_shape": plan.shard_shape,
             "block_shape": plan.blocks.block_shape,
+            "region": [plan.part.start, plan.part.stop],
         },
         "ratio": plan.gaps.r,
         "anisotropy": plan.anisotropy,
@@ -71,9 +74,12 @@ def plan_facts(plan: Plan, figures: Estimate, seconds: float | None) -> dict[str
 
 def plan_rows(plan: Plan, figures: Estimate, seconds: float | None) -> dict[str, str]:
     """The plan for people, as rows of a table."""
+    mask = plan.run_file.mask
     rows = {
         "source": _source(plan, figures),
         "output": _output(plan, figures),
+        **({"region": _region(plan)} if plan.is_part else {}),
+        **({"mask": f"{mask.url}: shards outside are skipped, the figures count them"} if mask else {}),
         "ratio": ratio_in_words(plan),
         "model": _model(plan),
         "tiles": _tiles(plan, figures),
@@ -102,6 +108,12 @@ def _output(plan: Plan, figures: Estimate) -> str:
         f"{show_shape(plan.output.shape)} voxels of {show_nm(plan.output.voxel_size_nm)} nm, uint8, "
         f"{show_bytes(figures.output_bytes)} before compression"
     )
+
+
+def _region(plan: Plan) -> str:
+    whole = plan.gaps.n_planes * prod(plan.source.shape[1:])
+    share = plan.part.n_voxels / whole
+    return f"{plan.part} of the output of the whole volume, {share:.3g} of it: its voxels, at its place"
 
 
 def _reads(figures: Estimate) -> str:

@@ -53,9 +53,11 @@ def command(file: Path, part: str | None, walltime: str | None, dry_run: bool, a
 
 def _dry_run(run_file: config.RunFile, as_json: bool) -> int:
     from vemdiffuse_pipe.cli.plan_report import print_plan
+    from vemdiffuse_pipe.running.mask import open_run_mask
     from vemdiffuse_pipe.running.opening import prepare
 
     _, plan = prepare(run_file)
+    open_run_mask(plan)
     print_plan(plan, with_time=False, as_json=as_json)
     return 0
 

@@ -39,14 +39,16 @@ def facts(found: Status) -> dict[str, object]:
 
 def rows(found: Status) -> dict[str, str]:
     """The status for people, as rows of a table."""
-    share = found.voxels_done / found.voxels_total
+    share = found.voxels_done / found.voxels_total if found.voxels_total else 1.0
     stages = ", ".join(f"{stage} {show_duration(s)}" for stage, s in found.seconds.items())
     n_filled = found.n_voxels_filled
     filled = f", {show_count(n_filled)} voxels that do not exist were filled" if n_filled else ""
+    n_skipped = found.n_blocks_skipped
+    outside = f", {show_count(n_skipped)} outside the mask" if n_skipped else ""
     return {
         "output": f"{found.output} (run {found.digest})",
         "blocks": f"{show_count(found.n_blocks_done)} of {show_count(found.n_blocks)} done, "
-        f"{show_count(len(found.set_aside))} set aside",
+        f"{show_count(len(found.set_aside))} set aside{outside}",
         "voxels": f"{show_count(found.voxels_done)} of {show_count(found.voxels_total)} ({share:.1%}), "
         f"{show_count(found.voxels_per_s)} voxels/s",
         "spent": f"{stages or 'nothing yet'}, {show_count(found.n_attempts_failed)} attempts failed",

@@ -54,7 +54,7 @@ def estimate(plan: Plan, *, n_threads: int = 1) -> Estimate:
     n_gaps, gap_flop = _gaps(plan)
     n_tiles = _along(plan, 1, _n_tiles(plan, 1)) * _along(plan, 2, _n_tiles(plan, 2))
     pixels = _along(plan, 1, _rendered(plan, 1)) * _along(plan, 2, _rendered(plan, 2))
-    generated = int(np.count_nonzero(plan.gaps.provenance() > 1)) * prod(plan.output.shape[1:])
+    generated = int(np.count_nonzero(plan.provenance() > 1)) * prod(plan.output.shape[1:])
     planes_rendered = n_gaps * (plan.gaps.r - 1)
     n_voxels = prod(plan.output.shape)
     itemsize = np.dtype(plan.source.dtype).itemsize
@@ -94,14 +94,16 @@ def _along(plan: Plan, axis: int, measure: Callable[[int, int], int]) -> int:
 
 
 def _n_tiles(plan: Plan, axis: int) -> Callable[[int, int], int]:
-    return lambda start, stop: len(plan.lattice.span(axis - 1, start, stop))
+    first = plan.origin[axis]
+    return lambda start, stop: len(plan.lattice.span(axis - 1, first + start, first + stop))
 
 
 def _rendered(plan: Plan, axis: int) -> Callable[[int, int], int]:
     """Pixels along `axis` that are rendered for [start, stop): whole tiles where a model has context."""
     if plan.card.context_px == 0:
         return lambda start, stop: stop - start
-    return lambda start, stop: len(plan.lattice.span(axis - 1, start, stop)) * plan.lattice.tile_px[axis - 1]
+    n_tiles, tile_px = _n_tiles(plan, axis), plan.lattice.tile_px[axis - 1]
+    return lambda start, stop: n_tiles(start, stop) * tile_px
 
 
 def _source_extent(plan: Plan, axis: int) -> Callable[[int, int], int]:
@@ -119,9 +121,9 @@ def _source_extent(plan: Plan, axis: int) -> Callable[[int, int], int]:
 def _gaps(plan: Plan) -> tuple[int, float]:
     """Gaps rendered over all blocks along z, and their operations per pixel and evaluation."""
     n_gaps, flop = 0, 0.0
-    depth = plan.blocks.block_shape[0]
-    for start in range(0, plan.gaps.n_planes, depth):
-        for gap in _ends(plan, start, min(plan.gaps.n_planes, start + depth)):
+    depth, first, last = plan.blocks.block_shape[0], plan.part.start[0], plan.part.stop[0]
+    for start in range(first, last, depth):
+        for gap in _ends(plan, start, min(last, start + depth)):
             n_gaps += gap[0]
             flop += gap[0] * plan.card.flop_per_pixel(gap[1])
     return n_gaps, flop
@@ -159,7 +161,7 @@ def _waiting_bytes(plan: Plan, block: Box, n_threads: int) -> int:
     """Batches of tiles that wait to be blended, and their noise: one a thread is at work already."""
     if not plan.card.is_stochastic:
         return 0
-    n_items = plan.sampling.samples * plan.lattice.n_touching(block)
+    n_items = plan.sampling.samples * plan.lattice.n_touching(block.shift(plan.origin))
     n_waiting = min(n_items, (2 * n_threads + 1) * plan.run_file.run.tile_batch) - n_threads
     return max(0, n_waiting) * 2 * 4 * prod(plan.lattice.tile_px) * (plan.gaps.max_ratio - 1)
 

@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from fractions import Fraction
 from math import prod
 
-from vemdiffuse_pipe.config import OutputTable, RunFile
+import numpy as np
+from numpy.typing import NDArray
+
+from vemdiffuse_pipe.config import OutputTable, RunFile, SourceTable
 from vemdiffuse_pipe.errors import PlanError
 from vemdiffuse_pipe.geometry import morton
 from vemdiffuse_pipe.geometry.box import Box, Zyx
-from vemdiffuse_pipe.geometry.frame import Frame, show_nm
+from vemdiffuse_pipe.geometry.frame import Frame, exact_nm, show_nm
 from vemdiffuse_pipe.geometry.gaps import Gaps
 from vemdiffuse_pipe.geometry.grid import BlockGrid
 from vemdiffuse_pipe.geometry.lattice import TileLattice
+from vemdiffuse_pipe.geometry.region import planes_of, whole_sections
 from vemdiffuse_pipe.models.card import ModelCard
 from vemdiffuse_pipe.volume import VolumeSpec
 
@@ -46,7 +50,11 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A run, before anything is computed. `contrast`: mean and deviation of the grey levels, if known."""
+    """A run, before anything is computed. `contrast`: mean and deviation of the grey levels, if known.
+
+    `gaps` and `lattice` are those of the whole volume, whatever part of it is made: `origin` is where the
+    first voxel of the output lies in the output of the whole. Output boxes are counted from it.
+    """
 
     source: VolumeSpec
     card: ModelCard
@@ -59,6 +67,7 @@ class Plan:
     sampling: Sampling
     contrast: tuple[float, float] | None
     run_file: RunFile
+    origin: Zyx = (0, 0, 0)
 
     @property
     def arrays(self) -> tuple[str, ...]:
@@ -69,6 +78,16 @@ class Plan:
     def shards(self) -> BlockGrid:
         """The output cut into shards."""
         return BlockGrid(self.output.shape, self.shard_shape)
+
+    @property
+    def part(self) -> Box:
+        """What is made, in voxels of the output of the whole volume."""
+        return Box.of_shape(self.output.shape, self.origin)
+
+    @property
+    def is_part(self) -> bool:
+        """True where a region of the volume is made, and not all of it."""
+        return self.output.shape != (self.gaps.n_planes, *self.source.shape[1:])
 
     @property
     def anisotropy(self) -> float:
@@ -85,11 +104,15 @@ class Plan:
 
         A model that looks at no neighbours is given no more of a tile than lies in the box.
         """
-        first, stop = self.gaps.sections_for(
-            output_box.start[0], output_box.stop[0], self.card.reach_sections
-        )
-        wide = self.lattice.reach(output_box) if self.card.context_px else output_box
+        whole_box = output_box.shift(self.origin)
+        first, stop = self.gaps.sections_for(whole_box.start[0], whole_box.stop[0], self.card.reach_sections)
+        wide = self.lattice.reach(whole_box) if self.card.context_px else whole_box
         return Box((first, *wide.start[1:]), (stop, *wide.stop[1:]))
+
+    def provenance(self, filled: Collection[int] = ()) -> NDArray[np.uint8]:
+        """One code a plane of the output, (planes,) uint8. `filled`: sections that were partly filled."""
+        first = self.origin[0]
+        return self.gaps.provenance(filled, self.card.reach_sections)[first : first + self.output.shape[0]]
 
     def identity(self) -> dict[str, Json]:
         """Everything that changes a voxel, by name. Block shape, workers and batches are not in it."""
@@ -134,7 +157,9 @@ def make_plan(run_file: RunFile, source: VolumeSpec, card: ModelCard) -> Plan:
     )
     _check_model(card, gaps)
     _check_extent(source, gaps)
-    output = source.frame.refined_z(gaps.r)
+    whole = source.frame.refined_z(gaps.r)
+    region = planes_of(choose_region(run_file.source, source), gaps.r)
+    output = whole.cropped(region)
     chunk, shard = choose_shards(run_file, output.shape)
     block = choose_block(run_file, output.shape, shard)
     return Plan(
@@ -142,14 +167,32 @@ def make_plan(run_file: RunFile, source: VolumeSpec, card: ModelCard) -> Plan:
         card=card,
         gaps=gaps,
         output=output,
-        lattice=choose_lattice(run_file, output.shape, card),
+        lattice=choose_lattice(run_file, whole.shape, card),
         blocks=BlockGrid(output.shape, block),
         chunk_shape=chunk,
         shard_shape=shard,
         sampling=choose_sampling(run_file, card),
         contrast=run_file.source.contrast if card.is_stochastic else None,
         run_file=run_file,
+        origin=region.start,
     )
+
+
+def choose_region(table: SourceTable, source: VolumeSpec) -> Box:
+    """The voxels of the source that are made isotropic: as asked for, else all. Raises PlanError."""
+    if table.region is not None and table.region_nm is not None:
+        raise PlanError("region and region_nm are both given; one of them says which part is wanted")
+    if table.region_nm is not None:
+        first, stop = table.region_nm
+        return whole_sections(source.frame, exact_nm(first), exact_nm(stop))
+    if table.region is None:
+        return source.frame.box
+    box = Box(*table.region)
+    if box.is_empty or not source.frame.box.contains(box):
+        raise PlanError(f"region {box} is not inside {source.url}, which has {source.frame.box}, z y x")
+    if box.shape[0] < 2:
+        raise PlanError(f"region {box} has one section; at least 2 are needed")
+    return box
 
 
 def choose_ratio(frame: Frame, ratio: int | None) -> int:

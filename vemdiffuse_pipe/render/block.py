@@ -61,8 +61,9 @@ def render_block(
     planes as they are done. Measured sections pass through bit for bit, with uncertainty 0.
     """
     out = {name: np.zeros(output_box.shape, np.uint8) for name in plan.arrays}
-    first, stop = output_box.start[0], output_box.stop[0]
     source_box = plan.source_box(output_box)
+    output_box = output_box.shift(plan.origin)  # from here on voxels are numbered as in the whole volume
+    first, stop = output_box.start[0], output_box.stop[0]
     inside = output_box.relative_to(source_box.start).slices[1:]
     for section, plane in plan.gaps.measured(first, stop):
         out["em"][plane - first] = sections[section - source_box.start[0]][inside]

@@ -21,7 +21,8 @@ from vemdiffuse_pipe.running.endings import Bookkeeper, one_at_a_time, until
 from vemdiffuse_pipe.running.engines import connect, is_in_process
 from vemdiffuse_pipe.running.events import Listener, Outcome, RunEnded, RunStarted, silent
 from vemdiffuse_pipe.running.filled import note_what_was_filled
-from vemdiffuse_pipe.running.opening import open_output, open_run_model
+from vemdiffuse_pipe.running.mask import begin_output
+from vemdiffuse_pipe.running.opening import open_run_model
 from vemdiffuse_pipe.running.progress import Progress
 from vemdiffuse_pipe.running.resources import refuse_what_does_not_fit, threads_per_worker
 from vemdiffuse_pipe.running.retries import Patience
@@ -48,7 +49,7 @@ def run_plan(
     """
     refuse_what_does_not_fit(plan)
     model = model or open_run_model(plan)
-    open_output(plan)
+    begin_output(plan)
     address = parse_address(plan.run_file.output.url)
     progress = Progress(address, digest(plan.identity()), plan.blocks, plan.shards)
     reporter = Bookkeeper(progress, one_at_a_time(listener))

@@ -143,7 +143,9 @@ def is_output(url: str) -> bool:
 
 def with_absolute_paths(run_file: RunFile) -> RunFile:
     """The run file with paths that do not depend on the working directory, and names as addresses."""
-    model = run_file.model
+    model, mask = run_file.model, run_file.mask
+    if mask is not None:
+        mask = mask.model_copy(update={"url": str(source_address(mask.url))})
     path = os.path.expanduser(model.name)  # noqa: PTH111 (Path's own raises for ~nobody,
     if model.name not in shipped_models() and os.path.exists(path):  # noqa: PTH110 and for long names)
         model = model.model_copy(update={"name": str(Path(path).absolute())})
@@ -152,6 +154,7 @@ def with_absolute_paths(run_file: RunFile) -> RunFile:
             "source": run_file.source.model_copy(update={"url": str(source_address(run_file.source.url))}),
             "output": run_file.output.model_copy(update={"url": str(parse_address(run_file.output.url))}),
             "model": model,
+            "mask": mask,
         }
     )
 
@@ -198,7 +201,7 @@ def _created(plan: Plan) -> StoredSink:
         shard_shape=plan.shard_shape,
         output_format=plan.run_file.output.format,
         attributes=_description(plan),
-        provenance=plan.gaps.provenance(),
+        provenance=plan.provenance(),
     )
 
 
@@ -225,7 +228,10 @@ def _with_stated_contrast(plan: Plan) -> RunFile:
 
 def _layout(plan: Plan) -> dict[str, Json]:
     """What an output cannot change while it is written, though it changes no voxel."""
+    part, mask = plan.part, plan.run_file.mask
     return {
+        **({"mask": mask.model_dump(exclude_none=True, mode="json")} if mask else {}),
+        **({"region": [list(part.start), list(part.stop)]} if plan.is_part else {}),
         "format": plan.run_file.output.format,
         "chunk_shape": list(plan.chunk_shape),
         "shard_shape": list(plan.shard_shape),

@@ -25,7 +25,8 @@ from vemdiffuse_pipe.running import signals
 from vemdiffuse_pipe.running.endings import Bookkeeper, EndedError, Endings, one_at_a_time
 from vemdiffuse_pipe.running.events import Listener, Outcome, RunEnded, RunStarted, silent
 from vemdiffuse_pipe.running.filled import note_what_was_filled
-from vemdiffuse_pipe.running.opening import open_output, open_run_model
+from vemdiffuse_pipe.running.mask import begin_output
+from vemdiffuse_pipe.running.opening import open_run_model
 from vemdiffuse_pipe.running.parts import Part
 from vemdiffuse_pipe.running.pipeline import Ended, Inbox, Pipeline
 from vemdiffuse_pipe.running.progress import Progress
@@ -61,7 +62,7 @@ def run_part(
     alone = _alone(plan)
     refuse_what_does_not_fit(alone)
     model = model or open_run_model(plan)
-    open_output(plan)
+    begin_output(plan)
     address = parse_address(plan.run_file.output.url)
     progress = Progress(address, digest(plan.identity()), plan.blocks, plan.shards)
     keeper = Bookkeeper(progress, one_at_a_time(listener))

@@ -1,4 +1,4 @@
-"""How far an output is: what its receipts prove, what was set aside, what is missing."""
+"""How far an output is: what its receipts prove, what was set aside, what is missing, what nobody wants."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from vemdiffuse_pipe.geometry.grid import BlockGrid
 from vemdiffuse_pipe.running import set_aside
 from vemdiffuse_pipe.running.events import Outcome, SetAside
+from vemdiffuse_pipe.running.mask import read_outside
 from vemdiffuse_pipe.running.parts import EVERYTHING, Share
 from vemdiffuse_pipe.running.receipts import DoneReader
 from vemdiffuse_pipe.running.segments import SegmentWriter
@@ -17,12 +18,13 @@ from vemdiffuse_pipe.storage.address import Address
 class Progress:
     """Read when a run starts, kept as it goes on, and read on where others work too.
 
-    Memory: one bit a shard, and the marks.
+    Memory: a few bits a shard, and the marks.
     """
 
     def __init__(self, output: Address, digest: str, blocks: BlockGrid, shards: BlockGrid) -> None:
         self.blocks = blocks
         self.done = ShardSet(shards)
+        self.outside = read_outside(output, shards)
         self._receipts = DoneReader(output, digest)
         self._mark_reader = set_aside.MarkReader(output, blocks)
         self.read_again()
@@ -73,13 +75,15 @@ class Progress:
 
     def outcome(self, stopped: str = "", *, drained: bool = False) -> Outcome:
         """Where the run stands. `stopped`: what ended it early; `drained`: and wants it to go on later."""
+        n_blocks, n_wanted = self.blocks.n_blocks, count_missing(self.blocks, self.outside)
         return Outcome(
-            n_blocks=self.blocks.n_blocks,
-            n_done=self.blocks.n_blocks - count_missing(self.blocks, self.done),
+            n_blocks=n_blocks,
+            n_done=n_wanted - count_missing(self.blocks, self.done | self.outside),
             n_rendered=self._n_rendered,
             set_aside=tuple(mark.set_aside for mark in self.marks),
             stopped=f"{stopped}; run again to go on from here" if stopped else "",
             drained=drained and stopped != "",
+            n_skipped=n_blocks - n_wanted,
         )
 
     def close(self) -> None:
@@ -91,4 +95,4 @@ class Progress:
         for mark in self.marks:
             for shard in mark.shards:
                 given_up.add(shard)
-        return self.done | given_up
+        return self.done | self.outside | given_up

@@ -40,6 +40,32 @@ class ShardSet:
             raise OutputError(f"a receipt names shard {shard}; the output has {self._n_shards}")
         self._bits[shard >> 3] |= 1 << (shard & 7)
 
+    def add_layer(self, layer: int, flags: Flags) -> None:
+        """Put the flagged shards of a layer along z, (y, x), into the set."""
+        _, ny, nx = self.grid.counts
+        shards = layer * ny * nx + np.flatnonzero(flags)
+        np.bitwise_or.at(
+            np.frombuffer(self._bits, np.uint8), shards >> 3, (1 << (shards & 7)).astype(np.uint8)
+        )
+
+    @property
+    def bits(self) -> bytes:
+        """One bit a shard, ascending, the lowest first; the last byte is filled up with 0."""
+        return bytes(self._bits)
+
+    @classmethod
+    def of_bits(cls, grid: BlockGrid, bits: bytes) -> ShardSet:
+        """The set that had these `bits`. Raises OutputError where they are not those of such a grid."""
+        of_grid = cls(grid)
+        if len(bits) != len(of_grid._bits) or int.from_bytes(bits[-1:], "little") >> (
+            (grid.n_blocks - 1) % 8 + 1
+        ):
+            raise OutputError(
+                f"a list of shards has {8 * len(bits)} bits; the output has {grid.n_blocks} shards"
+            )
+        of_grid._bits[:] = bits
+        return of_grid
+
     def __contains__(self, shard: int) -> bool:
         return bool(self._bits[shard >> 3] >> (shard & 7) & 1)
 

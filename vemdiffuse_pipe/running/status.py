@@ -11,6 +11,7 @@ from vemdiffuse_pipe.geometry.grid import BlockGrid
 from vemdiffuse_pipe.plan.plan import Json, choose_block
 from vemdiffuse_pipe.running import set_aside
 from vemdiffuse_pipe.running.events import SetAside
+from vemdiffuse_pipe.running.mask import read_outside
 from vemdiffuse_pipe.running.opening import identity_of, stored_run_file
 from vemdiffuse_pipe.running.receipts import Receipt, read_receipts
 from vemdiffuse_pipe.running.shards import ShardSet, count_missing
@@ -23,7 +24,8 @@ Span = tuple[float, float]
 class Status:
     """What the receipts of an output say.
 
-    `n_blocks`: of the block shape that the run was begun with. `seconds`: by stage, summed over all blocks.
+    `n_blocks`: of the block shape that the run was begun with. `n_blocks_skipped`, `n_shards_skipped`: those
+    outside its mask, whose voxels `voxels_total` leaves out. `seconds`: by stage, summed over all blocks.
     `n_attempts_failed`: tries that something transient spoiled; `n_requests_failed`: requests that a store
     was asked again. `bytes_fetched`: what came from the store, encoded, for the `bytes_read` that were
     needed. `n_voxels_filled`: that did not exist. `voxels_per_s`: over the time in which at least
@@ -49,6 +51,8 @@ class Status:
     peak_bytes: int
     voxels_per_s: float
     last_receipt: float
+    n_blocks_skipped: int
+    n_shards_skipped: int
 
 
 class _Sums:
@@ -86,6 +90,8 @@ def status(output: str) -> Status:
         sums.add(segment, receipt)
         for shard in receipt.shards:
             done.add(shard)
+    outside = read_outside(address, done.grid)
+    wanted = count_missing(blocks, outside)
     marks = set_aside.read_marks(address, blocks, done)
     return Status(
         output=output,
@@ -94,10 +100,10 @@ def status(output: str) -> Status:
         n_shards=done.grid.n_blocks,
         n_shards_done=len(done),
         n_blocks=blocks.n_blocks,
-        n_blocks_done=blocks.n_blocks - count_missing(blocks, done),
+        n_blocks_done=wanted - count_missing(blocks, done | outside),
         set_aside=tuple(mark.set_aside for mark in marks),
         voxels_done=done.n_voxels(),
-        voxels_total=prod(shape),
+        voxels_total=prod(shape) - outside.n_voxels(),
         seconds=dict(sums.seconds),
         n_attempts_failed=sums.n_attempts_failed,
         n_requests_failed=sums.n_requests_failed,
@@ -107,6 +113,8 @@ def status(output: str) -> Status:
         peak_bytes=sums.peak_bytes,
         voxels_per_s=_rate(sums.n_voxels, sums.spans.values()),
         last_receipt=max((last for _, last in sums.spans.values()), default=0.0),
+        n_blocks_skipped=blocks.n_blocks - wanted,
+        n_shards_skipped=len(outside),
     )
 
 
