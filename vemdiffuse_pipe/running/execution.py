@@ -19,10 +19,11 @@ from vemdiffuse_pipe.plan.plan import Plan, digest
 from vemdiffuse_pipe.render.block import Hardware
 from vemdiffuse_pipe.running import signals
 from vemdiffuse_pipe.running.driver import Inbox, drive
-from vemdiffuse_pipe.running.engines import connect, is_in_process
+from vemdiffuse_pipe.running.engines import check_dashboard, connect, is_in_process
 from vemdiffuse_pipe.running.events import (
     BlockDone,
     BlockSetAside,
+    DashboardServed,
     Event,
     Listener,
     Outcome,
@@ -31,10 +32,12 @@ from vemdiffuse_pipe.running.events import (
     silent,
 )
 from vemdiffuse_pipe.running.filled import note_what_was_filled
+from vemdiffuse_pipe.running.hosts import device_name
+from vemdiffuse_pipe.running.journal import Journal
 from vemdiffuse_pipe.running.opening import open_output, open_run_model
 from vemdiffuse_pipe.running.progress import Progress
 from vemdiffuse_pipe.running.resources import refuse_what_does_not_fit, threads_per_worker
-from vemdiffuse_pipe.running.retries import Patience
+from vemdiffuse_pipe.running.retries import Patience, reason_of
 from vemdiffuse_pipe.running.shards import Work
 from vemdiffuse_pipe.running.workers import OpenWorkplace, open_workplace, present
 from vemdiffuse_pipe.storage import parse_address
@@ -56,13 +59,15 @@ def run_plan(
     be used leaves no output behind. Raises PlanError, ConfigError, ModelError, OutputError, StorageFullError.
     """
     refuse_what_does_not_fit(plan)
+    check_dashboard(plan.run_file.run)
     model = model or open_run_model(plan)
     open_output(plan)
     address = parse_address(plan.run_file.output.url)
     progress = Progress(address, digest(plan.identity()), plan.blocks, plan.shards)
-    reporter = _Reporter(progress, _one_at_a_time(listener))
+    journal = Journal(address, device_name(plan.run_file.run.device))
+    reporter = _Reporter(progress, _one_at_a_time(listener), journal)
     inbox: Inbox = SimpleQueue()
-    with signals.received(inbox.put), closing(progress):
+    with signals.received(inbox.put), closing(progress), journal:
         reporter.tell(RunStarted(plan, progress.n_missing(), progress.n_voxels_missing()))
         work = islice(progress.missing(columns=plan.by_columns), max_blocks)
         stopped = (
@@ -86,22 +91,49 @@ def _work_off(
     """Do the work. What ended it early, else ''."""
     key = secrets.token_hex(4)
     window = BLOCKS_IN_FLIGHT * plan.run_file.run.workers
-    with _workers(plan, source, model, key, reporter.tell, patience) as client:
-        return drive(client, key, work, window, reporter, inbox)
+    try:
+        with _workers(plan, source, model, key, reporter, patience) as client:
+            reporter.started(plan, client.dashboard_link if plan.run_file.run.dashboard else "")
+            stopped = drive(client, key, work, window, reporter, inbox, reporter.copied)
+    except VemdiffuseError as error:
+        reporter.journal.tell("run stopped", reason=reason_of(error))
+        raise
+    reporter.journal.tell("run stopped" if stopped else "run ended", reason=stopped)
+    return stopped
 
 
 class _Reporter:
     """Keeps on disk and tells the listener how each block ended."""
 
-    def __init__(self, progress: Progress, listener: Listener) -> None:
+    def __init__(self, progress: Progress, listener: Listener, journal: Journal) -> None:
         self.tell = listener
+        self.journal = journal
         self._progress = progress
+
+    def started(self, plan: Plan, dashboard: str) -> None:
+        """The workers are ready."""
+        table = plan.run_file.run
+        if dashboard:
+            self.tell(DashboardServed(dashboard))
+        self.journal.tell(
+            "run started",
+            run=digest(plan.identity()),
+            engine=table.engine,
+            workers=table.workers,
+            n_missing=self._progress.n_missing(),
+            dashboard=dashboard,
+        )
+
+    def copied(self, work: Work, worker: str) -> None:
+        """It was late, and `worker` does it too."""
+        self.journal.tell("given to a second worker", work.block_index, worker=worker)
 
     def done(self, work: Work) -> None:
         self._progress.enter_done(work)
         self.tell(BlockDone(work.block_index, work.output_box.n_voxels))
 
     def set_aside(self, work: Work, reason: str, n_attempts: int) -> None:
+        self.journal.tell("set aside", work.block_index, reason, attempts=n_attempts)
         self.tell(BlockSetAside(self._progress.enter_set_aside(work, reason, n_attempts)))
 
 
@@ -111,7 +143,7 @@ class _EndedError(VemdiffuseError):
 
 @contextmanager
 def _workers(
-    plan: Plan, source: Source, model: Model, key: str, tell: Listener, patience: Patience
+    plan: Plan, source: Source, model: Model, key: str, reporter: _Reporter, patience: Patience
 ) -> Iterator[Client]:
     """A client whose workers are ready for tasks of the run `key`."""
     table = plan.run_file.run
@@ -119,7 +151,8 @@ def _workers(
     with ExitStack() as stack:
         if is_in_process(table):
             ended = Flag()
-            place = open_workplace(plan, hardware, patience, source, _until(ended, tell), model)
+            tell = _until(ended, reporter.tell)
+            place = open_workplace(plan, hardware, patience, source, tell, model, reporter.journal)
             stack.enter_context(present(key, place))
         client = stack.enter_context(connect(table))
         if is_in_process(table):

@@ -17,7 +17,7 @@ import json
 import os
 import secrets
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from threading import Lock
 from typing import BinaryIO
 
@@ -44,14 +44,20 @@ class SegmentWriter:
 
     def append(self, record: Mapping[str, Json]) -> None:
         """Write one line. Raises StorageFullError, OutputError or TransientError; then it does not count."""
-        line = encode(record)
+        self._write(encode(record))
+
+    def extend(self, records: Iterable[Mapping[str, Json]]) -> None:
+        """Write several lines in one go; raises as `append`, after which each of them counts or does not."""
+        self._write(b"".join(map(encode, records)))
+
+    def _write(self, lines: bytes) -> None:
         with self._lock, faults.writing(str(self._folder)):
             if self._segment is None or self._segment.is_full:
                 self._end()
-                self._segment = _begin(self._folder, line)
+                self._segment = _begin(self._folder, lines)
                 return
             try:
-                self._segment.append(line)
+                self._segment.append(lines)
             except OSError:
                 self._end()  # its last line may be torn: the next record begins another segment
                 raise

@@ -31,6 +31,8 @@ from vemdiffuse_pipe.models.protocol import Model
 from vemdiffuse_pipe.plan.plan import Plan
 from vemdiffuse_pipe.render.block import Hardware, render_block
 from vemdiffuse_pipe.running.events import BlockFailed, Listener, PlanesDone
+from vemdiffuse_pipe.running.hosts import device_name, job_id, peak_gpu_bytes
+from vemdiffuse_pipe.running.journal import Journal
 from vemdiffuse_pipe.running.receipts import Receipt, checksum
 from vemdiffuse_pipe.running.retries import Patience, persist
 from vemdiffuse_pipe.running.segments import SegmentWriter
@@ -71,6 +73,12 @@ class Workplace:
     hardware: Hardware
     patience: Patience
     tell: Listener
+    journal: Journal
+
+    def close(self) -> None:
+        """End what this process writes beside the voxels."""
+        self.receipts.close()
+        self.journal.close()
 
 
 class Log(NamedTuple):
@@ -188,7 +196,9 @@ def _receipt(place: Workplace, box: Box, checksums: dict[str, tuple[str, ...]], 
         n_voxels_filled=sum(hole.n_voxels for hole in log.holes),
         peak_bytes=peak_bytes(),
         host=socket.gethostname(),
-        device=place.hardware.device,
+        device=device_name(place.hardware.device),
+        job=job_id(),
+        peak_gpu_bytes=peak_gpu_bytes(place.hardware.device),
         pid=os.getpid(),
         time=time.time(),
     )
@@ -202,9 +212,11 @@ def _stage(place: Workplace, name: str, log: Log, work: Callable[[], T]) -> tupl
         nonlocal failures
         failures += 1
         place.tell(BlockFailed(log.block_index, reason, failures))
+        place.journal.tell("attempt failed", log.block_index, reason, stage=name, attempt=failures)
 
     started = time.perf_counter()
-    result = persist(work, place.patience, on_failure)
+    with place.journal.working_on(log.block_index):
+        result = persist(work, place.patience, on_failure)
     seconds = {**log.seconds, name: time.perf_counter() - started}
     return result, log._replace(seconds=seconds, n_failures=log.n_failures + failures)
 

@@ -20,6 +20,8 @@ from vemdiffuse_pipe.plan.plan import Plan, digest
 from vemdiffuse_pipe.render.block import Hardware
 from vemdiffuse_pipe.running import receipts, stages
 from vemdiffuse_pipe.running.events import Listener, silent
+from vemdiffuse_pipe.running.hosts import device_name
+from vemdiffuse_pipe.running.journal import Journal
 from vemdiffuse_pipe.running.opening import open_run_model, open_run_source
 from vemdiffuse_pipe.running.retries import Patience
 from vemdiffuse_pipe.running.segments import SegmentWriter
@@ -53,7 +55,7 @@ def present(key: str, place: Workplace) -> Iterator[None]:
         yield
     finally:
         del _PLACES[key]
-        place.receipts.close()
+        place.close()
 
 
 @dataclass(frozen=True)
@@ -69,12 +71,16 @@ class OpenWorkplace(WorkerPlugin):
         """Open; what opening raises, the driver gets."""
         torch.set_num_threads(1)
         source = open_run_source(self.plan.run_file)
-        _PLACES[self.key] = open_workplace(self.plan, self.hardware, self.patience, source)
+        place = open_workplace(self.plan, self.hardware, self.patience, source)
+        place.journal.tell("worker started", device=device_name(self.hardware.device))
+        _PLACES[self.key] = place
 
     def teardown(self, worker: Worker) -> None:
         """Close."""
         if self.key in _PLACES:
-            _PLACES.pop(self.key).receipts.close()
+            place = _PLACES.pop(self.key)
+            place.journal.tell("worker ended")
+            place.close()
 
 
 def open_workplace(
@@ -84,19 +90,22 @@ def open_workplace(
     source: Source,
     tell: Listener = silent,
     model: Model | None = None,
+    journal: Journal | None = None,
 ) -> Workplace:
     """A workplace of this process, around an open source. Raises InputError or TransientError.
 
-    `model`: the plan's, where it is open already.
+    `model`: the plan's, and `journal`: of this process, where they are open already.
     """
+    output = parse_address(plan.run_file.output.url)
     return Workplace(
         plan=plan,
         digest=digest(plan.identity()),
         source=source,
         model=model or open_run_model(plan),
         sink=open_sink(plan.run_file.output.url),
-        receipts=SegmentWriter(parse_address(plan.run_file.output.url) / receipts.FOLDER),
+        receipts=SegmentWriter(output / receipts.FOLDER),
         hardware=hardware,
         patience=patience,
         tell=tell,
+        journal=journal or Journal(output, device_name(hardware.device)),
     )

@@ -40,6 +40,15 @@ def write_bytes_atomically(address: Address, data: bytes) -> None:
             stores.opened(address.store).write(address.key, data).result()
 
 
+def remove(address: Address) -> None:
+    """Take the object at `address` away, if there is one. Raises OutputError or TransientError."""
+    with faults.writing(str(address)):
+        if address.is_local:
+            address.path.unlink(missing_ok=True)
+        else:
+            stores.opened(address.store).write(address.key, None).result()
+
+
 def list_names(address: Address) -> Iterator[str]:
     """Names of the objects and folders in a folder, in no order, unfinished ones left out.
 
