@@ -90,6 +90,7 @@ class RunTable(_Table):
     tile_batch: Annotated[int, Field(ge=1, le=4096)] = 1
     device: str = "cpu"
     max_memory_gb: Length | None = None
+    dashboard: bool = False
 
 
 class RunFile(_Table):
@@ -193,6 +194,8 @@ def _toml(value: object) -> str:
     if isinstance(value, str):
         escaped = "".join(c if c >= " " and c not in '"\\\x7f' else f"\\u{ord(c):04x}" for c in value)
         return f'"{escaped}"'
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, tuple | list):
         return f"[{', '.join(_toml(v) for v in value)}]"
     return repr(value)

@@ -198,9 +198,12 @@ def test_only_the_block_that_kills_its_workers_is_set_aside(tmp_path: Path) -> N
     _, plan = prepare(run_file)
     open_output(plan)
     heard, work, inbox = Heard(), missing_work(plan.blocks, ShardSet(plan.shards)), SimpleQueue()
+    (tmp_path / "graves").mkdir()
     with connect(run_file.run) as client:
-        client.register_plugin(KillingWorkplace("k", plan, Hardware(), Patience(), deadly_block=2))
+        killing = KillingWorkplace("k", plan, Hardware(), Patience(), tmp_path / "graves", deadly_block=2)
+        client.register_plugin(killing)
         assert drive(client, "k", work, 6, heard, inbox) == ""
+    assert len(list((tmp_path / "graves").iterdir())) == 4  # two together with others, two alone with it
     assert heard.given_up == [(2, "KilledWorker", 2)]
     assert heard.n_done == 3
     assert run(small_run(tmp_path, run={"block_shape": (8, 48, 64)})).n_rendered == 1

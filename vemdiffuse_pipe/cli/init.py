@@ -54,6 +54,7 @@ OPEN_KEYS = {
 # tile_batch = 1  # tiles in one call of the network
 # device = "cuda"
 # max_memory_gb = 8
+# dashboard = true  # dask's, for whoever is on this machine; needs bokeh
 """,
 }
 

@@ -16,6 +16,7 @@ from vemdiffuse_pipe.running.events import (
     BlockDone,
     BlockFailed,
     BlockSetAside,
+    DashboardServed,
     Event,
     Listener,
     PlanesDone,
@@ -78,7 +79,7 @@ class Bar:
             self._task = self._bar.add_task("voxels", total=self._meter.total)
         elif self._task is not None:
             self._bar.update(self._task, completed=self._meter.done)
-        if sentence := trouble(event):
+        if sentence := news(event):
             self._bar.console.print(sentence, highlight=False, markup=False)
 
 
@@ -106,7 +107,7 @@ class Lines:
         if isinstance(event, RunStarted):
             self._started = self._last = now
             self._print(ratio_in_words(event.plan))
-        elif sentence := trouble(event):
+        elif sentence := news(event):
             self._print(sentence)
         elif now - self._last >= SECONDS_BETWEEN_LINES:
             self._last = now
@@ -123,8 +124,10 @@ class Lines:
         self._stream.flush()
 
 
-def trouble(event: Event) -> str | None:
-    """What failed, in a sentence; None where nothing did."""
+def news(event: Event) -> str | None:
+    """What has a line of its own: what failed, and where to look; None for all else."""
+    if isinstance(event, DashboardServed):
+        return f"dask's dashboard is at {event.address}"
     if isinstance(event, BlockFailed):
         return f"block {event.block_index} failed (attempt {event.attempt}): {event.reason}"
     if isinstance(event, BlockSetAside):

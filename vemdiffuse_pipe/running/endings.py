@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from threading import Event as Flag
 from threading import Lock
 from typing import Protocol
 
 from vemdiffuse_pipe.errors import InputError, StorageFullError, VemdiffuseError
+from vemdiffuse_pipe.plan.plan import Plan, digest
 from vemdiffuse_pipe.running.events import BlockDone, BlockSetAside, Event, Listener
+from vemdiffuse_pipe.running.journal import Journal
 from vemdiffuse_pipe.running.progress import Progress
 from vemdiffuse_pipe.running.retries import GaveUpError, reason_of
 from vemdiffuse_pipe.running.shards import Work
@@ -64,9 +69,26 @@ class Endings:
 class Bookkeeper:
     """A reporter that keeps on disk and tells the listener how each block ended."""
 
-    def __init__(self, progress: Progress, listener: Listener) -> None:
+    def __init__(self, progress: Progress, listener: Listener, journal: Journal) -> None:
         self.tell = listener
+        self.journal = journal
         self._progress = progress
+
+    @contextmanager
+    def told(self, plan: Plan, engine: str, *, workers: int = 1, dashboard: str = "") -> Iterator[HowItEnded]:
+        """Enter into the journal that a run begins, and at the end of the context how it ended."""
+        n_missing = self._progress.n_missing()
+        run = digest(plan.identity())
+        self.journal.tell(
+            "run started", run=run, engine=engine, workers=workers, n_missing=n_missing, dashboard=dashboard
+        )
+        ended = HowItEnded()
+        try:
+            yield ended
+        except VemdiffuseError as error:
+            self.journal.tell("run stopped", reason=reason_of(error))
+            raise
+        self.journal.tell("run stopped" if ended.stopped else "run ended", reason=ended.stopped)
 
     def done(self, work: Work) -> None:
         """It is stored and has its receipt."""
@@ -75,7 +97,19 @@ class Bookkeeper:
 
     def set_aside(self, work: Work, reason: str, n_attempts: int) -> None:
         """It was given up."""
+        self.journal.tell("set aside", work.block_index, reason, attempts=n_attempts)
         self.tell(BlockSetAside(self._progress.enter_set_aside(work, reason, n_attempts)))
+
+    def copied(self, work: Work, worker: str) -> None:
+        """It was late, and `worker` does it too."""
+        self.journal.tell("given to a second worker", work.block_index, worker=worker)
+
+
+@dataclass
+class HowItEnded:
+    """`stopped`: what ended a run early, else ''."""
+
+    stopped: str = ""
 
 
 class EndedError(VemdiffuseError):

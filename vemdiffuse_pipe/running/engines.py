@@ -52,10 +52,23 @@ def _local_cluster(table: RunTable) -> LocalCluster:
             threads_per_worker=THREADS_PER_WORKER,
             resources={GPU: 1},
             memory_limit=0,
-            scheduler_kwargs={"dashboard": False, "dashboard_address": _ANY_PORT},
+            scheduler_kwargs={"dashboard": table.dashboard, "dashboard_address": _ANY_PORT},
             worker_dashboard_address=_ANY_PORT,
             silence_logs=logging.CRITICAL + 1,
         )
+
+
+def check_dashboard(table: RunTable) -> None:
+    """Raises ConfigError where a dashboard is wanted and what draws it is not installed."""
+    if not table.dashboard:
+        return
+    try:
+        import distributed.dashboard.scheduler  # noqa: F401
+    except ImportError:
+        raise ConfigError(
+            "dask's dashboard is drawn by bokeh, which is not installed (or too old): install bokeh, or "
+            "leave dashboard out"
+        ) from None
 
 
 def is_in_process(table: RunTable) -> bool:

@@ -60,6 +60,13 @@ class RunStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class DashboardServed:
+    """Dask shows its tasks and workers at this address, to whoever is on this machine."""
+
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
 class PlanesDone:
     """A part of a block is rendered. Heard only where the worker is a part of this process."""
 
@@ -97,7 +104,9 @@ class RunEnded:
     outcome: Outcome
 
 
-Event: TypeAlias = RunStarted | PlanesDone | BlockDone | BlockFailed | BlockSetAside | RunEnded
+Event: TypeAlias = (
+    RunStarted | DashboardServed | PlanesDone | BlockDone | BlockFailed | BlockSetAside | RunEnded
+)
 Listener: TypeAlias = Callable[[Event], None]
 
 

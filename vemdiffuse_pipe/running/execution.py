@@ -18,9 +18,11 @@ from vemdiffuse_pipe.render.block import Hardware
 from vemdiffuse_pipe.running import signals
 from vemdiffuse_pipe.running.driver import Inbox, drive
 from vemdiffuse_pipe.running.endings import Bookkeeper, one_at_a_time, until
-from vemdiffuse_pipe.running.engines import connect, is_in_process
-from vemdiffuse_pipe.running.events import Listener, Outcome, RunEnded, RunStarted, silent
+from vemdiffuse_pipe.running.engines import check_dashboard, connect, is_in_process
+from vemdiffuse_pipe.running.events import DashboardServed, Listener, Outcome, RunEnded, RunStarted, silent
 from vemdiffuse_pipe.running.filled import note_what_was_filled
+from vemdiffuse_pipe.running.hosts import device_name
+from vemdiffuse_pipe.running.journal import Journal
 from vemdiffuse_pipe.running.mask import begin_output
 from vemdiffuse_pipe.running.opening import open_run_model
 from vemdiffuse_pipe.running.progress import Progress
@@ -48,21 +50,23 @@ def run_plan(
     be used leaves no output behind. Raises PlanError, ConfigError, ModelError, OutputError, StorageFullError.
     """
     refuse_what_does_not_fit(plan)
+    check_dashboard(plan.run_file.run)
     model = model or open_run_model(plan)
     begin_output(plan)
     address = parse_address(plan.run_file.output.url)
     progress = Progress(address, digest(plan.identity()), plan.blocks, plan.shards)
-    reporter = Bookkeeper(progress, one_at_a_time(listener))
+    journal = Journal(address, device_name(plan.run_file.run.device))
+    keeper = Bookkeeper(progress, one_at_a_time(listener), journal)
     inbox: Inbox = SimpleQueue()
-    with signals.received(inbox.put) as heard, closing(progress):
-        reporter.tell(RunStarted(plan, progress.n_missing(), progress.n_voxels_missing()))
+    with signals.received(inbox.put) as heard, closing(progress), journal:
+        keeper.tell(RunStarted(plan, progress.n_missing(), progress.n_voxels_missing()))
         work = islice(progress.missing(columns=plan.by_columns), max_blocks)
         stopped = (
-            _work_off(plan, source, model, work, reporter, inbox, patience) if progress.n_missing() else ""
+            _work_off(plan, source, model, work, keeper, inbox, patience) if progress.n_missing() else ""
         )
         outcome = progress.outcome(stopped, drained=heard.asks_to_drain)
     note_what_was_filled(plan)
-    reporter.tell(RunEnded(outcome))
+    keeper.tell(RunEnded(outcome))
     return outcome
 
 
@@ -71,20 +75,26 @@ def _work_off(
     source: Source,
     model: Model,
     work: Iterator[Work],
-    reporter: Bookkeeper,
+    keeper: Bookkeeper,
     inbox: Inbox,
     patience: Patience,
 ) -> str:
     """Do the work. What ended it early, else ''."""
     key = secrets.token_hex(4)
     window = BLOCKS_IN_FLIGHT * plan.run_file.run.workers
-    with _workers(plan, source, model, key, reporter.tell, patience) as client:
-        return drive(client, key, work, window, reporter, inbox)
+    table = plan.run_file.run
+    with _workers(plan, source, model, key, keeper, patience) as client:
+        dashboard = client.dashboard_link if table.dashboard else ""
+        if dashboard:
+            keeper.tell(DashboardServed(dashboard))
+        with keeper.told(plan, table.engine, workers=table.workers, dashboard=dashboard) as ended:
+            ended.stopped = drive(client, key, work, window, keeper, inbox, keeper.copied)
+    return ended.stopped
 
 
 @contextmanager
 def _workers(
-    plan: Plan, source: Source, model: Model, key: str, tell: Listener, patience: Patience
+    plan: Plan, source: Source, model: Model, key: str, keeper: Bookkeeper, patience: Patience
 ) -> Iterator[Client]:
     """A client whose workers are ready for tasks of the run `key`."""
     table = plan.run_file.run
@@ -92,7 +102,8 @@ def _workers(
     with ExitStack() as stack:
         if is_in_process(table):
             ended = Flag()
-            place = open_workplace(plan, hardware, patience, source, until(ended, tell), model)
+            tell = until(ended, keeper.tell)
+            place = open_workplace(plan, hardware, patience, source, tell, model, keeper.journal)
             stack.enter_context(present(key, place))
         client = stack.enter_context(connect(table))
         if is_in_process(table):

@@ -25,6 +25,8 @@ from vemdiffuse_pipe.running import signals
 from vemdiffuse_pipe.running.endings import Bookkeeper, EndedError, Endings, one_at_a_time
 from vemdiffuse_pipe.running.events import Listener, Outcome, RunEnded, RunStarted, silent
 from vemdiffuse_pipe.running.filled import note_what_was_filled
+from vemdiffuse_pipe.running.hosts import device_name
+from vemdiffuse_pipe.running.journal import Journal
 from vemdiffuse_pipe.running.mask import begin_output
 from vemdiffuse_pipe.running.opening import open_run_model
 from vemdiffuse_pipe.running.parts import Part
@@ -65,16 +67,18 @@ def run_part(
     begin_output(plan)
     address = parse_address(plan.run_file.output.url)
     progress = Progress(address, digest(plan.identity()), plan.blocks, plan.shards)
-    keeper = Bookkeeper(progress, one_at_a_time(listener))
+    journal = Journal(address, device_name(plan.run_file.run.device))
+    keeper = Bookkeeper(progress, one_at_a_time(listener), journal)
     inbox: Inbox = SimpleQueue()
-    with signals.received(inbox.put) as heard, closing(progress):
+    with signals.received(inbox.put) as heard, closing(progress), journal:
         keeper.tell(_started(plan, progress, part))
-        place = open_workplace(plan, _hardware(alone), patience, source, keeper.tell, model)
-        with closing(place.receipts), Pipeline(place, inbox, progress.is_missing) as pipeline:
-            shift = Shift(progress, pipeline, Endings(keeper), deadline or Deadline(None), max_blocks)
-            stopped = shift.work_off(part, columns=plan.by_columns)
-        shift.hear_the_last()
-        outcome = progress.outcome(stopped, drained=heard.asks_to_drain or shift.is_out_of_time)
+        place = open_workplace(plan, _hardware(alone), patience, source, keeper.tell, model, journal)
+        with keeper.told(plan, f"part {part}") as ended:
+            with closing(place.receipts), Pipeline(place, inbox, progress.is_missing) as pipeline:
+                shift = Shift(progress, pipeline, Endings(keeper), deadline or Deadline(None), max_blocks)
+                ended.stopped = shift.work_off(part, columns=plan.by_columns)
+            shift.hear_the_last()
+        outcome = progress.outcome(ended.stopped, drained=heard.asks_to_drain or shift.is_out_of_time)
     if not progress.n_missing():  # whoever ends last writes the same; an earlier one would write less
         note_what_was_filled(plan)
     keeper.tell(RunEnded(outcome))

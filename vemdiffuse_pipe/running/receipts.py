@@ -31,13 +31,15 @@ from vemdiffuse_pipe.volume import Voxels
 FOLDER = ".vemdiffuse/receipts"
 
 _PLAIN = ("digest", "seconds", "n_attempts", "bytes_read", "peak_bytes", "host", "device", "pid", "time")
+_SINCE_LATER = {"bytes_fetched": 0, "n_requests_failed": 0, "job": "", "peak_gpu_bytes": 0}  # and before
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """The record that `output_box` is stored. `shards`: linear indices; `checksums`: by array, one a shard.
 
-    `seconds`: by stage. `peak_bytes`: of the process, so far. `time`: seconds since 1970, when it was done.
+    `seconds`: by stage. `peak_bytes`, `peak_gpu_bytes`: of the process, so far. `device`: 'cpu', or which GPU
+    and its name. `job`: of a batch system, '' outside. `time`: seconds since 1970, when it was done.
     `n_requests_failed`, `bytes_fetched`: by the whole process since its receipt before, so that sums are
     right. `filled_sections`: those of which some voxels, `n_voxels_filled` in all, do not exist.
     """
@@ -58,6 +60,8 @@ class Receipt:
     bytes_fetched: int = 0
     filled_sections: tuple[int, ...] = ()
     n_voxels_filled: int = 0
+    job: str = ""
+    peak_gpu_bytes: int = 0
 
     def as_record(self) -> dict[str, Json]:
         """The receipt as JSON; digest and shards come first."""
@@ -77,6 +81,8 @@ class Receipt:
             "device": self.device,
             "pid": self.pid,
             "time": round(self.time, 3),
+            **({"job": self.job} if self.job else {}),
+            **({"peak_gpu_bytes": self.peak_gpu_bytes} if self.peak_gpu_bytes else {}),
             **(filled if self.n_voxels_filled else {}),
         }
 
@@ -137,16 +143,16 @@ def _receipt(record: dict[str, Any]) -> Receipt:
     box = box_of(record["box"])
     checksums = {array: tuple(sums) for array, sums in record["checksums"].items()}
     known = {name: record[name] for name in _PLAIN}
+    later = {name: record.get(name, before) for name, before in _SINCE_LATER.items()}
     filled_sections, n_voxels_filled = record.get("filled", ((), 0))
     return Receipt(
         shards=tuple(record["shards"]),
         checksums=checksums,
         output_box=box,
-        bytes_fetched=record.get("bytes_fetched", 0),
-        n_requests_failed=record.get("n_requests_failed", 0),
         filled_sections=tuple(filled_sections),
         n_voxels_filled=n_voxels_filled,
         **known,
+        **later,
     )
 
 

@@ -20,7 +20,7 @@ import os
 import secrets
 import socket
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from threading import Lock
 
 import xxhash
@@ -37,12 +37,12 @@ _OPENING = b'{"check":"'
 _BODY = len(_OPENING) + 16 + len(b'",')
 
 
-class _Line:
-    """A line on its way. `error`: why it is not durable."""
+class _Lines:
+    """Lines on their way, of one caller. `error`: why they are not durable."""
 
-    def __init__(self, text: bytes) -> None:
-        self.text = text
-        self.is_settled = False
+    def __init__(self, texts: list[bytes]) -> None:
+        self.texts = texts
+        self.are_settled = False
         self.error: VemdiffuseError | None = None
 
 
@@ -51,22 +51,26 @@ class SegmentWriter:
 
     def __init__(self, folder: Address) -> None:
         self._folder = folder
-        self._waiting: deque[_Line] = deque()
+        self._waiting: deque[_Lines] = deque()
         self._turn = Lock()
         self._segment: _File | _Object | None = None
 
     def append(self, record: Mapping[str, Json]) -> None:
-        """Write one line. Raises StorageFullError, OutputError or TransientError; then it does not count.
+        """Write one line. Raises StorageFullError, OutputError or TransientError; then it does not count."""
+        self.extend([record])
+
+    def extend(self, records: Iterable[Mapping[str, Json]]) -> None:
+        """Write several lines in one go; raises as `append`, after which each of them counts or does not.
 
         Whoever has the turn writes all lines that wait; the others find theirs written when they get it.
         """
-        line = _Line(encode(record))
-        self._waiting.append(line)
+        lines = _Lines([encode(record) for record in records])
+        self._waiting.append(lines)
         with self._turn:
-            if not line.is_settled:
+            if not lines.are_settled:
                 self._settle_waiting()
-        if line.error is not None:
-            raise line.error
+        if lines.error is not None:
+            raise lines.error
 
     def close(self) -> None:
         """End the segment; a later record begins another."""
@@ -74,15 +78,16 @@ class SegmentWriter:
             self._end()
 
     def _settle_waiting(self) -> None:
-        lines = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        waiting = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        texts = [text for lines in waiting for text in lines.texts]
         try:
             with faults.writing(str(self._folder)):
-                self._write(b"".join(line.text for line in lines), len(lines))
+                self._write(b"".join(texts), len(texts))
         except VemdiffuseError as error:
-            for line in lines:
-                line.error = error
-        for line in lines:
-            line.is_settled = True
+            for lines in waiting:
+                lines.error = error
+        for lines in waiting:
+            lines.are_settled = True
 
     def _write(self, text: bytes, n_lines: int) -> None:
         if self._segment is None or self._segment.is_full:

@@ -32,6 +32,8 @@ from vemdiffuse_pipe.models.protocol import Model
 from vemdiffuse_pipe.plan.plan import Plan, digest
 from vemdiffuse_pipe.render.block import Hardware, render_block
 from vemdiffuse_pipe.running.events import BlockFailed, Listener, PlanesDone, silent
+from vemdiffuse_pipe.running.hosts import device_name, job_id, peak_gpu_bytes
+from vemdiffuse_pipe.running.journal import Journal
 from vemdiffuse_pipe.running.opening import open_run_model
 from vemdiffuse_pipe.running.receipts import FOLDER, Receipt, checksum
 from vemdiffuse_pipe.running.retries import Patience, persist
@@ -73,6 +75,12 @@ class Workplace:
     hardware: Hardware
     patience: Patience
     tell: Listener
+    journal: Journal
+
+    def close(self) -> None:
+        """End what this process writes beside the voxels."""
+        self.receipts.close()
+        self.journal.close()
 
 
 class Log(NamedTuple):
@@ -115,21 +123,24 @@ def open_workplace(
     source: Source,
     tell: Listener = silent,
     model: Model | None = None,
+    journal: Journal | None = None,
 ) -> Workplace:
     """A workplace of this process, around an open source. Raises InputError or TransientError.
 
-    `model`: the plan's, where it is open already.
+    `model`: the plan's, and `journal`: of this process, where they are open already.
     """
+    output = parse_address(plan.run_file.output.url)
     return Workplace(
         plan=plan,
         digest=digest(plan.identity()),
         source=source,
         model=model or open_run_model(plan),
         sink=open_sink(plan.run_file.output.url),
-        receipts=SegmentWriter(parse_address(plan.run_file.output.url) / FOLDER),
+        receipts=SegmentWriter(output / FOLDER),
         hardware=hardware,
         patience=patience,
         tell=tell,
+        journal=journal or Journal(output, device_name(hardware.device)),
     )
 
 
@@ -232,7 +243,9 @@ def _receipt(place: Workplace, box: Box, checksums: dict[str, tuple[str, ...]], 
         n_voxels_filled=sum(hole.n_voxels for hole in log.holes),
         peak_bytes=peak_bytes(),
         host=socket.gethostname(),
-        device=place.hardware.device,
+        device=device_name(place.hardware.device),
+        job=job_id(),
+        peak_gpu_bytes=peak_gpu_bytes(place.hardware.device),
         pid=os.getpid(),
         time=time.time(),
     )
@@ -246,9 +259,11 @@ def _stage(place: Workplace, name: str, log: Log, work: Callable[[], T]) -> tupl
         nonlocal failures
         failures += 1
         place.tell(BlockFailed(log.block_index, reason, failures))
+        place.journal.tell("attempt failed", log.block_index, reason, stage=name, attempt=failures)
 
     started = time.perf_counter()
-    result = persist(work, place.patience, on_failure)
+    with place.journal.working_on(log.block_index):
+        result = persist(work, place.patience, on_failure)
     seconds = {**log.seconds, name: time.perf_counter() - started}
     return result, log._replace(seconds=seconds, n_failures=log.n_failures + failures)
 

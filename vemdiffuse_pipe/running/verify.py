@@ -114,7 +114,7 @@ def _write_again(output: str, shards: BlockGrid, wrong: set[int]) -> None:
     for shard in sorted(wrong):
         box = shards.box(shard)
         stages.write(place, stages.render(place, stages.read(place, plan.blocks.index_of(box.start), box)))
-    place.receipts.close()
+    place.close()
     note_what_was_filled(plan)
 
 

@@ -18,6 +18,7 @@ from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.plan.plan import Plan
 from vemdiffuse_pipe.render.block import Hardware
 from vemdiffuse_pipe.running import stages
+from vemdiffuse_pipe.running.hosts import device_name
 from vemdiffuse_pipe.running.opening import open_run_source
 from vemdiffuse_pipe.running.retries import Patience
 from vemdiffuse_pipe.running.stages import Rendered, Sections, Workplace, open_workplace
@@ -48,7 +49,7 @@ def present(key: str, place: Workplace) -> Iterator[None]:
         yield
     finally:
         del _PLACES[key]
-        place.receipts.close()
+        place.close()
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,13 @@ class OpenWorkplace(WorkerPlugin):
         """Open; what opening raises, the driver gets."""
         torch.set_num_threads(1)
         source = open_run_source(self.plan.run_file)
-        _PLACES[self.key] = open_workplace(self.plan, self.hardware, self.patience, source)
+        place = open_workplace(self.plan, self.hardware, self.patience, source)
+        place.journal.tell("worker started", device=device_name(self.hardware.device))
+        _PLACES[self.key] = place
 
     def teardown(self, worker: Worker) -> None:
         """Close."""
         if self.key in _PLACES:
-            _PLACES.pop(self.key).receipts.close()
+            place = _PLACES.pop(self.key)
+            place.journal.tell("worker ended")
+            place.close()

@@ -85,6 +85,15 @@ def read_changed(
             yield name, bytes(found.value)
 
 
+def remove(address: Address) -> None:
+    """Take the object at `address` away, if there is one. Raises OutputError or TransientError."""
+    with faults.writing(str(address)):
+        if address.is_local:
+            address.path.unlink(missing_ok=True)
+        else:
+            stores.opened(address.store).write(address.key, None).result()
+
+
 def list_names(address: Address) -> Iterator[str]:
     """Names of the objects and folders in a folder, in no order, unfinished ones left out.
 
