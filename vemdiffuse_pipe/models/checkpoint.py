@@ -14,13 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from vemdiffuse_pipe.errors import ConfigError, ModelError
+from vemdiffuse_pipe.models.a2i3dem import AxialNetwork
 from vemdiffuse_pipe.models.card import ModelCard, find_card, find_checkpoint, with_network
 from vemdiffuse_pipe.models.diffusion import LeanDiffusion, UdimDiffusion
 from vemdiffuse_pipe.models.interpolation import Interpolation
 from vemdiffuse_pipe.models.kinds import Sizes
 from vemdiffuse_pipe.models.lean import LeanNetwork
-from vemdiffuse_pipe.models.onepass import LeanRegression
+from vemdiffuse_pipe.models.onepass import AxialRestoration, LeanRegression, VolumetricNetwork
 from vemdiffuse_pipe.models.protocol import Model, Settings
+from vemdiffuse_pipe.models.sru3d import Sru3dNetwork
 from vemdiffuse_pipe.models.udim import UdimNetwork
 
 
@@ -50,6 +52,8 @@ _MADE = {
     "regression": _Made(LeanNetwork, LeanRegression),
     "udim": _Made(UdimNetwork, UdimDiffusion),
     "cddpm": _Made(UdimNetwork, UdimDiffusion),
+    "a2i3dem": _Made(AxialNetwork, AxialRestoration),
+    "sru3d": _Made(Sru3dNetwork, VolumetricNetwork),
 }
 
 

@@ -274,7 +274,7 @@ class AxialConfig:
         deepest, total = len(self.channels) - 1, 2.0 * 9 * 2 * self.channels[0]
         for level, c in enumerate(self.channels):
             attention = 2.0 * 4 * c * c + 4.0 * self.window**2 * c
-            gated = 2.0 * 6 * c * c + 2.0 * 9 * 2 * c
+            gated = 2.0 * 6 * c * c + 2.0 * 9 * 4 * c
             total += (1 if level == deepest else 2) * self.n_blocks * (attention + gated) / 4.0**level
         for level, (a, b) in enumerate(pairwise(self.channels)):
             total += 2 * (2.0 * 4 * a * b) / 4.0 ** (level + 1)
