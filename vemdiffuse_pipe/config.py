@@ -23,6 +23,7 @@ Corners = tuple[tuple[Voxel, Voxel, Voxel], tuple[Voxel, Voxel, Voxel]]
 CornersNm = tuple[tuple[Finite, Finite, Finite], tuple[Finite, Finite, Finite]]
 Policy = Literal["fail", "fill", "bridge"]
 BadSections = Literal["refuse", "bridge", "keep"]
+SamplerName = Literal["dpmpp-2m", "heun", "ancestral", "ancestral-rescaled"]
 OutputFormat = Literal["ome-zarr-0.5", "ome-zarr-0.4", "n5", "precomputed"]
 
 
@@ -73,6 +74,7 @@ class ModelTable(_Table):
     name: str = "default"
     ratio: Annotated[int, Field(ge=1, le=1024)] | None = None
     samples: Annotated[int, Field(ge=1, le=64)] | None = None
+    sampler: SamplerName | None = None
     steps: Annotated[int, Field(ge=1, le=1000)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     precision: Literal["float32", "bfloat16"] = "float32"

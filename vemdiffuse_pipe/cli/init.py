@@ -40,6 +40,7 @@ OPEN_KEYS = {
 """,
     "model": """\
 # samples = 4  # more: a better mean and a better spread, for more time
+# sampler = "heun"  # or "dpmpp-2m", "ancestral", "ancestral-rescaled": as the model recommends if left out
 # steps = 8  # evaluations of the network for a sample
 # precision = "bfloat16"  # faster on a GPU
 # tile_px = 256

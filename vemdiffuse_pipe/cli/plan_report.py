@@ -125,9 +125,10 @@ def _model(plan: Plan) -> str:
     sampling = plan.sampling
     if not plan.card.is_stochastic:
         return plan.card.name
+    sampler = f" by {sampling.sampler}" if sampling.sampler != plan.card.sampler else ""
     return (
-        f"{plan.card.name}: {sampling.samples} samples, {sampling.steps} evaluations, seed {sampling.seed}, "
-        f"{sampling.precision}"
+        f"{plan.card.name}: {sampling.samples} samples, {sampling.steps} evaluations{sampler}, "
+        f"seed {sampling.seed}, {sampling.precision}"
     )
 
 

@@ -14,28 +14,19 @@ surroundings of `LeanNetwork.context_px` pixels and on nothing else.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
-@dataclass(frozen=True, slots=True)
-class LeanConfig:
-    """Sizes: channels at 1/2, 1/4, ... of the resolution; residual blocks a level, down and up."""
-
-    channels: tuple[int, ...] = (64, 128, 192)
-    n_blocks: int = 2
-    n_basis: int = 12
-    n_embedding: int = 128
+from vemdiffuse_pipe.models.kinds import LeanConfig as LeanConfig
 
 
 class LeanNetwork(nn.Module):
     """F of EDM Eq. 7 for the residual of a gap: see `forward`."""
 
-    def __init__(self, config: LeanConfig = LeanConfig()) -> None:
+    def __init__(self, config: LeanConfig = LeanConfig()) -> None:  # noqa: B008 (frozen)
         super().__init__()
         self.config = config
         first, embedding = config.channels[0], config.n_embedding
@@ -54,17 +45,12 @@ class LeanNetwork(nn.Module):
     @property
     def context_px(self) -> int:
         """How far, in pixels, an input can lie from an output that it changes."""
-        n_levels, n_blocks = len(self.config.channels), self.config.n_blocks
-        reach = 4  # the kernels in and out, at half resolution
-        for level in range(n_levels):
-            stages = 1 if level == n_levels - 1 else 2
-            reach += (2 << level) * 2 * n_blocks * stages
-        return reach + (1 << n_levels) - 1
+        return self.config.context_px
 
     @property
     def multiple_px(self) -> int:
         """Tiles must be a multiple of this, in pixels, and lie on multiples of it."""
-        return 1 << len(self.config.channels)
+        return self.config.multiple_px
 
     def on(self, device: str | torch.device) -> LeanNetwork:
         """Itself, moved to `device`, its kernels laid out channels-last."""

@@ -40,12 +40,13 @@ Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How samples are drawn: K, evaluations, seed, arithmetic."""
+    """How samples are drawn: K, evaluations, seed, arithmetic, sampler."""
 
     samples: int
     steps: int
     seed: int
     precision: str
+    sampler: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +134,7 @@ class Plan:
             "model": self.card.name,
             "model_sha256": self.card.sha256,
             "samples": self.sampling.samples,
+            "sampler": self.sampling.sampler,
             "steps": self.sampling.steps,
             "seed": self.sampling.seed,
             "precision": self.sampling.precision,
@@ -172,7 +174,7 @@ def make_plan(run_file: RunFile, source: VolumeSpec, card: ModelCard) -> Plan:
         chunk_shape=chunk,
         shard_shape=shard,
         sampling=choose_sampling(run_file, card),
-        contrast=run_file.source.contrast if card.is_stochastic else None,
+        contrast=run_file.source.contrast if card.needs_contrast else None,
         run_file=run_file,
         origin=region.start,
     )
@@ -246,32 +248,50 @@ def _check_model(card: ModelCard, gaps: Gaps) -> None:
 
 
 def choose_sampling(run_file: RunFile, card: ModelCard) -> Sampling:
-    """K, evaluations and arithmetic: as asked for, else as the model's card recommends."""
+    """K, evaluations, sampler and arithmetic: as asked for, else as the model's card recommends."""
     table = run_file.model
+    precision = table.precision if card.context_px else "float32"
     if not card.is_stochastic:
-        if (table.samples or 1) > 1:
-            raise PlanError(f"model {card.name} draws no samples; leave samples out, or set it to 1")
-        return Sampling(1, 1, 0, "float32")
-    return Sampling(table.samples or card.samples, table.steps or card.steps, table.seed, table.precision)
+        if (table.samples or 1) > 1 or table.sampler:
+            what = "samples out, or set it to 1" if (table.samples or 1) > 1 else "sampler out"
+            raise PlanError(f"model {card.name} draws no samples; leave {what}")
+        return Sampling(1, 1, 0, precision, "")
+    sampler = table.sampler or card.sampler
+    if sampler not in card.samplers:
+        raise PlanError(
+            f"model {card.name} cannot be driven by {sampler}; choose {' or '.join(card.samplers)}"
+        )
+    steps = table.steps or card.steps_of(sampler)
+    return Sampling(table.samples or card.samples, steps, table.seed, precision, sampler)
 
 
 def choose_lattice(run_file: RunFile, shape: Zyx, card: ModelCard) -> TileLattice:
     """Tiles as asked for, else of at most 384 px, sharing 32, sized so that the last reaches little beyond.
 
     Interpolation looks at no neighbours: its tiles share nothing, fit a cache and are cut at the block.
+    A model that takes tiles of one size gets that; one that is not exact under tiling shares 64 px.
     """
     ny, nx = shape[1:]
     if card.context_px == 0:
         return TileLattice((ny, nx), (min(128, ny), min(1024, nx)), 0)
     table, multiple = run_file.model, card.multiple_px
-    tile, overlap = table.tile_px or 384, 32 if table.overlap_px is None else table.overlap_px
+    usual = 32 if card.is_tile_exact else min(64, card.tile_px // 4 // multiple * multiple)
+    tile, overlap = (
+        table.tile_px or card.tile_px or 384,
+        usual if table.overlap_px is None else table.overlap_px,
+    )
+    if card.tile_px and tile != card.tile_px:
+        raise PlanError(
+            f"tile_px {tile}; model {card.name} takes tiles of {card.tile_px} px; leave tile_px out"
+        )
     if tile % multiple or overlap % multiple or 2 * overlap > tile:
         raise PlanError(
             f"tile_px {tile}, overlap_px {overlap}; model {card.name} needs multiples of {multiple}, "
             "and an overlap of at most half a tile"
         )
-    sizes = (_fitting_tile(n, tile, overlap, multiple) if table.tile_px is None else tile for n in (ny, nx))
-    y, x = sizes
+    if table.tile_px or card.tile_px:
+        return TileLattice((ny, nx), (tile, tile), overlap)
+    y, x = (_fitting_tile(n, tile, overlap, multiple) for n in (ny, nx))
     return TileLattice((ny, nx), (y, x), overlap)
 
 

@@ -151,7 +151,7 @@ class _GapPainter:
         """The wanted planes of each (sample, tile): (planes, tile y, tile x) float32, in grey levels."""
         device = torch.device(self.hardware.device)
         all_planes = range(self.gap.first_plane, self.gap.first_plane + self.gap.n_planes)
-        wanted = all_planes if self.model.card.is_stochastic else self.planes
+        wanted = all_planes if self.model.card.context_px else self.planes
         positions = [(p - self.gap.first_plane + 1) / self.gap.ratio for p in wanted]
         sections = np.stack([self._sections(tile) for _, tile in items])
         view = GapView(
@@ -160,14 +160,16 @@ class _GapPainter:
             self.gap.ratio,
         )
         numbers = torch.tensor(wanted, device=device)
-        noise = torch.stack([self._noise(k, numbers, tile) for k, tile in items])
+
+        def noise(step: int) -> torch.Tensor:
+            return torch.stack([self._noise(k, numbers, tile, step) for k, tile in items])
+
         planes = self.model.generate(view, noise).cpu().numpy()
         return list(planes[:, self.planes.start - wanted.start : self.planes.stop - wanted.start])
 
-    def _noise(self, sample: int, planes: torch.Tensor, tile: Tile) -> torch.Tensor:
-        if not self.model.card.is_stochastic:
-            return torch.empty(0)
-        return voxel_noise(self.plan.sampling.seed, sample, planes, tile.start, self.plan.lattice.tile_px)
+    def _noise(self, sample: int, planes: torch.Tensor, tile: Tile, step: int) -> torch.Tensor:
+        seed, shape = self.plan.sampling.seed, self.plan.lattice.tile_px
+        return voxel_noise(seed, sample, planes, tile.start, shape, step=step)
 
     def _sections(self, tile: Tile) -> Voxels:
         """What the model looks at: (2 + 2 * reach, tile y, tile x) uint8, mirrored at the edges."""

@@ -86,12 +86,13 @@ def open_run_model(plan: Plan) -> Model:
         contrast=plan.contrast,
         precision=sampling.precision,
         device=table.run.device,
+        sampler=sampling.sampler,
     )
 
 
 def with_contrast(plan: Plan, source: Source) -> Plan:
     """The plan with the contrast of the volume, measured where a model needs it and nobody stated it."""
-    if not plan.card.is_stochastic or plan.contrast is not None:
+    if not plan.card.needs_contrast or plan.contrast is not None:
         return plan
     measured = persist(lambda: measure_contrast(source, plan.gaps.rejected), Patience(), lambda reason: None)
     return replace(plan, contrast=measured)
