@@ -179,8 +179,10 @@ def test_evaluation_counts_generated_planes_beside_interpolation(output: str, ve
     assert list(reports) == ["linear", "cubic", "prediction"]
     assert reports["prediction"] == reports["linear"]  # the prediction is linear interpolation
     assert reports["prediction"]["psnr"] < 30
+    assert reports["prediction"]["fsc_nm"] == pytest.approx(2 * 10 / reports["prediction"]["fsc"], rel=0.1)
     given = vemdiffuse("evaluate", f"{output}/em", "truth.tif", "--ratio", "5")
     assert "PSNR: prediction beats cubic only" in given.stdout
+    assert "prediction agrees with the truth down to" in given.stdout
 
 
 def test_evaluation_says_when_the_truth_is_another_volume(output: str, vemdiffuse: Vemdiffuse) -> None:
