@@ -44,6 +44,11 @@ def test_many_small_views_say_what_a_large_one_says():
     assert decorrelation_cutoff(views) == pytest.approx(0.5, abs=0.06)
 
 
+def test_every_view_counts_whatever_the_order():
+    views = [band_limited(limit, (96, 80)) for limit in (0.2, 0.6)]
+    assert decorrelation_cutoff(views) == decorrelation_cutoff(views[::-1]) != decorrelation_cutoff(views[:1])
+
+
 def test_stronger_blur_lowers_the_cutoff():
     scene, noise = random(2).normal(size=(192, 160)), random(3).normal(size=(192, 160))
     cutoffs = [
