@@ -6,11 +6,13 @@ import difflib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from vemdiffuse_pipe.errors import ConfigError
+
+Checked = TypeVar("Checked", bound=BaseModel)
 
 LARGEST_FILE = 1 << 20  # bytes of TOML
 
@@ -27,11 +29,13 @@ SamplerName = Literal["dpmpp-2m", "heun", "ancestral", "ancestral-rescaled"]
 OutputFormat = Literal["ome-zarr-0.5", "ome-zarr-0.4", "n5", "precomputed"]
 
 
-class _Table(BaseModel):
+class Table(BaseModel):
+    """Keys and values of a file: an unknown key is an error, and nothing changes once it is checked."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
 
-class SourceTable(_Table):
+class SourceTable(Table):
     """[source] where the volume is, how its numbers become grey levels, and which part of it is wanted.
 
     `region`: [first, stop] in its voxels; `region_nm`: in its world. Voxels are those of the whole run.
@@ -51,7 +55,7 @@ class SourceTable(_Table):
     region_nm: CornersNm | None = None
 
 
-class MaskTable(_Table):
+class MaskTable(Table):
     """[mask] a volume that says which part of the world is wanted: where it is not 0."""
 
     url: str
@@ -59,7 +63,7 @@ class MaskTable(_Table):
     voxel_size_nm: tuple[Length, Length, Length] | None = None
 
 
-class OutputTable(_Table):
+class OutputTable(Table):
     """[output] where the result goes, and how it is cut into objects."""
 
     url: str
@@ -68,7 +72,7 @@ class OutputTable(_Table):
     shard_shape: Zyx | None = None
 
 
-class ModelTable(_Table):
+class ModelTable(Table):
     """[model] what fills the gaps. Every key here changes voxels."""
 
     name: str = "default"
@@ -82,7 +86,7 @@ class ModelTable(_Table):
     overlap_px: Annotated[int, Field(ge=0, le=4096)] | None = None
 
 
-class RunTable(_Table):
+class RunTable(Table):
     """[run] how the work is done. No key here changes a voxel."""
 
     block_shape: Zyx | None = None
@@ -95,7 +99,7 @@ class RunTable(_Table):
     dashboard: bool = False
 
 
-class RunFile(_Table):
+class RunFile(Table):
     """A whole run file."""
 
     source: SourceTable
@@ -114,8 +118,13 @@ class RunFile(_Table):
 
 def load(path: Path) -> RunFile:
     """The run file at `path`. Raises ConfigError in one sentence that names the line's key."""
+    return parse(read_toml(path))
+
+
+def read_toml(path: Path) -> dict[str, object]:
+    """The tables of the file at `path`, unchecked. Raises ConfigError where it is no TOML."""
     try:
-        return parse_text(_text(path), str(path))
+        return _toml_of(_text(path), str(path))
     except FileNotFoundError:
         raise ConfigError(
             f"no run file at {path}; `vemdiffuse init SOURCE OUTPUT` prints one to start from"
@@ -138,30 +147,38 @@ def _text(path: Path) -> str:
 
 def parse_text(text: str, where: str) -> RunFile:
     """A run file from its TOML, which `where` holds. Raises ConfigError for the first thing that is wrong."""
+    return parse(_toml_of(text, where))
+
+
+def _toml_of(text: str, where: str) -> dict[str, object]:
     try:
-        data = tomllib.loads(text)
+        return tomllib.loads(text)
     except RecursionError:
         raise ConfigError(f"{where} is nested too deeply to be a run file") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{where} is not TOML: {error}") from None
     except ValueError:
         raise ConfigError(f"{where} holds a number of too many digits") from None
-    return parse(data)
 
 
 def parse(data: Mapping[str, object]) -> RunFile:
     """A run file from its tables. Raises ConfigError for the first thing that is wrong."""
+    return check(RunFile, data)
+
+
+def check(kind: type[Checked], data: Mapping[str, object]) -> Checked:
+    """What the tables of a file say, as `kind`. Raises ConfigError for the first thing that is wrong."""
     try:
-        return RunFile.model_validate(data)
+        return kind.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(_sentence(error)) from None
+        raise ConfigError(_sentence(kind, error)) from None
 
 
-def _sentence(error: ValidationError) -> str:
+def _sentence(kind: type[BaseModel], error: ValidationError) -> str:
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")  # a misspelt one may be missing
     where = ".".join(str(part) for part in first["loc"])[:80]
     if first["type"] == "extra_forbidden":
-        return f"unknown key {where}; {_nearest(first['loc'])}"
+        return f"unknown key {where}; {_nearest(kind, first['loc'])}"
     if first["type"] == "missing":
         return f"{where} is missing from the run file"
     return f"{where} = {_shown(first.get('input'))!r}: {first['msg'].lower()}"
@@ -174,11 +191,11 @@ def _shown(value: object) -> str:
         return f"{type(value).__name__} too large to be shown"
 
 
-def _nearest(loc: tuple[int | str, ...]) -> str:
-    table: Any = RunFile
-    for part in loc[:-1]:
-        annotation = table.model_fields[str(part)].annotation
-        table = next(kind for kind in (annotation, *get_args(annotation)) if hasattr(kind, "model_fields"))
+def _nearest(kind: type[BaseModel], loc: tuple[int | str, ...]) -> str:
+    table: Any = kind
+    for part in (p for p in loc[:-1] if isinstance(p, str)):
+        annotation = table.model_fields[part].annotation
+        table = next((a for a in get_args(annotation) if isinstance(a, type)), annotation)
     known = list(table.model_fields)
     near = difflib.get_close_matches(str(loc[-1]), known, n=1, cutoff=0.5)
     return f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"

@@ -183,8 +183,10 @@ def test_evaluation_counts_generated_planes_beside_interpolation(output: str, ve
     assert list(reports) == ["linear", "cubic", "prediction"]
     assert reports["prediction"] == reports["linear"]  # the prediction is linear interpolation
     assert reports["prediction"]["psnr"] < 30
+    assert reports["prediction"]["fsc_nm"] == pytest.approx(2 * 10 / reports["prediction"]["fsc"], rel=0.1)
     given = vemdiffuse("evaluate", f"{output}/em", "truth.tif", "--ratio", "5")
     assert "PSNR: prediction beats cubic only" in given.stdout
+    assert "prediction agrees with the truth down to" in given.stdout
 
 
 def test_evaluation_says_when_the_truth_is_another_volume(output: str, vemdiffuse: Vemdiffuse) -> None:
@@ -210,3 +212,12 @@ def test_numbers_are_said_with_units() -> None:
         "0.25 s", "9 s", "119 s", "2 min", "2 h", "46 days",
     ]  # fmt: skip
     assert [show_count(n) for n in (7, 12345, 1.2345e7)] == ["7", "12,345", "1.23e+07"]
+
+
+def test_a_model_is_exported_where_it_was_asked_for(here: Path, vemdiffuse: Vemdiffuse) -> None:
+    ended = vemdiffuse("models", "export", "default", "--bioimageio", "package")
+    assert (ended.code, ended.stdout) == (0, "package\n")
+    assert (here / "package" / "bioimageio.yaml").is_file()
+    again = vemdiffuse("models", "export", "default", "--bioimageio", "package")
+    assert again.code == 2
+    assert "already" in again.stderr

@@ -29,6 +29,7 @@ COMMANDS = {
     "verify": "Check every stored voxel of an output, and render some again.",
     "retry": "Take up the blocks of an output that were set aside.",
     "evaluate": "Hold a reconstruction against the truth.",
+    "compare": "Hold models against a truth, in tables.",
     "models": "List the models that can fill gaps.",
 }
 

@@ -1,4 +1,4 @@
-"""vemdiffuse models: what can fill gaps, and how a published checkpoint becomes one of them."""
+"""vemdiffuse models: what can fill gaps, what published checkpoints become, and models for other programs."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ def command(context: click.Context, as_json: bool) -> None:
     Examples:
       vemdiffuse models
       vemdiffuse models --json
+      vemdiffuse models export default --bioimageio default_bioimageio.zip
     """
     if context.invoked_subcommand is not None:
         return
@@ -63,6 +64,31 @@ def import_(
         print_json(asdict(card))
     else:
         print_table({str(output): _in_words(card)})
+
+
+@command.command("export")
+@click.argument("name")
+@click.option(
+    "--bioimageio",
+    "target",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FOLDER_OR_ZIP",
+    help="Where the package goes: a folder that is not there yet, or a .zip file.",
+)
+@click.option("--ratio", type=int, default=5, show_default=True, metavar="R", help="Of the gaps it fills.")
+def export(name: str, target: Path, ratio: int) -> None:
+    """Write a model as a package of the bioimage.io model zoo.
+
+    NAME is a model of ours or the path of a checkpoint.
+
+    \b
+    Examples:
+      vemdiffuse models export default --bioimageio default_bioimageio.zip
+    """
+    from vemdiffuse_pipe.running.export import export_bioimageio  # imports torch
+
+    click.echo(export_bioimageio(name, target, ratio=ratio))
 
 
 def _in_words(card: ModelCard) -> str:
