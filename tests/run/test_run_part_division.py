@@ -58,7 +58,9 @@ def test_a_part_walks_along_whole_columns() -> None:
     blocks = BlockGrid((4, 4, 3), (1, 1, 1))
     own = Part(2, 5).own
     work = missing_work(blocks, ShardSet(blocks), columns=True, share=own)
-    assert [w.output_box.start for w in work] == [(z, y, x) for y, x in ((0, 1), (2, 0), (3, 2)) for z in range(4)]
+    assert [w.output_box.start for w in work] == [
+        (z, y, x) for y, x in ((0, 1), (2, 0), (3, 2)) for z in range(4)
+    ]
 
 
 def test_columns_are_cut_where_there_are_more_parts() -> None:
