@@ -1,4 +1,4 @@
-"""Parts in processes of their own: at once, killed, drained, out of time. Nothing is lost, no voxel differs."""
+"""Parts in processes of their own: at once, killed, drained, out of time. No voxel is lost or differs."""
 
 from __future__ import annotations
 
@@ -99,6 +99,7 @@ def test_sixteen_parts_at_once_make_one_output_on_s3(tmp_path: Path, bucket: str
     all_at_once(small_run(tmp_path, run=BLOCKS, output={"url": f"{bucket}/out.zarr"}))
 
 
+@pytest.mark.slow
 def test_what_a_killed_part_leaves_the_others_do(tmp_path: Path) -> None:
     run_file = small_run(tmp_path)
     killed = until_it_works(start(run_file, 1.0, "1/3"))
@@ -112,6 +113,7 @@ def test_what_a_killed_part_leaves_the_others_do(tmp_path: Path) -> None:
     assert_whole(run_file)
 
 
+@pytest.mark.slow
 def test_a_free_part_helps_one_that_is_slow(tmp_path: Path) -> None:
     run_file = small_run(tmp_path)
     slow = until_it_works(start(run_file, 2.0, "1/2"))
@@ -126,6 +128,7 @@ def test_a_free_part_helps_one_that_is_slow(tmp_path: Path) -> None:
     assert_whole(run_file)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_drains_a_part_and_nothing_is_lost(tmp_path: Path, number: signal.Signals) -> None:
     run_file = small_run(tmp_path)
@@ -160,6 +163,7 @@ def command_line(folder: Path, run_file: RunFile, *arguments: str, **environ: st
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_a_job_whose_time_is_over_makes_way_and_says_so(tmp_path: Path) -> None:
     run_file = small_run(tmp_path)
     code, out, err = command_line(
@@ -168,7 +172,8 @@ def test_a_job_whose_time_is_over_makes_way_and_says_so(tmp_path: Path) -> None:
     assert code == 0
     assert "is not complete: 0 of 24 blocks are done" in out
     assert err.splitlines()[-1] == (
-        "vemdiffuse: 0 of 24 blocks are done; the time of this job is nearly over; run again to go on from here"
+        "vemdiffuse: 0 of 24 blocks are done; the time of this job is nearly over; "
+        "run again to go on from here"
     )
     code, out, err = command_line(tmp_path, run_file, "--part", "1/2", "--walltime", "01:00:00")
     assert (code, "is complete" in out) == (0, True)
