@@ -6,7 +6,7 @@ import difflib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -21,13 +21,16 @@ Zyx = tuple[Count, Count, Count]
 Policy = Literal["fail", "fill", "bridge"]
 BadSections = Literal["refuse", "bridge", "keep"]
 OutputFormat = Literal["ome-zarr-0.5", "ome-zarr-0.4", "n5", "precomputed"]
+File = TypeVar("File", bound=BaseModel)
 
 
-class _Table(BaseModel):
+class Table(BaseModel):
+    """One table of a file: frozen, and no key that it does not know."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
 
-class SourceTable(_Table):
+class SourceTable(Table):
     """[source] where the volume is, and how its numbers become grey levels."""
 
     url: str
@@ -42,7 +45,7 @@ class SourceTable(_Table):
     rejected_sections: tuple[Annotated[int, Field(ge=0, le=2**40)], ...] = ()
 
 
-class OutputTable(_Table):
+class OutputTable(Table):
     """[output] where the result goes, and how it is cut into objects."""
 
     url: str
@@ -51,7 +54,7 @@ class OutputTable(_Table):
     shard_shape: Zyx | None = None
 
 
-class ModelTable(_Table):
+class ModelTable(Table):
     """[model] what fills the gaps. Every key here changes voxels."""
 
     name: str = "default"
@@ -64,7 +67,7 @@ class ModelTable(_Table):
     overlap_px: Annotated[int, Field(ge=0, le=4096)] | None = None
 
 
-class RunTable(_Table):
+class RunTable(Table):
     """[run] how the work is done. No key here changes a voxel."""
 
     block_shape: Zyx | None = None
@@ -76,7 +79,7 @@ class RunTable(_Table):
     max_memory_gb: Length | None = None
 
 
-class RunFile(_Table):
+class RunFile(Table):
     """A whole run file."""
 
     source: SourceTable
@@ -94,12 +97,15 @@ class RunFile(_Table):
 
 def load(path: Path) -> RunFile:
     """The run file at `path`. Raises ConfigError in one sentence that names the line's key."""
+    return parse(read_tables(path, "`vemdiffuse init SOURCE OUTPUT` prints one to start from"))
+
+
+def read_tables(path: Path, where_from: str) -> dict[str, object]:
+    """What a TOML file holds, unchecked. `where_from`: how to come by such a file. Raises ConfigError."""
     try:
-        return parse_text(_text(path), str(path))
+        return _tables(_text(path), str(path))
     except FileNotFoundError:
-        raise ConfigError(
-            f"no run file at {path}; `vemdiffuse init SOURCE OUTPUT` prints one to start from"
-        ) from None
+        raise ConfigError(f"no run file at {path}; {where_from}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"{path} cannot be read ({type(error).__name__}); a TOML text file is needed"
@@ -118,30 +124,38 @@ def _text(path: Path) -> str:
 
 def parse_text(text: str, where: str) -> RunFile:
     """A run file from its TOML, which `where` holds. Raises ConfigError for the first thing that is wrong."""
+    return parse(_tables(text, where))
+
+
+def _tables(text: str, where: str) -> dict[str, object]:
     try:
-        data = tomllib.loads(text)
+        return tomllib.loads(text)
     except RecursionError:
         raise ConfigError(f"{where} is nested too deeply to be a run file") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{where} is not TOML: {error}") from None
     except ValueError:
         raise ConfigError(f"{where} holds a number of too many digits") from None
-    return parse(data)
 
 
 def parse(data: Mapping[str, object]) -> RunFile:
     """A run file from its tables. Raises ConfigError for the first thing that is wrong."""
+    return check(RunFile, data)
+
+
+def check(file: type[File], data: Mapping[str, object]) -> File:
+    """A file of that kind from its tables. Raises ConfigError for the first thing that is wrong."""
     try:
-        return RunFile.model_validate(data)
+        return file.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(_sentence(error)) from None
+        raise ConfigError(_sentence(error, file)) from None
 
 
-def _sentence(error: ValidationError) -> str:
+def _sentence(error: ValidationError, file: type[BaseModel]) -> str:
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")  # a misspelt one may be missing
     where = ".".join(str(part) for part in first["loc"])[:80]
     if first["type"] == "extra_forbidden":
-        return f"unknown key {where}; {_nearest(first['loc'])}"
+        return f"unknown key {where}; {_nearest(first['loc'], file)}"
     if first["type"] == "missing":
         return f"{where} is missing from the run file"
     return f"{where} = {_shown(first.get('input'))!r}: {first['msg'].lower()}"
@@ -154,13 +168,18 @@ def _shown(value: object) -> str:
         return f"{type(value).__name__} too large to be shown"
 
 
-def _nearest(loc: tuple[int | str, ...]) -> str:
-    table: Any = RunFile
-    for part in loc[:-1]:
-        table = table.model_fields[str(part)].annotation
+def _nearest(loc: tuple[int | str, ...], file: type[BaseModel]) -> str:
+    table: Any = file
+    for part in (part for part in loc[:-1] if isinstance(part, str)):  # a number counts tables of one name
+        table = _table_of(table.model_fields[part].annotation)
     known = list(table.model_fields)
     near = difflib.get_close_matches(str(loc[-1]), known, n=1, cutoff=0.5)
     return f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+
+
+def _table_of(annotation: Any) -> Any:
+    """The table that an annotation is about: itself, or what its tuple is made of."""
+    return annotation if isinstance(annotation, type) else _table_of(get_args(annotation)[0])
 
 
 def dump(run_file: RunFile) -> str:
