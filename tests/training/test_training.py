@@ -1,4 +1,4 @@
-"""Objectives, the loop and its state: that it learns, that it goes on exactly, that it ends when it should."""
+"""Objectives, the loop and its state: it learns, it goes on exactly, it ends when it should."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ from vemdiffuse_pipe.training.prefetch import Prefetched
 from vemdiffuse_pipe.training.processes import Crew
 from vemdiffuse_pipe.training.settings import TrainTable
 
+DIFFUSION = ResidualDiffusion(0.5, autocast=False)
 CPU = Crew(torch.device("cpu"))
 TABLE = TrainTable(
     steps=8, batch_size=4, warmup=2, precision="float32", validate_every=4, save_every=2, log_every=1
@@ -72,7 +73,7 @@ def run(
     *,
     table: TrainTable = TABLE,
     trained: LeanNetwork | None = None,
-    objective: Objective = ResidualDiffusion(0.5, autocast=False),
+    objective: Objective = DIFFUSION,
     watcher: Listening | None = None,
     lr: float = 1e-3,
     **options: object,
@@ -238,10 +239,8 @@ def test_batches_are_made_ahead_in_order_and_an_error_is_raised_where_it_belongs
             raise ValueError("five")
         return n
 
-    found = []
-    with pytest.raises(ValueError, match="five"), Prefetched(make, range(9)) as made:
-        found += list(made)
-        raise AssertionError
+    with Prefetched(make, range(9)) as made, pytest.raises(ValueError, match="five"):
+        list(made)
     with Prefetched(make, range(5)) as made:
         assert list(made) == [0, 1, 2, 3, 4]
 

@@ -71,16 +71,34 @@ def joined(device: str, batch_size: int) -> Iterator[Crew]:
             f"train.batch_size = {batch_size} is not shared evenly by {size} processes; "
             f"take {-(-batch_size // size) * size}"
         )
+    here = _device(device)
+    if size > 1 and device == "cuda":
+        here = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    _check(here)
     if size == 1:
-        yield Crew(torch.device(device))
+        yield Crew(here)
         return
-    here = (
-        torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        if device == "cuda"
-        else torch.device(device)
-    )
     distributed.init_process_group("nccl" if here.type == "cuda" else "gloo", timeout=LONGEST_WAIT)
     try:
         yield Crew(here, distributed.get_rank(), size)
     finally:
         distributed.destroy_process_group()
+
+
+def _device(name: str) -> torch.device:
+    try:
+        return torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"train.device = {name[:80]!r} is no device; give cpu or cuda") from None
+
+
+def _check(device: torch.device) -> None:
+    """Raises ConfigError unless something can be computed there."""
+    try:
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, ImportError) as error:  # AssertionError: built without CUDA
+        first, *_ = str(error).splitlines() or [type(error).__name__]
+        raise ConfigError(
+            f"train.device = {str(device)!r} cannot be used here ({first[:120]}); give cpu, or one that this "
+            "machine and this torch have"
+        ) from None
