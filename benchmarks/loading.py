@@ -17,8 +17,8 @@ from pathlib import Path
 
 import click
 
-TESTS = Path(__file__).parents[1] / "tests"
-sys.path[:0] = [str(TESTS), str(TESTS / "training")]
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests/training"))
 from large_volume import large_volume
 from overhead import commit, device
 from servers import s3
@@ -32,21 +32,22 @@ LIMIT = 10**9
 def main(batches: int, ms: int) -> None:
     """Print a row of the table."""
     click.echo(f"{device()}, commit {commit()}")
-    script = TESTS / "training/limited_loading.py"
+    script = Path(__file__).parents[1] / "tests/training/limited_loading.py"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     with tempfile.TemporaryDirectory() as folder, s3() as endpoint:
         url = large_volume(endpoint, Path(folder), (8, 9, 9))
         command = [sys.executable, str(script), url, str(LIMIT), str(batches), str(ms / 1000), "0"]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise click.ClickException(done.stderr[-1000:])
     records = [json.loads(line) for line in done.stdout.splitlines()]
     early, last = records[len(records) // 6], records[-1]
     held, growth = last["held"] / 1e6, (last["held"] - early["held"]) / 1e6
     steady = (last["decoded"] - early["decoded"]) / max(1, last["used"] - early["used"])
     click.echo(f"held {held:.0f} MB, {growth:+.0f} MB since batch {early['step']}")
     click.echo(f"decoded {last['decoded'] / 1e9:.2f} GB; {steady:.2f} bytes a byte used since then")
-    click.echo(
-        f"waited {last['waited_s']:.2f} s of {last['seconds']:.1f} s: {last['waited_s'] / last['seconds']:.2%}"
-    )
+    waited, seconds = last["waited_s"], last["seconds"]
+    click.echo(f"waited {waited:.2f} s of {seconds:.1f} s: {waited / seconds:.2%}")
     click.echo(f"{last['samples_per_slab']} samples a slab")
 
 

@@ -31,7 +31,8 @@ SHAPES = {
 
 
 def test_every_run_file_has_a_shape_here_or_is_of_a_public_volume() -> None:
-    assert {path.stem for path in WORKFLOWS.glob("*.toml")} == {*SHAPES, *datasets()}
+    run_files = {path.stem for path in WORKFLOWS.glob("*.toml") if not path.stem.startswith("train_")}
+    assert run_files == {*SHAPES, *datasets()}
 
 
 @pytest.mark.parametrize("name", SHAPES)
