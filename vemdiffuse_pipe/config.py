@@ -12,8 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from vemdiffuse_pipe.errors import ConfigError
 
-Checked = TypeVar("Checked", bound=BaseModel)
-
 LARGEST_FILE = 1 << 20  # bytes of TOML
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -27,6 +25,7 @@ Policy = Literal["fail", "fill", "bridge"]
 BadSections = Literal["refuse", "bridge", "keep"]
 SamplerName = Literal["dpmpp-2m", "heun", "ancestral", "ancestral-rescaled"]
 OutputFormat = Literal["ome-zarr-0.5", "ome-zarr-0.4", "n5", "precomputed"]
+File = TypeVar("File", bound=BaseModel)
 
 
 class Table(BaseModel):
@@ -118,17 +117,15 @@ class RunFile(Table):
 
 def load(path: Path) -> RunFile:
     """The run file at `path`. Raises ConfigError in one sentence that names the line's key."""
-    return parse(read_toml(path))
+    return parse(read_tables(path, "`vemdiffuse init SOURCE OUTPUT` prints one to start from"))
 
 
-def read_toml(path: Path) -> dict[str, object]:
-    """The tables of the file at `path`, unchecked. Raises ConfigError where it is no TOML."""
+def read_tables(path: Path, where_from: str) -> dict[str, object]:
+    """What a TOML file holds, unchecked. `where_from`: how to come by such a file. Raises ConfigError."""
     try:
-        return _toml_of(_text(path), str(path))
+        return _tables(_text(path), str(path))
     except FileNotFoundError:
-        raise ConfigError(
-            f"no run file at {path}; `vemdiffuse init SOURCE OUTPUT` prints one to start from"
-        ) from None
+        raise ConfigError(f"no run file at {path}; {where_from}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"{path} cannot be read ({type(error).__name__}); a TOML text file is needed"
@@ -147,10 +144,10 @@ def _text(path: Path) -> str:
 
 def parse_text(text: str, where: str) -> RunFile:
     """A run file from its TOML, which `where` holds. Raises ConfigError for the first thing that is wrong."""
-    return parse(_toml_of(text, where))
+    return parse(_tables(text, where))
 
 
-def _toml_of(text: str, where: str) -> dict[str, object]:
+def _tables(text: str, where: str) -> dict[str, object]:
     try:
         return tomllib.loads(text)
     except RecursionError:
@@ -166,7 +163,7 @@ def parse(data: Mapping[str, object]) -> RunFile:
     return check(RunFile, data)
 
 
-def check(kind: type[Checked], data: Mapping[str, object]) -> Checked:
+def check(kind: type[File], data: Mapping[str, object]) -> File:
     """What the tables of a file say, as `kind`. Raises ConfigError for the first thing that is wrong."""
     try:
         return kind.model_validate(data)
@@ -193,12 +190,16 @@ def _shown(value: object) -> str:
 
 def _nearest(kind: type[BaseModel], loc: tuple[int | str, ...]) -> str:
     table: Any = kind
-    for part in (p for p in loc[:-1] if isinstance(p, str)):
-        annotation = table.model_fields[part].annotation
-        table = next((a for a in get_args(annotation) if isinstance(a, type)), annotation)
+    for part in (part for part in loc[:-1] if isinstance(part, str)):  # a number counts tables of one name
+        table = _table_of(table.model_fields[part].annotation)
     known = list(table.model_fields)
     near = difflib.get_close_matches(str(loc[-1]), known, n=1, cutoff=0.5)
     return f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+
+
+def _table_of(annotation: Any) -> Any:
+    """The table that an annotation is about: itself, or what its tuple is made of."""
+    return annotation if isinstance(annotation, type) else _table_of(get_args(annotation)[0])
 
 
 def dump(run_file: RunFile) -> str:

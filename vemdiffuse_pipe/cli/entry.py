@@ -28,6 +28,7 @@ COMMANDS = {
     "status": "Print how far a run is, while it runs or after.",
     "verify": "Check every stored voxel of an output, and render some again.",
     "retry": "Take up the blocks of an output that were set aside.",
+    "train": "Train a network on your own volume; running again goes on.",
     "evaluate": "Hold a reconstruction against the truth.",
     "compare": "Hold models against a truth, in tables.",
     "models": "List the models that can fill gaps.",

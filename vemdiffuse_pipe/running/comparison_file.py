@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from vemdiffuse_pipe.config import Count, Length, ModelTable, RunTable, Table, check, read_toml
+from vemdiffuse_pipe.config import Count, Length, ModelTable, RunTable, Table, check, read_tables
 from vemdiffuse_pipe.evaluation.degradation import Degradation
 
 Draws = Literal["independent", "pairs"]
@@ -87,4 +87,4 @@ class ComparisonFile(Table):
 
 def load_comparison(path: Path) -> ComparisonFile:
     """The comparison at `path`. Raises ConfigError in one sentence."""
-    return check(ComparisonFile, read_toml(path))
+    return check(ComparisonFile, read_tables(path, "workflows/compare_fib25.toml is one to start from"))
