@@ -28,7 +28,9 @@ class Estimate:
     """Costs of a plan. `ram_bytes`: upper bound for one worker process; `gpu_bytes`: for one GPU.
 
     `rendered_twice`: share of the generated voxels that are rendered more than once, by the overlap of
-    tiles and by tiles and gaps that straddle blocks. `flop_per_voxel`: of the output, all included.
+    tiles and by tiles and gaps that straddle blocks. `n_chunk_reads`, `chunk_read_bytes`: chunks of the
+    source that are fetched for the `read_bytes` that are needed, and what they decode to; a chunk that
+    serves a whole column of blocks counts once. `flop_per_voxel`: of the output, all included.
     """
 
     source_bytes: int
@@ -39,6 +41,8 @@ class Estimate:
     n_tiles_rendered: int
     rendered_twice: float
     read_bytes: int
+    n_chunk_reads: int
+    chunk_read_bytes: int
     flop: float
     flop_per_voxel: float
     ram_bytes: int
@@ -69,6 +73,9 @@ def estimate(plan: Plan, *, n_threads: int = 1) -> Estimate:
         n_tiles_rendered=n_tiles * n_gaps * plan.sampling.samples,
         rendered_twice=planes_rendered * pixels / generated - 1,
         read_bytes=read_voxels * itemsize,
+        n_chunk_reads=prod(_over_chunks(plan, axis, _n_chunks(plan, axis)) for axis in range(3)),
+        chunk_read_bytes=prod(_over_chunks(plan, axis, _in_chunks(plan, axis)) for axis in range(3))
+        * itemsize,
         flop=flop,
         flop_per_voxel=flop / n_voxels,
         ram_bytes=_ram_bytes(plan, n_threads),
@@ -106,16 +113,60 @@ def _rendered(plan: Plan, axis: int) -> Callable[[int, int], int]:
     return lambda start, stop: n_tiles(start, stop) * tile_px
 
 
+def _source_span(plan: Plan, axis: int, start: int, stop: int) -> tuple[int, int]:
+    """[first, stop) of the source along `axis` for the output voxels [start, stop)."""
+    first, last = [0, 0, 0], [1, 1, 1]
+    first[axis], last[axis] = start, stop
+    box = plan.source_box(Box((first[0], first[1], first[2]), (last[0], last[1], last[2])))
+    return box.start[axis], box.stop[axis]
+
+
 def _source_extent(plan: Plan, axis: int) -> Callable[[int, int], int]:
     """Voxels along `axis` that are read for the output voxels [start, stop)."""
 
     def extent(start: int, stop: int) -> int:
-        first, last = [0, 0, 0], [1, 1, 1]
-        first[axis], last[axis] = start, stop
-        box = plan.source_box(Box((first[0], first[1], first[2]), (last[0], last[1], last[2])))
-        return box.shape[axis]
+        first, last = _source_span(plan, axis, start, stop)
+        return last - first
 
     return extent
+
+
+def _over_chunks(plan: Plan, axis: int, measure: Callable[[int, int], int]) -> int:
+    """Sum over the blocks along one axis; where they are taken by columns, z is read through once."""
+    if axis == 0 and plan.by_columns:
+        return measure(0, plan.output.shape[0])
+    return _along(plan, axis, measure)
+
+
+def _n_chunks(plan: Plan, axis: int) -> Callable[[int, int], int]:
+    """Chunks of the source along `axis` that are touched for the output voxels [start, stop)."""
+    chunk = plan.source.chunk_shape[axis]
+
+    def n_chunks(start: int, stop: int) -> int:
+        first, last = _source_span(plan, axis, start, stop)
+        return -(-last // chunk) - first // chunk
+
+    return n_chunks
+
+
+def _in_chunks(plan: Plan, axis: int) -> Callable[[int, int], int]:
+    """Voxels of these chunks along `axis`, cut at the volume."""
+    chunk, n = plan.source.chunk_shape[axis], plan.source.shape[axis]
+
+    def n_voxels(start: int, stop: int) -> int:
+        first, last = _source_span(plan, axis, start, stop)
+        return min(n, -(-last // chunk) * chunk) - first // chunk * chunk
+
+    return n_voxels
+
+
+def gap_flops(plan: Plan, output_box: Box) -> list[float]:
+    """Operations of each gap that is rendered for `output_box`, ascending."""
+    (z, y, x), (z_stop, y_stop, x_stop) = output_box.start, output_box.stop
+    pixels = _rendered(plan, 1)(y, y_stop) * _rendered(plan, 2)(x, x_stop)
+    evaluations = plan.sampling.samples * plan.sampling.steps
+    gaps = plan.gaps.touching(plan.origin[0] + z, plan.origin[0] + z_stop)
+    return [plan.card.flop_per_pixel(gap.n_planes) * pixels * evaluations for gap in gaps]
 
 
 def _gaps(plan: Plan) -> tuple[int, float]:

@@ -33,6 +33,7 @@ from vemdiffuse_pipe.running.events import (
 from vemdiffuse_pipe.running.filled import note_what_was_filled
 from vemdiffuse_pipe.running.mask import note_what_is_outside, open_run_mask
 from vemdiffuse_pipe.running.opening import open_output, open_run_model
+from vemdiffuse_pipe.running.pricing import refuse_what_costs_too_much
 from vemdiffuse_pipe.running.progress import Progress
 from vemdiffuse_pipe.running.resources import refuse_what_does_not_fit, threads_per_worker
 from vemdiffuse_pipe.running.retries import Patience
@@ -57,6 +58,7 @@ def run_plan(
     be used leaves no output behind. Raises PlanError, ConfigError, ModelError, OutputError, StorageFullError.
     """
     refuse_what_does_not_fit(plan)
+    refuse_what_costs_too_much(plan)
     model = model or open_run_model(plan)
     mask = open_run_mask(plan)
     open_output(plan)
