@@ -30,7 +30,7 @@ OPEN_KEYS = {
 # corrupt = "bridge"  # the same for a chunk that cannot be decoded
 # bad_sections = "bridge"  # black, constant or duplicated ones that are found; "keep" does not look for them
 # rejected_sections = [7]  # bad sections, from 0: bridged by a wider gap
-# assume = { shape = [9, 99, 99], voxel_size_nm = [40.0, 8.0, 8.0], chunk_shape = [1, 99, 99] }  # for --offline
+# assume = { shape = [9, 99, 99], voxel_size_nm = [40.0, 8.0, 8.0], chunk_shape = [1, 99, 99] }  # offline
 # region = [[10, 0, 0], [20, 512, 512]]  # first and stop, in voxels of the source: only this part is made
 # region_nm = [[400.0, 0.0, 0.0], [800.0, 4096.0, 4096.0]]  # the same in its world, widened to whole sections
 """,
