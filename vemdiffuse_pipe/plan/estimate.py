@@ -20,6 +20,9 @@ from vemdiffuse_pipe.plan.plan import Plan
 PROCESS_BYTES = 480 * 10**6
 CACHE_BYTES = 128 * 10**6  # decoded chunks that the source keeps
 FRAGMENTATION = 1.4  # memory that is free but cannot be given back; measured 1.05 to 1.3 (Linux, glibc)
+GIVEN_BACK_BYTES = (
+    32 * 2**20
+)  # what is as large is mapped by itself, and given back whole (glibc, mallopt(3))
 BLOCKS_IN_FLIGHT = 3  # of one worker: one is read, one rendered, one written
 
 
@@ -196,16 +199,24 @@ def _ram_bytes(plan: Plan, n_threads: int) -> int:
     n_planes = plan.gaps.max_ratio - 1
     tile_px = prod(plan.lattice.tile_px)
     itemsize = np.dtype(plan.source.dtype).itemsize
-    block_bytes = block.n_voxels * len(plan.arrays)
-    in_flight = source.n_voxels * itemsize + block_bytes
+    block_bytes, source_bytes = block.n_voxels * len(plan.arrays), source.n_voxels * itemsize
+    n_waiting = BLOCKS_IN_FLIGHT - 1  # read or rendered, beside the one at work, which is both
+    in_flight = _with_fragments(source_bytes, source_bytes) + _with_fragments(block_bytes, block.n_voxels)
+    in_flight += n_waiting * max(
+        _with_fragments(source_bytes, source_bytes), _with_fragments(block_bytes, block.n_voxels)
+    )
     chunk_bytes = 2 * n_threads * prod(plan.source.chunk_shape) * itemsize  # being decoded
     floats_per_gap = 0 if plan.card.context_px == 0 and plan.sampling.samples == 1 else 6
     gap_bytes = floats_per_gap * 4 * n_planes * prod(block.shape[1:])
     tile_bytes = n_threads * tile_px * (_activation_bytes(plan) + 3 * 4 * n_planes)
     encoded_bytes = 2 * block_bytes  # a block being cut into shards, and compressed
-    held = CACHE_BYTES + chunk_bytes + encoded_bytes + BLOCKS_IN_FLIGHT * in_flight + gap_bytes + tile_bytes
-    held += _waiting_bytes(plan, block, n_threads)
-    return int(PROCESS_BYTES + FRAGMENTATION * held)
+    small = CACHE_BYTES + chunk_bytes + gap_bytes + tile_bytes + _waiting_bytes(plan, block, n_threads)
+    return int(PROCESS_BYTES + encoded_bytes + in_flight + FRAGMENTATION * small)
+
+
+def _with_fragments(n_bytes: int, largest: int) -> float:
+    """What `n_bytes` take up, in pieces of `largest` bytes."""
+    return n_bytes if largest >= GIVEN_BACK_BYTES else FRAGMENTATION * n_bytes
 
 
 def _waiting_bytes(plan: Plan, block: Box, n_threads: int) -> int:

@@ -31,7 +31,7 @@ from vemdiffuse_pipe.running.events import (
     silent,
 )
 from vemdiffuse_pipe.running.filled import note_what_was_filled
-from vemdiffuse_pipe.running.mask import note_what_is_outside, open_run_mask
+from vemdiffuse_pipe.running.mask import is_noted, note_what_is_outside, open_run_mask
 from vemdiffuse_pipe.running.opening import open_output, open_run_model
 from vemdiffuse_pipe.running.pricing import refuse_what_costs_too_much
 from vemdiffuse_pipe.running.progress import Progress
@@ -60,7 +60,7 @@ def run_plan(
     refuse_what_does_not_fit(plan)
     refuse_what_costs_too_much(plan)
     model = model or open_run_model(plan)
-    mask = open_run_mask(plan)
+    mask = None if is_noted(plan) else open_run_mask(plan)
     open_output(plan)
     note_what_is_outside(plan, mask)
     address = parse_address(plan.run_file.output.url)
