@@ -16,6 +16,7 @@ LARGEST_FILE = 1 << 20  # bytes of TOML
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Length = Annotated[Finite, Field(gt=0)]
+Amount = Annotated[Finite, Field(ge=0)]
 Count = Annotated[int, Field(ge=1, le=2**40)]
 Zyx = tuple[Count, Count, Count]
 Voxel = Annotated[int, Field(ge=0, le=2**40)]
@@ -32,6 +33,15 @@ class Table(BaseModel):
     """Keys and values of a file: an unknown key is an error, and nothing changes once it is checked."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class AssumeTable(Table):
+    """[source.assume] what the source is said to be: enough to plan without it, checked once it is open."""
+
+    shape: Zyx
+    voxel_size_nm: tuple[Length, Length, Length]
+    chunk_shape: Zyx
+    dtype: Literal["uint8", "uint16", "float32"] = "uint8"
 
 
 class SourceTable(Table):
@@ -52,6 +62,7 @@ class SourceTable(Table):
     rejected_sections: tuple[Voxel, ...] = ()
     region: Corners | None = None
     region_nm: CornersNm | None = None
+    assume: AssumeTable | None = None
 
 
 class MaskTable(Table):
@@ -98,6 +109,23 @@ class RunTable(Table):
     dashboard: bool = False
 
 
+class PriceTable(Table):
+    """[price] what things cost where the run will be, and what it may cost at most. No key changes a voxel.
+
+    `tflops`: what one GPU is said to do of this work, in 1e12 operations a second, where none is measured.
+    """
+
+    gpu_hour: Amount | None = None
+    core_hour: Amount | None = None
+    storage_gb_month: Amount | None = None
+    egress_gb: Amount | None = None
+    requests_million: Amount | None = None
+    currency: Annotated[str, Field(max_length=8)] = "USD"
+    tflops: Length | None = None
+    max_gpu_hours: Length | None = None
+    max_core_hours: Length | None = None
+
+
 class RunFile(Table):
     """A whole run file."""
 
@@ -106,6 +134,7 @@ class RunFile(Table):
     model: ModelTable = ModelTable()
     run: RunTable = RunTable()
     mask: MaskTable | None = None
+    price: PriceTable = PriceTable()
 
     @model_validator(mode="before")
     @classmethod
@@ -204,10 +233,16 @@ def _table_of(annotation: Any) -> Any:
 
 def dump(run_file: RunFile) -> str:
     """The run file as TOML; `parse(tomllib.loads(dump(f))) == f`. Keys that were left open are left out."""
-    lines: list[str] = []
-    for name, table in run_file.model_dump(exclude_none=True).items():
-        lines += [f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in table.items()), ""]
-    return "\n".join(lines)
+    tables = run_file.model_dump(exclude_none=True).items()
+    return "\n".join(line for name, table in tables for line in _lines(name, table))
+
+
+def _lines(name: str, table: Mapping[str, object]) -> list[str]:
+    """A table, and after its own keys the tables in it."""
+    inner = {key: value for key, value in table.items() if isinstance(value, Mapping)}
+    keys = [f"{key} = {_toml(value)}" for key, value in table.items() if key not in inner]
+    more = [line for key, value in inner.items() for line in _lines(f"{name}.{key}", value)]
+    return [f"[{name}]", *keys, "", *more]
 
 
 def _toml(value: object) -> str:

@@ -46,7 +46,19 @@ def test_init_shows_every_key_of_a_run_file(stack: Path, vemdiffuse: Vemdiffuse)
 
 
 @pytest.mark.parametrize(
-    "key", ["window", "level", "missing", "contrast", "samples", "threads", "shard_shape"]
+    "key",
+    [
+        "window",
+        "level",
+        "missing",
+        "contrast",
+        "region",
+        "region_nm",
+        "assume",
+        "samples",
+        "threads",
+        "tflops",
+    ],
 )
 def test_the_keys_that_init_leaves_open_parse_when_they_are_opened(
     stack: Path, vemdiffuse: Vemdiffuse, key: str

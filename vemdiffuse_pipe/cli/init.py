@@ -30,6 +30,7 @@ OPEN_KEYS = {
 # corrupt = "bridge"  # the same for a chunk that cannot be decoded
 # bad_sections = "bridge"  # black, constant or duplicated ones that are found; "keep" does not look for them
 # rejected_sections = [7]  # bad sections, from 0: bridged by a wider gap
+# assume = { shape = [9, 99, 99], voxel_size_nm = [40.0, 8.0, 8.0], chunk_shape = [1, 99, 99] }  # offline
 # region = [[10, 0, 0], [20, 512, 512]]  # first and stop, in voxels of the source: only this part is made
 # region_nm = [[400.0, 0.0, 0.0], [800.0, 4096.0, 4096.0]]  # the same in its world, widened to whole sections
 """,
@@ -56,6 +57,18 @@ OPEN_KEYS = {
 # device = "cuda"
 # max_memory_gb = 8
 # dashboard = true  # dask's, for whoever is on this machine; needs bokeh
+""",
+    "price": """\
+# What the place where it will run charges, for `vemdiffuse plan FILE --price`; nothing here changes a voxel.
+# gpu_hour = 2.5
+# core_hour = 0.04
+# storage_gb_month = 0.023
+# egress_gb = 0.0
+# requests_million = 0.4
+# currency = "USD"
+# tflops = 100.0  # of one GPU at this work, in place of a measurement: for --offline
+# max_gpu_hours = 1000.0  # a run that would take more is refused
+# max_core_hours = 1000.0
 """,
 }
 

@@ -58,7 +58,7 @@ def _dry_run(run_file: config.RunFile, as_json: bool) -> int:
 
     _, plan = prepare(run_file)
     open_run_mask(plan)
-    print_plan(plan, with_time=False, as_json=as_json)
+    print_plan(plan, None, as_json=as_json)
     return 0
 
 

@@ -29,11 +29,12 @@ def show_shape(shape: Zyx) -> str:
 
 
 def show_duration(seconds: float) -> str:
-    """'12 s', '3 min', '2.1 h', '46 days'."""
+    """'12 s', '3 min', '2.1 h', '46 days', '5.2 years'."""
     for limit, size, unit in ((120, 1, "s"), (7200, 60, "min"), (172800, 3600, "h")):
         if seconds < limit:
             return f"{seconds / size:.2g} {unit}" if seconds < 10 * size else f"{seconds / size:.0f} {unit}"
-    return f"{seconds / 86400:.0f} days"
+    days = seconds / 86400
+    return f"{days:.0f} days" if days < 730 else f"{days / 365.25:.3g} years"
 
 
 def exact_ratio(voxel_size_nm: Nm) -> Fraction:

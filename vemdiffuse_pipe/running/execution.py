@@ -25,6 +25,7 @@ from vemdiffuse_pipe.running.hosts import device_name
 from vemdiffuse_pipe.running.journal import Journal
 from vemdiffuse_pipe.running.mask import begin_output
 from vemdiffuse_pipe.running.opening import open_run_model
+from vemdiffuse_pipe.running.pricing import refuse_what_costs_too_much
 from vemdiffuse_pipe.running.progress import Progress
 from vemdiffuse_pipe.running.resources import refuse_what_does_not_fit, threads_per_worker
 from vemdiffuse_pipe.running.retries import Patience
@@ -51,6 +52,7 @@ def run_plan(
     """
     refuse_what_does_not_fit(plan)
     check_dashboard(plan.run_file.run)
+    refuse_what_costs_too_much(plan)
     model = model or open_run_model(plan)
     begin_output(plan)
     address = parse_address(plan.run_file.output.url)

@@ -59,7 +59,7 @@ def begin_output(plan: Plan) -> None:
 
     Raises what `open_output`, `open_run_mask` and `note_what_is_outside` raise.
     """
-    mask = open_run_mask(plan)  # before anything is written
+    mask = None if is_noted(plan) else open_run_mask(plan)  # before anything is written
     open_output(plan)
     note_what_is_outside(plan, mask)
 
@@ -69,9 +69,14 @@ def note_what_is_outside(plan: Plan, mask: Source | None) -> None:
 
     Many processes may do so at once: they write the same. Raises OutputError, DataError, TransientError.
     """
-    address = parse_address(plan.run_file.output.url) / FILE
-    if mask is not None and objects.read_bytes(address, 1) is None:
+    if mask is not None and not is_noted(plan):
+        address = parse_address(plan.run_file.output.url) / FILE
         objects.write_bytes_atomically(address, _encoded(find_outside(plan, mask)))
+
+
+def is_noted(plan: Plan) -> bool:
+    """True where it is written down already what is outside: the mask is not needed any more."""
+    return objects.read_bytes(parse_address(plan.run_file.output.url) / FILE, 1) is not None
 
 
 def read_outside(output: Address, shards: BlockGrid) -> ShardSet:

@@ -12,6 +12,7 @@ from vemdiffuse_pipe.config import RunFile, SourceTable
 from vemdiffuse_pipe.errors import ConfigError, OutputError
 from vemdiffuse_pipe.geometry.grey import UNCERTAINTY_STEP
 from vemdiffuse_pipe.models.card import find_card, shipped_models
+from vemdiffuse_pipe.plan.assumed import assumed_spec, check_assumed
 from vemdiffuse_pipe.plan.estimate import CACHE_BYTES
 from vemdiffuse_pipe.plan.plan import Json, Plan, digest, make_plan
 from vemdiffuse_pipe.running.contrast import measure_contrast
@@ -47,7 +48,17 @@ def prepare(run_file: RunFile) -> tuple[Source, Plan]:
     check_can_be_written(run_file.output.url)
     _check_apart(run_file)
     source = open_run_source(run_file)
+    check_assumed(run_file.source, source.spec)
     return source, make_plan(run_file, source.spec, find_card(run_file.model.name))
+
+
+def prepare_offline(run_file: RunFile) -> Plan:
+    """The plan of a run file whose source is taken to be what it assumes: no store is asked anything.
+
+    Raises InputError where the run file, what it assumes and the model do not fit together.
+    """
+    run_file = with_absolute_paths(run_file)
+    return make_plan(run_file, assumed_spec(run_file.source), find_card(run_file.model.name))
 
 
 def _check_apart(run_file: RunFile) -> None:

@@ -31,6 +31,7 @@ from vemdiffuse_pipe.running.mask import begin_output
 from vemdiffuse_pipe.running.opening import open_run_model
 from vemdiffuse_pipe.running.parts import Part
 from vemdiffuse_pipe.running.pipeline import Ended, Inbox, Pipeline
+from vemdiffuse_pipe.running.pricing import refuse_what_costs_too_much
 from vemdiffuse_pipe.running.progress import Progress
 from vemdiffuse_pipe.running.resources import refuse_what_does_not_fit, threads_per_worker
 from vemdiffuse_pipe.running.retries import Patience
@@ -63,6 +64,7 @@ def run_part(
     """
     alone = _alone(plan)
     refuse_what_does_not_fit(alone)
+    refuse_what_costs_too_much(plan)
     model = model or open_run_model(plan)
     begin_output(plan)
     address = parse_address(plan.run_file.output.url)

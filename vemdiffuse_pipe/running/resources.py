@@ -27,10 +27,16 @@ def estimate_here(plan: Plan) -> Estimate:
 
 def refuse_what_does_not_fit(plan: Plan) -> None:
     """Raises PlanError where the plan may need more memory than there is, or than the run file allows."""
+    refuse_what_is_not_allowed(plan)
+    available = min(psutil.virtual_memory().available, memory_left_to_group())
+    refuse_if_too_large(plan, estimate_here(plan), int(available), plan.run_file.run.workers)
+
+
+def refuse_what_is_not_allowed(plan: Plan) -> None:
+    """Raises PlanError where the plan may need more memory than the run file allows, wherever it runs."""
     table = plan.run_file.run
-    allowed = (table.max_memory_gb or float("inf")) * 1e9
-    available = min(psutil.virtual_memory().available, memory_left_to_group(), allowed)
-    refuse_if_too_large(plan, estimate_here(plan), int(available), table.workers)
+    if table.max_memory_gb is not None:
+        refuse_if_too_large(plan, estimate_here(plan), int(table.max_memory_gb * 1e9), table.workers)
 
 
 def memory_left_to_group(

@@ -78,6 +78,12 @@ class ShardSet:
         union._bits = bytearray((ours | theirs).tobytes())
         return union
 
+    def __invert__(self) -> ShardSet:
+        n_bits = self._n_shards % 8 or 8
+        bits = ~np.frombuffer(self._bits, np.uint8)
+        bits[-1] &= (1 << n_bits) - 1
+        return ShardSet.of_bits(self.grid, bits.tobytes())
+
     def layers(self, start: int, stop: int) -> NDArray[np.bool_]:
         """Which shards of layers [start, stop) along z are in the set: (z, y, x), a copy."""
         _, ny, nx = self.grid.counts
