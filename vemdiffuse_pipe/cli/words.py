@@ -36,6 +36,11 @@ def show_duration(seconds: float) -> str:
     return f"{seconds / 86400:.0f} days"
 
 
+def printable(text: str) -> str:
+    """The text without what a terminal would obey: it may come from elsewhere."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
 def exact_ratio(voxel_size_nm: Nm) -> Fraction:
     """dz / dxy."""
     z, y, x = voxel_size_nm

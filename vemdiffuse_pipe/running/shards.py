@@ -115,10 +115,15 @@ def missing_work(blocks: BlockGrid, done: ShardSet, *, columns: bool = False) ->
             yield from (Work(index, box) for box in boxes)
 
 
+def missing_by_layer(blocks: BlockGrid, done: ShardSet) -> Iterator[Flags]:
+    """For each layer of blocks along z, which of them lack a shard: (y, x). Memory: one layer."""
+    for _, missing in _layers(blocks, done):
+        yield _per_block(missing, blocks, done.grid)[0] > 0
+
+
 def count_missing(blocks: BlockGrid, done: ShardSet) -> int:
     """How many blocks lack at least one shard."""
-    layers = _layers(blocks, done)
-    return sum(int(np.count_nonzero(_per_block(missing, blocks, done.grid))) for _, missing in layers)
+    return sum(int(np.count_nonzero(missing)) for missing in missing_by_layer(blocks, done))
 
 
 def _layers(blocks: BlockGrid, done: ShardSet) -> Iterator[tuple[Zyx, Flags]]:

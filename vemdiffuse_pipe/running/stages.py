@@ -76,7 +76,7 @@ class Workplace:
     journal: Journal
 
     def close(self) -> None:
-        """End what this process writes beside the voxels."""
+        """End what this process writes beside the voxels: receipts and journal."""
         self.receipts.close()
         self.journal.close()
 
