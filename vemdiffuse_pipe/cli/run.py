@@ -14,8 +14,9 @@ from vemdiffuse_pipe.cli.options import json_option, run_file_argument
 @click.command("run")
 @run_file_argument
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+@click.option("--dashboard", is_flag=True, help="Serve dask's dashboard on this machine; needs bokeh.")
 @json_option
-def command(file: Path, dry_run: bool, as_json: bool) -> int:
+def command(file: Path, dry_run: bool, dashboard: bool, as_json: bool) -> int:
     """Do what a run file says; running again resumes.
 
     Exit code 0: complete. 1: blocks were set aside, or it stopped midway. 2: nothing was started.
@@ -26,6 +27,8 @@ def command(file: Path, dry_run: bool, as_json: bool) -> int:
       vemdiffuse run run.toml
     """
     run_file = config.load(file)
+    if dashboard:
+        run_file = run_file.model_copy(update={"run": run_file.run.model_copy(update={"dashboard": True})})
     if dry_run:
         return _dry_run(run_file, as_json)
     return _run(run_file, as_json)
