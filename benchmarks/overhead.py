@@ -1,14 +1,16 @@
 """What the pipeline costs beside what it cannot avoid: copying bytes, dask's tasks, reading receipts.
 
-    python benchmarks/overhead.py [copy] [blocks] [parts] [receipts] [s3] [memory]
+    python benchmarks/overhead.py [copy] [blocks] [parts] [receipts] [s3] [memory] [journal]
                                   [--sections 129] [--blocks 1000] [--repeats 3]
 
 copy        the linear model, against tensorstore that reads the same input and writes the same output
 blocks      blocks that do nothing, through the driver, against as many bare dask tasks
 parts       blocks that do nothing but write their receipt, through `--part`, in one process without dask
-receipts    opening a run that has 1e5 and 1e6 receipts: seconds, and peak memory of the process
+receipts    opening a run that has 1e5 and 1e6 receipts: seconds, and peak memory of the process; and what
+            `status` sums over them: CPU-seconds
 s3          the same with the receipts in a bucket, on moto on loopback (needs the packages of the tests)
 memory      peak memory of a process that goes through the missing work of 1e4, 1e5 and 1e6 blocks
+journal     what a block pays for being named in heartbeats while it is worked on: CPU-time
 
 The table names the device, the date and the commit. Ratios are of the best of the repeats, taken in turn.
 """
@@ -49,6 +51,7 @@ from vemdiffuse_pipe.running.driver import drive
 from vemdiffuse_pipe.running.endings import Endings
 from vemdiffuse_pipe.running.engines import connect
 from vemdiffuse_pipe.running.events import silent
+from vemdiffuse_pipe.running.journal import Journal
 from vemdiffuse_pipe.running.part_run import Shift
 from vemdiffuse_pipe.running.parts import Part
 from vemdiffuse_pipe.running.pipeline import Pipeline
@@ -59,13 +62,14 @@ from vemdiffuse_pipe.running.retries import Patience
 from vemdiffuse_pipe.running.segments import LINES_OF_AN_OBJECT, SegmentWriter, encode
 from vemdiffuse_pipe.running.shards import Work
 from vemdiffuse_pipe.running.stages import Workplace
+from vemdiffuse_pipe.running.tally import Tally
 from vemdiffuse_pipe.running.walltime import Deadline
 from vemdiffuse_pipe.storage import StoredSink, create_sink, open_sink, open_source, parse_address
 from vemdiffuse_pipe.volume import Voxels
 
 RATIO = 5
 SIDE = 1024
-KINDS = ["copy", "blocks", "parts", "receipts", "s3", "memory"]
+KINDS = ["copy", "blocks", "parts", "receipts", "s3", "memory", "journal"]
 Row = tuple[str, str, str]
 
 
@@ -91,6 +95,8 @@ def main(parts: tuple[str, ...], sections: int, n_blocks: int, repeats: int) -> 
             rows += memory_rows()
         if "receipts" in chosen:
             rows += [row for n in (100_000, 1_000_000) for row in receipt_rows(Path(folder), n)]
+        if "journal" in chosen:
+            rows += journal_rows(Path(folder), 100 * n_blocks)
     print(f"{device()}, {datetime.now(UTC):%Y-%m-%d}, commit {commit()}\n")
     print("| what | measured | against |\n| --- | --- | --- |")
     for row in rows:
@@ -376,6 +382,28 @@ def receipt_rows(folder: Path, n_receipts: int) -> Iterator[Row]:
         f"{took:.2f} s, peak {peak / 1e6:.0f} MB",
         f"{disk_bytes(output) / 1e6:.0f} MB on disk; without receipts {empty / 1e6:.0f} MB",
     )
+    began = time.process_time()
+    tally = Tally(time.time())
+    for segment, cost in receipts.read_costs(parse_address(output), "0" * 16):
+        tally.add(segment, cost)
+    assert tally.n_receipts == n_receipts
+    yield (
+        f"{n_receipts:.0e} receipts, summed for status",
+        f"{time.process_time() - began:.1f} CPU-seconds",
+        "",
+    )
+
+
+def journal_rows(folder: Path, n_blocks: int) -> Iterator[Row]:
+    """Four stages a block, with the thread that writes heartbeats far oftener than it would."""
+    with Journal(parse_address(folder / "journal"), (64, 1024, 1024), every_s=0.1) as journal:
+        began = time.process_time()
+        for i in range(n_blocks):
+            for _ in range(4):
+                with journal.working_on(i):
+                    pass
+        spent = time.process_time() - began
+    yield "a block in the journal", f"{spent / n_blocks * 1e6:.0f} us of CPU, heartbeats every 0.1 s", ""
 
 
 def grid(n_receipts: int) -> tuple[BlockGrid, BlockGrid]:

@@ -26,6 +26,7 @@ COMMANDS = {
     "run": "Do what a run file says; running again resumes.",
     "reconstruct": "Make a volume isotropic, without writing a run file first.",
     "status": "Print how far a run is, while it runs or after.",
+    "events": "Print what happened in a run, in order of time.",
     "verify": "Check every stored voxel of an output, and render some again.",
     "retry": "Take up the blocks of an output that were set aside.",
     "train": "Train a network on your own volume; running again goes on.",

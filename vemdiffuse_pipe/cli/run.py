@@ -28,8 +28,11 @@ from vemdiffuse_pipe.running.walltime import parse_walltime
     help="With --part: when this job is ended, where no scheduler says; no block is begun that cannot end.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+@click.option("--dashboard", is_flag=True, help="Serve dask's dashboard on this machine; needs bokeh.")
 @json_option
-def command(file: Path, part: str | None, walltime: str | None, dry_run: bool, as_json: bool) -> int:
+def command(
+    file: Path, part: str | None, walltime: str | None, dry_run: bool, dashboard: bool, as_json: bool
+) -> int:
     """Do what a run file says; running again resumes.
 
     Exit code 0: complete, or it made way for another time. 1: blocks were set aside, or it stopped midway.
@@ -46,6 +49,8 @@ def command(file: Path, part: str | None, walltime: str | None, dry_run: bool, a
         raise ConfigError("--walltime is for a part; write --part 1/1 for the whole")
     chosen = None if part is None else parse_part(part, os.environ)
     walltime_s = None if walltime is None else parse_walltime(walltime)
+    if dashboard:
+        run_file = run_file.model_copy(update={"run": run_file.run.model_copy(update={"dashboard": True})})
     if dry_run:
         return _dry_run(run_file, as_json)
     return _run(run_file, chosen, walltime_s, as_json)

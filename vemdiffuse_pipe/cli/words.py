@@ -37,6 +37,11 @@ def show_duration(seconds: float) -> str:
     return f"{days:.0f} days" if days < 730 else f"{days / 365.25:.3g} years"
 
 
+def printable(text: str) -> str:
+    """The text without what a terminal would obey: it may come from elsewhere."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
 def exact_ratio(voxel_size_nm: Nm) -> Fraction:
     """dz / dxy."""
     z, y, x = voxel_size_nm

@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from vemdiffuse_pipe.running.journal import EVENTS
+from vemdiffuse_pipe.running.opening import identity_of
 from vemdiffuse_pipe.running.segments import read_lines
+from vemdiffuse_pipe.storage import open_sink, parse_address
 from vemdiffuse_pipe.storage.address import Address
 from vemdiffuse_pipe.storage.metadata import Json
 
@@ -33,17 +35,25 @@ class Told:
     facts: Mapping[str, Json] = field(default_factory=dict)
 
 
-def read_events(output: Address) -> list[Told]:
-    """All that was told so far, in order of time. Torn lines, and lines that are no events, do not count."""
-    return EventLog(output).new()
+def events(output: str) -> list[Told]:
+    """All that was told so far, in order of time. Torn lines, and lines that are no events, do not count.
+
+    Raises OutputError where there is no such output.
+    """
+    return _log(output).new()
 
 
-def follow_events(output: Address, sleep: Callable[[float], None] = time.sleep) -> Iterator[Told]:
-    """All that was told so far, and then, without end, what is told from now on."""
-    log = EventLog(output)
+def follow(output: str, sleep: Callable[[float], None] = time.sleep) -> Iterator[Told]:
+    """All that was told so far and then, without end, what is told from now on. Raises OutputError."""
+    log = _log(output)
     while True:
         yield from log.new()
         sleep(POLL_S)
+
+
+def _log(output: str) -> EventLog:
+    identity_of(open_sink(output), output)
+    return EventLog(parse_address(output))
 
 
 class EventLog:

@@ -1,11 +1,12 @@
-"""Where a process works: the job of a batch system that it belongs to, and its device by name."""
+"""Where a process works: the job of a batch system that it belongs to, and its device by name.
+
+Torch is imported only for a GPU: to look at a run needs none.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-
-import torch
 
 
 def job_id(environment: Mapping[str, str] = os.environ) -> str:
@@ -32,6 +33,8 @@ def device_name(device: str) -> str:
     """'cpu', or the device and what it is: 'cuda:0 NVIDIA H200'."""
     if not device.startswith("cuda"):
         return device
+    import torch
+
     index = torch.device(device).index
     index = torch.cuda.current_device() if index is None else index
     return f"cuda:{index} {torch.cuda.get_device_name(index)}"
@@ -39,4 +42,8 @@ def device_name(device: str) -> str:
 
 def peak_gpu_bytes(device: str) -> int:
     """Most memory of the GPU that this process has held so far; 0 on a CPU."""
-    return torch.cuda.max_memory_allocated(device) if device.startswith("cuda") else 0
+    if not device.startswith("cuda"):
+        return 0
+    import torch
+
+    return torch.cuda.max_memory_allocated(device)

@@ -29,6 +29,7 @@ from types import TracebackType
 from typing import Literal, TypeAlias
 
 from vemdiffuse_pipe.errors import VemdiffuseError
+from vemdiffuse_pipe.geometry.box import Zyx
 from vemdiffuse_pipe.running.hosts import job_id
 from vemdiffuse_pipe.running.segments import SegmentWriter, encode, is_whole
 from vemdiffuse_pipe.storage import objects
@@ -62,13 +63,15 @@ What: TypeAlias = Literal[
 class Journal:
     """The account of one process. For many threads; nothing that is called here waits for the output.
 
-    `output`: where the run's output is. `device`: what the process renders on. Use it as a context, or
-    `close` it. What cannot be written is tried again at the next heartbeat, and never fails a run.
+    `output`: where the run's output is. `block_shape`: what block indices are of; it may change between two
+    starts. `device`: what the process renders on. Use it as a context, or `close` it. What cannot be written
+    is tried again at the next heartbeat, and never fails a run.
     """
 
     def __init__(
         self,
         output: Address,
+        block_shape: Zyx,
         device: str = "",
         *,
         every_s: float | None = None,
@@ -82,7 +85,13 @@ class Journal:
         self._who: dict[str, Json] = {"host": socket.gethostname(), "pid": os.getpid(), "job": job_id()}
         name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.json"
         self._beat_at = output / BEATS / name
-        self._since, self._device = clock(), device
+        self._as_ever: dict[str, Json] = {
+            **self._who,
+            "device": device,
+            "since": clock(),
+            "every_s": self._every_s,
+            "block_shape": list(block_shape),
+        }
         self._blocks: Counter[int] = Counter()
         self._lines: list[dict[str, Json]] = []
         self._log = SegmentWriter(output / EVENTS)
@@ -180,15 +189,17 @@ class Journal:
             blocks: list[Json] = [*sorted(self._blocks)]
         if not blocks and not self._n_named:
             return
-        facts: dict[str, Json] = {"since": self._since, "device": self._device, "every_s": self._every_s}
-        beat = {"time": self._clock(), **self._who, **facts, "blocks": blocks}
+        beat = {"time": self._clock(), **self._as_ever, "blocks": blocks}
         objects.write_bytes_atomically(self._beat_at, encode(beat))
         self._n_named = len(blocks)
 
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """What a process at work last said. `time`, `since` (when it began): seconds since 1970, by its clock."""
+    """What a process at work last said. `time`, `since` (when it began): seconds since 1970, by its clock.
+
+    `blocks`: indices on a grid of `block_shape`; nobody has checked that there are such blocks.
+    """
 
     host: str
     pid: int
@@ -196,6 +207,7 @@ class Beat:
     device: str
     time: float
     since: float
+    block_shape: Zyx
     blocks: tuple[int, ...]
 
 
@@ -226,7 +238,8 @@ def _beat_at(address: Address) -> tuple[Beat, float] | None:
         record = json.loads(data)
         numbers = (float(record["time"]), float(record["since"]), float(record["every_s"]))
         blocks = tuple(int(block) for block in record["blocks"])
+        z, y, x = (max(1, int(side)) for side in record["block_shape"])
         who = (str(record["host"]), int(record["pid"]), str(record["job"]), str(record["device"]))
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
-    return Beat(*who, *numbers[:2], blocks), numbers[2]
+    return Beat(*who, *numbers[:2], (z, y, x), blocks), numbers[2]

@@ -69,7 +69,7 @@ def run_part(
     begin_output(plan)
     address = parse_address(plan.run_file.output.url)
     progress = Progress(address, digest(plan.identity()), plan.blocks, plan.shards)
-    journal = Journal(address, device_name(plan.run_file.run.device))
+    journal = Journal(address, plan.blocks.block_shape, device_name(plan.run_file.run.device))
     keeper = Bookkeeper(progress, one_at_a_time(listener), journal)
     inbox: Inbox = SimpleQueue()
     with signals.received(inbox.put) as heard, closing(progress), journal:

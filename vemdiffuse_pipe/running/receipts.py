@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NotRequired, TypedDict, cast
 
 import numpy as np
 import xxhash
@@ -87,6 +87,24 @@ class Receipt:
         }
 
 
+class Cost(TypedDict):
+    """What a receipt says of its block but for the checksums, as JSON has it: see `Receipt`."""
+
+    shards: list[int]
+    box: list[list[int]]
+    seconds: dict[str, float]
+    n_attempts: int
+    bytes_read: int
+    bytes_fetched: NotRequired[int]
+    n_requests_failed: NotRequired[int]
+    peak_bytes: int
+    peak_gpu_bytes: NotRequired[int]
+    host: str
+    device: str
+    time: float
+    filled: NotRequired[list[Any]]
+
+
 def checksum(voxels: Voxels) -> str:
     """xxh3_128 of a shard's decoded voxels.
 
@@ -122,6 +140,15 @@ class DoneReader:
             _check_digest(head["digest"], self._digest, self._output, segment)
             for shard in head["shards"]:
                 done.add(shard)
+
+
+def read_costs(output: Address, digest: str) -> Iterator[tuple[str, Cost]]:
+    """(segment, cost) of every receipt, a third faster than all of it; raises as `read_receipts`."""
+    for segment, line in segments.read_lines(output / FOLDER):
+        sums = line.index(b'"checksums"')
+        record = json.loads(line[:sums] + line[line.index(b'"box"', sums) :])
+        _check_digest(record["digest"], digest, output, segment)
+        yield segment, cast(Cost, record)
 
 
 def read_done(output: Address, digest: str, shards: BlockGrid) -> ShardSet:

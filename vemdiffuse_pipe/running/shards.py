@@ -164,6 +164,12 @@ def count_missing(
     return sum(int(np.count_nonzero(n_missing)) for _, n_missing, _ in counted)
 
 
+def missing_by_layer(blocks: BlockGrid, done: ShardSet) -> Iterator[Flags]:
+    """For each layer of blocks along z, which of them lack a shard: (y, x). Memory: one layer."""
+    for _, missing in _layers(blocks, done, backwards=False):
+        yield _per_block(missing, blocks, done.grid)[0] > 0
+
+
 def _counted(
     blocks: BlockGrid, done: ShardSet, columns: bool, share: Share, backwards: bool
 ) -> Iterator[tuple[Zyx, Counts, Counts]]:

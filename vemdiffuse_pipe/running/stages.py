@@ -78,7 +78,7 @@ class Workplace:
     journal: Journal
 
     def close(self) -> None:
-        """End what this process writes beside the voxels."""
+        """End what this process writes beside the voxels: receipts and journal."""
         self.receipts.close()
         self.journal.close()
 
@@ -140,7 +140,7 @@ def open_workplace(
         hardware=hardware,
         patience=patience,
         tell=tell,
-        journal=journal or Journal(output, device_name(hardware.device)),
+        journal=journal or Journal(output, plan.blocks.block_shape, device_name(hardware.device)),
     )
 
 

@@ -43,13 +43,13 @@ def write(key: str, rendered: Rendered) -> None:
 
 @contextmanager
 def present(key: str, place: Workplace) -> Iterator[None]:
-    """While it lasts, tasks in this process find `place` under `key`."""
+    """While it lasts, tasks in this process find `place` under `key`. Its journal is the caller's."""
     _PLACES[key] = place
     try:
         yield
     finally:
         del _PLACES[key]
-        place.close()
+        place.receipts.close()
 
 
 @dataclass(frozen=True)
