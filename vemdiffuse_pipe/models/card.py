@@ -225,10 +225,12 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
     try:
         with path.open("rb") as file:
             start = file.read(8)
-            if start[:2] in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05"):
-                raise ModelError(f"{path} is a pickle, which may run code when opened; needed: safetensors")
             length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
             if not 2 <= length <= _MAX_HEADER_BYTES:
+                if start[:2] in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05"):
+                    raise ModelError(
+                        f"{path} is a pickle, which may run code when opened; needed: safetensors"
+                    )
                 raise ModelError(f"{path} is not a safetensors file")
             header = json.loads(file.read(length))
             n_data = path.stat().st_size - 8 - length

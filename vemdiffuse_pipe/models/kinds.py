@@ -221,7 +221,10 @@ class UdimConfig:
         widest = max((2 * block.c_in + 3 * block.c_out) / 4.0**block.level for block in self.up())
         n_heads = max(1, self.widths[-1] // self.head)
         attention = 2 * n_heads * (self.tile_px >> (len(self.widths) - 1)) ** 2 / self.multiple_px**2
-        return int(4 * (kept + widest + attention)) + 32 * n_planes
+        share = (
+            0.44 + 0.165 * itemsize
+        )  # measured at 256 px: 2,990 in float32, 2,030 in bfloat16, for 2 planes
+        return int(4 * share * (kept + widest + attention)) + 32 * n_planes
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,10 +284,11 @@ class AxialConfig:
         return total * self.n_rows(n_planes) * (2 if self.has_both_axes else 1)
 
     def bytes_per_pixel(self, n_planes: int, itemsize: int) -> int:
-        """All rows once in float32, and the activations of AXIAL_BATCH planes of a tile of 64 px."""
-        rows = self.n_rows(n_planes)
-        widest = 24 * self.channels[0] + 4 * self.window**2 * max(1, self.channels[0] // self.head)
-        return 4 * rows * (4 + widest * AXIAL_BATCH // 64)
+        """All rows a few times in float32, and the activations of AXIAL_BATCH planes of a tile of 128 px.
+
+        Measured for the default at r = 3: 2,610 at 192 px, 4,840 to 5,260 at 96 px, in either arithmetic.
+        """
+        return self.n_rows(n_planes) * (16 + 110 * self.channels[0] * AXIAL_BATCH // 128)
 
 
 AXIAL_BATCH = 4  # axial planes in one call of the network
@@ -338,8 +342,8 @@ class Sru3dConfig:
         return total
 
     def bytes_per_pixel(self, n_planes: int, itemsize: int) -> int:
-        """The finest level on the way up: what came, what was kept, and a result."""
-        return 4 * self.channels[0] * (2 + 2 * self.reach) * self.ratio * 6
+        """The finest level on the way up. Measured at r = 3: 15,680 in float32, 6,070 in bfloat16."""
+        return 11 * itemsize * self.channels[0] * (2 + 2 * self.reach) * self.ratio
 
 
 @dataclass(frozen=True, slots=True)
