@@ -145,6 +145,7 @@ def test_costs_are_of_all_samples_together(table: ComparedTable) -> None:
     assert rows["linear"].peak_bytes > 10**7
 
 
+@pytest.mark.slow
 def test_running_again_takes_rows_as_they_were_and_makes_only_those_that_are_missing(
     comparison: Callable[..., ComparisonFile], tmp_path: Path
 ) -> None:
@@ -166,6 +167,7 @@ def test_running_again_takes_rows_as_they_were_and_makes_only_those_that_are_mis
     assert len(made) == 5
 
 
+@pytest.mark.slow
 def test_a_row_of_another_drive_is_not_taken_and_a_name_is_only_a_name(
     comparison: Callable[..., ComparisonFile],
 ) -> None:

@@ -67,6 +67,7 @@ def validated(package: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_the_validator_accepts_it_with_every_file_checked(package: Path) -> None:
     found = validated(package)
     assert found["kind"] == "ModelDescr"
@@ -75,6 +76,7 @@ def test_the_validator_accepts_it_with_every_file_checked(package: Path) -> None
     assert found["license"] == "BSD-3-Clause"
 
 
+@pytest.mark.slow
 def test_the_validator_refuses_it_once_a_file_was_changed(package: Path, tmp_path: Path) -> None:
     for file in package.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
@@ -82,6 +84,7 @@ def test_the_validator_refuses_it_once_a_file_was_changed(package: Path, tmp_pat
     assert validated(tmp_path)["kind"] == "InvalidDescr"
 
 
+@pytest.mark.slow
 def test_torch_alone_runs_it_and_gives_the_test_planes(package: Path) -> None:
     done = subprocess.run([sys.executable, "-c", LOAD], cwd=package, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -123,6 +126,7 @@ def test_the_architecture_imports_torch_and_the_standard_library_only() -> None:
     assert {name.partition(".")[0] for name in names} - sys.stdlib_module_names == {"torch"}
 
 
+@pytest.mark.slow
 def test_a_zip_holds_the_same_package(package: Path, tmp_path: Path) -> None:
     target = export_bioimageio("default", tmp_path / "default.zip", ratio=RATIO)
     with zipfile.ZipFile(target) as archive:
