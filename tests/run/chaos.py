@@ -59,7 +59,10 @@ CREDENTIALS = {
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one run. `n_twice`: renders beyond one a block; `n_allowed`: window x workers a start that was cut short."""
+    """What became of one run. `n_twice`: renders beyond one a block.
+
+    `n_allowed`: window x workers for each start that was cut short.
+    """
 
     engine: str
     place: str
