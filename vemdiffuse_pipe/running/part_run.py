@@ -42,7 +42,7 @@ from vemdiffuse_pipe.storage import parse_address
 from vemdiffuse_pipe.volume import Source
 
 LEFTOVERS = 256  # looked up at once, and taken in any order: helpers seldom take the same one
-LOOKING = 0.05  # of the time at most, for reading what others have done
+LOOKING, LOOKING_HELPING = 0.05, 0.5  # of the time at most, for reading what others have done
 HOPELESS_S = 5.0  # for blocks in flight to end by themselves, where nothing is hoped for
 
 
@@ -104,6 +104,7 @@ class Shift:
         self._deadline = deadline
         self._times = BlockTimes()
         self._n_left = float("inf") if max_blocks is None else max_blocks
+        self._looking = LOOKING
         self._looks_at = time.monotonic()
         self.is_out_of_time = False
 
@@ -124,6 +125,7 @@ class Shift:
     def _turns(self, part: Part, columns: bool) -> Iterator[Iterator[Work]]:
         """What is taken, one after the other; each is looked up when the one before is done."""
         yield self._progress.missing(columns=columns, share=part.own)
+        self._looking = LOOKING_HELPING  # from here on somebody else may be at the same block
         self._look()
         yield self._progress.missing(columns=columns, share=part.helped, backwards=True)
         while self._n_left > 0 and (left := self._leftovers(columns)):
@@ -167,7 +169,7 @@ class Shift:
         with suppress(DataError, TransientError):
             self._progress.read_again()
         now = time.monotonic()
-        self._looks_at = now + (now - began) / LOOKING
+        self._looks_at = now + (now - began) * (1 / self._looking - 1)
 
     def _hear(self, arrival: Ended | signal.Signals | None) -> None:
         if not isinstance(arrival, Ended):
