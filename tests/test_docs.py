@@ -42,6 +42,7 @@ SMALLER = {
     "batch_size = 16": "batch_size = 2",
     "gaps = 8": "gaps = 1",
     "gaps = 4": "gaps = 1",
+    "share = 0.2": "share = 0.4",
     "crop_px = [16, 64]": "crop_px = [8, 16]",
     "crop_px = [32, 64]": "crop_px = [8, 16]",
     "crop_px = 64": "crop_px = 16",
