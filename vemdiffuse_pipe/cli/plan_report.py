@@ -33,7 +33,7 @@ def run_seconds(plan: Plan, figures: Estimate, seconds_per_tile: float) -> float
     return (
         seconds_per_tile
         * figures.n_tiles_rendered
-        / (threads_per_worker(plan.run_file.run) * plan.run_file.run.workers)
+        / (threads_per_worker(plan.run_file.run, plan.run_file.cluster) * plan.run_file.run.workers)
     )
 
 
@@ -132,7 +132,7 @@ def _blocks(plan: Plan, figures: Estimate) -> str:
     workers = plan.run_file.run.workers
     return (
         f"{show_count(figures.n_blocks)} of {show_shape(plan.blocks.block_shape)} voxels, "
-        f"{show_count(workers)} x {threads_per_worker(plan.run_file.run)} threads\n"
+        f"{show_count(workers)} x {threads_per_worker(plan.run_file.run, plan.run_file.cluster)} threads\n"
         f"{show_count(figures.n_shards)} shards of {show_shape(plan.shard_shape)}, "
         f"chunks of {show_shape(plan.chunk_shape)}"
     )

@@ -8,14 +8,15 @@ from pathlib import Path
 import click
 
 from vemdiffuse_pipe import config
-from vemdiffuse_pipe.cli.options import json_option, run_file_argument
+from vemdiffuse_pipe.cli.options import engine_option, json_option, run_file_argument
 
 
 @click.command("run")
 @run_file_argument
+@engine_option
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @json_option
-def command(file: Path, dry_run: bool, as_json: bool) -> int:
+def command(file: Path, engine: str | None, dry_run: bool, as_json: bool) -> int:
     """Do what a run file says; running again resumes.
 
     Exit code 0: complete. 1: blocks were set aside, or it stopped midway. 2: nothing was started.
@@ -24,8 +25,9 @@ def command(file: Path, dry_run: bool, as_json: bool) -> int:
     Examples:
       vemdiffuse run run.toml --dry-run
       vemdiffuse run run.toml
+      vemdiffuse run run.toml --engine local
     """
-    run_file = config.load(file)
+    run_file = config.with_engine(config.load(file), engine)
     if dry_run:
         return _dry_run(run_file, as_json)
     return _run(run_file, as_json)

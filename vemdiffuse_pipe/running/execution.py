@@ -19,7 +19,7 @@ from vemdiffuse_pipe.plan.plan import Plan, digest
 from vemdiffuse_pipe.render.block import Hardware
 from vemdiffuse_pipe.running import signals
 from vemdiffuse_pipe.running.driver import Inbox, drive
-from vemdiffuse_pipe.running.engines import connect, is_in_process
+from vemdiffuse_pipe.running.engines import connect, is_in_process, n_workers, needed_cluster
 from vemdiffuse_pipe.running.events import (
     BlockDone,
     BlockSetAside,
@@ -31,12 +31,12 @@ from vemdiffuse_pipe.running.events import (
     silent,
 )
 from vemdiffuse_pipe.running.filled import note_what_was_filled
-from vemdiffuse_pipe.running.opening import open_output, open_run_model
+from vemdiffuse_pipe.running.opening import log_folder, open_output, open_run_model
 from vemdiffuse_pipe.running.progress import Progress
 from vemdiffuse_pipe.running.resources import refuse_what_does_not_fit, threads_per_worker
 from vemdiffuse_pipe.running.retries import Patience
 from vemdiffuse_pipe.running.shards import Work
-from vemdiffuse_pipe.running.workers import OpenWorkplace, open_workplace, present
+from vemdiffuse_pipe.running.workers import OpenWorkplace, open_workplace, present, register
 from vemdiffuse_pipe.storage import parse_address
 from vemdiffuse_pipe.volume import Source
 
@@ -55,8 +55,11 @@ def run_plan(
     `model`: the plan's, where it is open already. Nothing is written before it is open: a model that cannot
     be used leaves no output behind. Raises PlanError, ConfigError, ModelError, OutputError, StorageFullError.
     """
+    table = plan.run_file.run
+    if table.scheduler is not None:
+        needed_cluster(table, plan.run_file.cluster)
     refuse_what_does_not_fit(plan)
-    model = model or open_run_model(plan)
+    model = model or open_run_model(plan, device="cpu" if table.is_elsewhere else None)
     open_output(plan)
     address = parse_address(plan.run_file.output.url)
     progress = Progress(address, digest(plan.identity()), plan.blocks, plan.shards)
@@ -85,8 +88,8 @@ def _work_off(
 ) -> str:
     """Do the work. What ended it early, else ''."""
     key = secrets.token_hex(4)
-    window = BLOCKS_IN_FLIGHT * plan.run_file.run.workers
     with _workers(plan, source, model, key, reporter.tell, patience) as client:
+        window = BLOCKS_IN_FLIGHT * n_workers(client, plan.run_file.run, plan.run_file.cluster)
         return drive(client, key, work, window, reporter, inbox)
 
 
@@ -114,18 +117,20 @@ def _workers(
     plan: Plan, source: Source, model: Model, key: str, tell: Listener, patience: Patience
 ) -> Iterator[Client]:
     """A client whose workers are ready for tasks of the run `key`."""
-    table = plan.run_file.run
-    hardware = Hardware(table.device, threads_per_worker(table), table.tile_batch)
+    table, cluster = plan.run_file.run, plan.run_file.cluster
+    hardware = Hardware(table.device, threads_per_worker(table, cluster), table.tile_batch)
     with ExitStack() as stack:
         if is_in_process(table):
             ended = Flag()
             place = open_workplace(plan, hardware, patience, source, _until(ended, tell), model)
             stack.enter_context(present(key, place))
-        client = stack.enter_context(connect(table))
+        client = stack.enter_context(connect(table, cluster, log_folder(plan.run_file)))
         if is_in_process(table):
             stack.callback(ended.set)  # before the client closes: a long block ends at its next gap
         else:
-            client.register_plugin(OpenWorkplace(key, plan, hardware, patience))
+            register(client, OpenWorkplace(key, plan, hardware, patience))
+            if table.is_remote:  # its workers go on living
+                stack.callback(client.unregister_worker_plugin, key)
         yield client
 
 
