@@ -47,13 +47,28 @@ OPEN_KEYS = {
 # Nothing here changes a voxel.
 # block_shape = [64, 1024, 1024]  # whole shards; smaller needs less memory
 # workers = 2
-# engine = "local"  # worker processes; "threads" works inside this one
+# engine = "local"  # worker processes; "threads" works inside this one; or "slurm", "lsf", "pbs", "sge"
 # threads = 2  # tiles rendered at once by a worker
 # tile_batch = 1  # tiles in one call of the network
 # device = "cuda"
 # max_memory_gb = 8
 """,
 }
+
+JOBS = """\
+# [cluster]  # what a batch job is given: for `vemdiffuse submit`, and for the engines slurm, lsf, pbs and sge
+# queue = "gpu"
+# account = "em"
+# walltime = "04:00:00"
+# memory_gb = 16.0
+# gpus = 1
+# cores = 4
+# min_jobs = 1
+# max_jobs = 64
+# prologue = ["module load cuda"]  # lines of shell before Python
+# extra_directives = ["--constraint=a100"]  # as they follow #SBATCH, #BSUB, #PBS or #$
+# interface = "ib0"  # the network between nodes, where there are several
+"""
 
 
 @click.command("init")
@@ -101,7 +116,7 @@ def commented(run_file: RunFile, found: VolumeSpec) -> str:
         "model": f"# {ratio}{'' if run_file.model.ratio else ', a tie: set ratio to one of the two'}\n",
     }
     tables = config.dump(run_file).rstrip("\n").split("\n\n")
-    return "\n".join([HEAD, *(_table(run_file, lines.splitlines(), facts) for lines in tables)])
+    return "\n".join([HEAD, *(_table(run_file, lines.splitlines(), facts) for lines in tables), JOBS])
 
 
 def _table(run_file: RunFile, lines: list[str], facts: dict[str, str]) -> str:

@@ -7,10 +7,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from distributed.deploy.spec import ProcessInterface
 
 from vemdiffuse_pipe.config import ClusterTable, Scheduler
 from vemdiffuse_pipe.errors import ConfigError
@@ -38,17 +41,18 @@ def job_cluster(
         )
     logs.mkdir(parents=True, exist_ok=True)
     cluster_class, job_class = _classes(scheduler)
+    patient = _patient(job_class)
     with cluster_class(
-        job_cls=_patient(job_class),
+        job_cls=patient,
         scheduler_options={"dashboard": False, "dashboard_address": ANY_PORT},
         silence_logs=logging.CRITICAL + 1,
         **job_options(scheduler, table, logs, resource, n_threads),
     ) as cluster:
         cluster.scale(jobs=1)
-        try:
-            cluster.sync(_begun, cluster)
-        except (RuntimeError, ValueError, OSError) as error:
-            raise ConfigError(f"{SUBMIT[scheduler]} refused the first job: {_said(error)}") from None
+        while not patient.is_accepted:
+            if patient.refusal:
+                raise ConfigError(f"{SUBMIT[scheduler]} refused the first job: {patient.refusal}")
+            time.sleep(0.05)
         cluster.adapt(minimum_jobs=table.min_jobs, maximum_jobs=table.max_jobs)
         yield cluster
 
@@ -103,19 +107,22 @@ def job_script(scheduler: Scheduler, table: ClusterTable, logs: Path, resource: 
 class _Patient:
     """A job whose submission is tried again: a scheduler that is busy for a minute must not end a run.
 
-    Only the first one of a run may fail: then the settings are wrong.
+    Not so the first one of a run: if it is refused, the settings are wrong.
     """
 
-    accepted = False
+    is_accepted = False
+    refusal = ""
 
     async def start(self) -> None:
         try:
             await super().start()  # type: ignore[misc]
-            type(self).accepted = True
-        except RuntimeError:
-            if not self.accepted:
-                raise
-            self._trying = asyncio.create_task(self._try_again())
+            type(self).is_accepted = True
+        except (RuntimeError, ValueError, OSError) as error:
+            await ProcessInterface.start(self)  # without a job, but dask counts on it
+            if self.is_accepted:
+                self._trying = asyncio.create_task(self._try_again())
+            else:
+                type(self).refusal = _said(error)
 
     async def _try_again(self) -> None:
         wait_s = 2.0
@@ -124,7 +131,7 @@ class _Patient:
             wait_s = min(LONGEST_WAIT_S, 2 * wait_s)
             try:
                 await super().start()  # type: ignore[misc]
-            except RuntimeError:
+            except (RuntimeError, ValueError, OSError):
                 continue
             return
 
@@ -134,12 +141,9 @@ class _Patient:
         await super().close()  # type: ignore[misc]
 
 
-def _patient(job_class: type) -> type:
-    return type(job_class.__name__, (_Patient, job_class), {"accepted": False})
-
-
-async def _begun(cluster: Any) -> None:
-    await cluster
+def _patient(job_class: type) -> type[_Patient]:
+    """The class of the jobs of one run: what happens to the first of them, all know."""
+    return type(job_class.__name__, (_Patient, job_class), {})
 
 
 def _said(error: Exception) -> str:

@@ -25,7 +25,9 @@ from vemdiffuse_pipe.running.walltime import BlockTimes, Deadline, deadline_of
 
 JOB_ENDS = "VEMDIFFUSE_JOB_ENDS"  # seconds since 1970: what our job scripts say
 HANDED_BACK_S = 0.5  # a read that is handed back may come again, until others have room
-RETIRING_S = 10.0  # to tell the scheduler, and to close
+HEARD_S = 3.0  # until the driver has heard of what is done: dask does again what is lost before
+RETIRING_S = 10.0  # for that, to tell the scheduler, and to close
+REASON = "its time is over"
 GRACE_S = {signal.SIGTERM: 20.0, signal.SIGUSR1: 110.0}  # Slurm kills 30 s after SIGTERM
 
 
@@ -81,7 +83,13 @@ class Departure:
         ends = time.monotonic() + within_s
         while self._begun and time.monotonic() < ends:
             await asyncio.sleep(0.1)
-        await self._worker.close_gracefully(restart=self._restart, reason="its time is over")
+        heard = time.monotonic() + HEARD_S
+        while self._worker.data and time.monotonic() < heard:
+            await asyncio.sleep(0.1)
+        if self._worker.nanny and not self._restart:  # before the worker's last connection is gone
+            async with self._worker.rpc(self._worker.nanny) as nanny:
+                await nanny.close_gracefully(reason=REASON)
+        await self._worker.close_gracefully(restart=self._restart, reason=REASON)
 
     def listen(self) -> None:
         """Leave at SIGTERM and SIGUSR1. Only where this is the main thread, which alone hears them."""
