@@ -29,7 +29,9 @@ from vemdiffuse_pipe.config import SCHEDULERS, Scheduler
 )
 @click.option("--dry-run", is_flag=True, help="Print the script and stop; nothing is written.")
 def command(file: Path, jobs: int | None, scheduler: str | None, script: Path | None, dry_run: bool) -> int:
-    """Hand a run to a batch scheduler, as a job array; submitting again resumes.
+    """Hand a run to a batch scheduler, as a job array.
+
+    Submitting again resumes.
 
     Each job does a part of the run and then helps the others; none needs to know of them. What a job is given
     stands in [cluster] of the run file.

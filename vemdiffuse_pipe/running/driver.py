@@ -67,6 +67,7 @@ def drive(
             flight.launch([suspects.popleft()], attempt=2)
         ended, received = _all_waiting(inbox)
         suspects.extend(flight.settle(ended, reporter))
+        ended.clear()  # dask does again what a worker that leaves has done, while somebody holds its future
         stopped = f"{received.name} was received" if received is not None else flight.hopeless()
         if stopped:
             _drain(flight, inbox, reporter)

@@ -32,11 +32,11 @@ GRACE_S = {signal.SIGTERM: 20.0, signal.SIGUSR1: 110.0}  # Slurm kills 30 s afte
 
 
 def job_deadline(environ: Mapping[str, str] = os.environ) -> Deadline:
-    """The end of the batch job that this process is in; none outside of one, or where nobody says."""
+    """When blocks must have ended here: RETIRING_S before the batch job does; never where nobody says."""
     ends = environ.get(JOB_ENDS, "")
     if ends.isascii() and ends.isdigit() and len(ends) <= 12:
-        return Deadline(int(ends) - time.time())
-    return deadline_of(None, environ)
+        return Deadline(int(ends) - time.time() - RETIRING_S)
+    return Deadline(deadline_of(None, environ).left_s() - RETIRING_S)
 
 
 class Departure:
@@ -61,7 +61,7 @@ class Departure:
             if not self._is_leaving and self._deadline.leaves_time_for(self._times):
                 self._begun[block] = time.monotonic()
                 return
-        self.leave(self._deadline.left_s() - RETIRING_S)
+        self.leave(self._deadline.left_s())
         time.sleep(HANDED_BACK_S)
         raise Reschedule
 
@@ -97,7 +97,7 @@ class Departure:
             self._handlers = {one: signal.signal(one, self._receive) for one in GRACE_S}
 
     def _receive(self, number: int, _: FrameType | None) -> None:
-        within_s = min(GRACE_S[signal.Signals(number)], self._deadline.left_s() - RETIRING_S)
+        within_s = min(GRACE_S[signal.Signals(number)], self._deadline.left_s())
         self._worker.loop.add_callback_from_signal(self.leave, within_s)
 
     def close(self) -> None:
