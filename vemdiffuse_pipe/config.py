@@ -247,7 +247,9 @@ def _sentence(error: ValidationError) -> str:
 
 def _shown(value: object) -> str:
     try:
-        return str(value)[:80]
+        text = str(value)[:80]
+        secret = _SECRET.search(text)
+        return f"{text[: secret.end()]}..." if secret else text
     except (ValueError, RecursionError):  # digits or brackets without end
         return f"{type(value).__name__} too large to be shown"
 

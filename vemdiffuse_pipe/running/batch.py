@@ -118,7 +118,7 @@ class _Patient:
             await super().start()  # type: ignore[misc]
             type(self).is_accepted = True
         except (RuntimeError, ValueError, OSError) as error:
-            await ProcessInterface.start(self)  # without a job, but dask counts on it
+            await ProcessInterface.start(self)  # type: ignore[arg-type]  # without a job; dask counts on it
             if self.is_accepted:
                 self._trying = asyncio.create_task(self._try_again())
             else:

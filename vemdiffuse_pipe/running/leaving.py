@@ -87,7 +87,8 @@ class Departure:
         while self._worker.data and time.monotonic() < heard:
             await asyncio.sleep(0.1)
         if self._worker.nanny and not self._restart:  # before the worker's last connection is gone
-            async with self._worker.rpc(self._worker.nanny) as nanny:
+            address = self._worker.nanny  # typed as the nanny itself
+            async with self._worker.rpc(address) as nanny:  # type: ignore[arg-type]
                 await nanny.close_gracefully(reason=REASON)
         await self._worker.close_gracefully(restart=self._restart, reason=REASON)
 
