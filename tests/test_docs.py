@@ -86,7 +86,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.parent.mkdir(exist_ok=True)
         tifffile.imwrite(path, np.resize(texture[:, :y, :x], (z, y, x)), photometric="minisblack")
     for run_file in (ROOT / "workflows").glob("*.toml"):
-        text = run_file.read_text()
+        text = run_file.read_text().replace('device = "cuda"', 'device = "cpu"')
         if run_file.stem.startswith("train_"):
             for large, small in SMALLER.items():
                 text = text.replace(large, small)
@@ -95,7 +95,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     script = place / "bin" / "vemdiffuse"
     script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m vemdiffuse_pipe "$@"\n')
     script.chmod(0o755)
+    write_sbatch(place / "bin" / "sbatch")
     return place
+
+
+def write_sbatch(path: Path) -> None:
+    """A Slurm of one slot: it does the jobs of an array at once, one after the other."""
+    path.write_text(
+        """#!/bin/bash
+export SLURM_ARRAY_TASK_MIN=1 SLURM_ARRAY_TASK_MAX=$(sed -n 's/#SBATCH --array=1-//p' "$1")
+for SLURM_ARRAY_TASK_ID in $(seq $SLURM_ARRAY_TASK_MAX); do
+  export SLURM_ARRAY_TASK_ID
+  bash "$1" > "${1%.slurm.sh}.logs/$SLURM_ARRAY_TASK_ID.log" 2>&1
+done
+echo Submitted batch job 1
+"""
+    )
+    path.chmod(0o755)
 
 
 def follow(folder: Path, language: str, text: str) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from vemdiffuse_pipe.errors import ConfigError
 
@@ -26,6 +27,46 @@ Policy = Literal["fail", "fill", "bridge"]
 BadSections = Literal["refuse", "bridge", "keep"]
 SamplerName = Literal["dpmpp-2m", "heun", "ancestral", "ancestral-rescaled"]
 OutputFormat = Literal["ome-zarr-0.5", "ome-zarr-0.4", "n5", "precomputed"]
+Scheduler = Literal["slurm", "lsf", "pbs", "sge"]
+
+SCHEDULERS: tuple[Scheduler, ...] = get_args(Scheduler)
+
+_SECRET = re.compile(r"(secret|token|passw(or)?d|access_?key)\w*\s*=", re.IGNORECASE)
+
+
+def _engine(value: str) -> str:
+    if value in ("threads", "local", *SCHEDULERS) or re.fullmatch(r"(tcp|tls)://[^\s/]+:\d{1,5}", value):
+        return value
+    raise ValueError(
+        f"threads, local, {', '.join(SCHEDULERS)}, or the address of a dask scheduler (tcp://host:8786) is "
+        "needed"
+    )
+
+
+def _word(value: str) -> str:
+    if re.fullmatch(r"[\w.@:/+=,-]{1,200}", value):
+        return value
+    raise ValueError("a word without spaces and quotes is needed")
+
+
+def _line(value: str) -> str:
+    if not value.isprintable() or len(value) > 2000:
+        raise ValueError("one printable line is needed")
+    if _SECRET.search(value):
+        raise ValueError(
+            "credentials do not belong in a job script; put them where the store's own programs look for them"
+        )
+    return value
+
+
+def _directive(value: str) -> str:
+    if value.startswith("#"):
+        raise ValueError("only what follows the scheduler's mark is needed: --constraint=a100")
+    return _line(value)
+
+
+Word = Annotated[str, AfterValidator(_word)]
+Walltime = Annotated[str, Field(pattern=r"^\d{1,3}:[0-5]\d:[0-5]\d$")]
 File = TypeVar("File", bound=BaseModel)
 
 
@@ -101,12 +142,60 @@ class RunTable(Table):
 
     block_shape: Zyx | None = None
     workers: Annotated[int, Field(ge=1, le=4096)] = 1
-    engine: Literal["threads", "local"] = "threads"
+    engine: Annotated[str, AfterValidator(_engine)] = "threads"
     threads: Annotated[int, Field(ge=1, le=256)] | None = None
     tile_batch: Annotated[int, Field(ge=1, le=4096)] = 1
     device: str = "cpu"
     max_memory_gb: Length | None = None
     dashboard: bool = False
+
+    @property
+    def scheduler(self) -> Scheduler | None:
+        """The batch scheduler that starts the workers, if one does."""
+        return next((one for one in SCHEDULERS if one == self.engine), None)
+
+    @property
+    def is_remote(self) -> bool:
+        """True for the address of a dask cluster that somebody else started."""
+        return "://" in self.engine
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """True where workers may be on other machines: what this one has says nothing of them."""
+        return self.is_remote or self.scheduler is not None
+
+
+class ClusterTable(Table):
+    """[cluster] what each job is given where a batch scheduler starts the workers. No key changes a voxel."""
+
+    queue: Word | None = None
+    account: Word | None = None
+    walltime: Walltime = "04:00:00"
+    memory_gb: Length
+    gpus: Annotated[int, Field(ge=0, le=64)] = 1
+    cores: Annotated[int, Field(ge=1, le=4096)] = 4
+    min_jobs: Annotated[int, Field(ge=0, le=10_000)] = 1
+    max_jobs: Annotated[int, Field(ge=1, le=10_000)] = 1
+    extra_directives: tuple[Annotated[str, AfterValidator(_directive)], ...] = ()
+    prologue: tuple[Annotated[str, AfterValidator(_line)], ...] = ()
+    interface: Word | None = None
+
+    @property
+    def workers_a_job(self) -> int:
+        """One a GPU, and one where there is none."""
+        return max(1, self.gpus)
+
+    @property
+    def walltime_s(self) -> int:
+        """Seconds after which a job is ended."""
+        hours, minutes, seconds = map(int, self.walltime.split(":"))
+        return (hours * 60 + minutes) * 60 + seconds
+
+    @model_validator(mode="after")
+    def _no_fewer_jobs_than_the_fewest(self) -> Self:
+        if self.min_jobs > self.max_jobs:
+            raise ValueError(f"min_jobs {self.min_jobs} is more than max_jobs {self.max_jobs}")
+        return self
 
 
 class PriceTable(Table):
@@ -135,6 +224,7 @@ class RunFile(Table):
     run: RunTable = RunTable()
     mask: MaskTable | None = None
     price: PriceTable = PriceTable()
+    cluster: ClusterTable | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -200,6 +290,14 @@ def check(kind: type[File], data: Mapping[str, object]) -> File:
         raise ConfigError(_sentence(kind, error)) from None
 
 
+def with_engine(run_file: RunFile, engine: str | None) -> RunFile:
+    """The run file with another engine, where one is given. Raises ConfigError."""
+    if engine is None:
+        return run_file
+    data = run_file.model_dump(exclude_none=True)
+    return parse({**data, "run": {**data["run"], "engine": engine}})
+
+
 def _sentence(kind: type[BaseModel], error: ValidationError) -> str:
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")  # a misspelt one may be missing
     where = ".".join(str(part) for part in first["loc"])[:80]
@@ -212,7 +310,9 @@ def _sentence(kind: type[BaseModel], error: ValidationError) -> str:
 
 def _shown(value: object) -> str:
     try:
-        return str(value)[:80]
+        text = str(value)[:80]
+        secret = _SECRET.search(text)
+        return f"{text[: secret.end()]}..." if secret else text
     except (ValueError, RecursionError):  # digits or brackets without end
         return f"{type(value).__name__} too large to be shown"
 

@@ -24,6 +24,7 @@ COMMANDS = {
     "init": "Print a run file for a volume, with comments.",
     "plan": "Print what a run would do and need; nothing is computed.",
     "run": "Do what a run file says; running again resumes.",
+    "submit": "Hand a run to a batch scheduler, as a job array.",
     "reconstruct": "Make a volume isotropic, without writing a run file first.",
     "status": "Print how far a run is, while it runs or after.",
     "events": "Print what happened in a run, in order of time.",

@@ -51,7 +51,7 @@ OPEN_KEYS = {
 # Nothing here changes a voxel.
 # block_shape = [64, 1024, 1024]  # whole shards; smaller needs less memory
 # workers = 2
-# engine = "local"  # worker processes; "threads" works inside this one
+# engine = "local"  # worker processes; "threads" works inside this one; or "slurm", "lsf", "pbs", "sge"
 # threads = 2  # tiles rendered at once by a worker
 # tile_batch = 1  # tiles in one call of the network
 # device = "cuda"
@@ -77,6 +77,19 @@ TAIL = """\
 # url = "tissue.zarr"
 # level = "2"
 # voxel_size_nm = [400.0, 64.0, 64.0]  # which level, or the size itself where the volume states none
+
+# [cluster]  # what a batch job is given: for `vemdiffuse submit`, and for the engines slurm, lsf, pbs and sge
+# queue = "gpu"
+# account = "em"
+# walltime = "04:00:00"
+# memory_gb = 16.0
+# gpus = 1
+# cores = 4
+# min_jobs = 1
+# max_jobs = 64
+# prologue = ["module load cuda"]  # lines of shell before Python
+# extra_directives = ["--constraint=a100"]  # as they follow #SBATCH, #BSUB, #PBS or #$
+# interface = "ib0"  # the network between nodes, where there are several
 """
 
 

@@ -15,6 +15,14 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 run_file_argument = click.argument("file", type=click.Path(path_type=Path))
 
 
+engine_option = click.option(
+    "--engine",
+    metavar="NAME",
+    help="Where workers come from: threads, local, slurm, lsf, pbs, sge, or tcp://HOST:PORT of a dask "
+    "cluster; else as the run file says.",
+)
+
+
 window_option = click.option(
     "--window",
     nargs=2,

@@ -140,7 +140,7 @@ def _blocks(plan: Plan, figures: Estimate) -> str:
     workers = plan.run_file.run.workers
     return (
         f"{show_count(figures.n_blocks)} of {show_shape(plan.blocks.block_shape)} voxels, "
-        f"{show_count(workers)} x {threads_per_worker(plan.run_file.run)} threads\n"
+        f"{show_count(workers)} x {threads_per_worker(plan.run_file.run, plan.run_file.cluster)} threads\n"
         f"{show_count(figures.n_shards)} shards of {show_shape(plan.shard_shape)}, "
         f"chunks of {show_shape(plan.chunk_shape)}"
     )

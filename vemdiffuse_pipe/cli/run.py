@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from vemdiffuse_pipe import config
-from vemdiffuse_pipe.cli.options import json_option, run_file_argument
+from vemdiffuse_pipe.cli.options import engine_option, json_option, run_file_argument
 from vemdiffuse_pipe.errors import ConfigError
 from vemdiffuse_pipe.running.parts import Part, parse_part
 from vemdiffuse_pipe.running.walltime import parse_walltime
@@ -27,11 +27,18 @@ from vemdiffuse_pipe.running.walltime import parse_walltime
     metavar="HH:MM:SS",
     help="With --part: when this job is ended, where no scheduler says; no block is begun that cannot end.",
 )
+@engine_option
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @click.option("--dashboard", is_flag=True, help="Serve dask's dashboard on this machine; needs bokeh.")
 @json_option
 def command(
-    file: Path, part: str | None, walltime: str | None, dry_run: bool, dashboard: bool, as_json: bool
+    file: Path,
+    part: str | None,
+    walltime: str | None,
+    engine: str | None,
+    dry_run: bool,
+    dashboard: bool,
+    as_json: bool,
 ) -> int:
     """Do what a run file says; running again resumes.
 
@@ -43,10 +50,13 @@ def command(
       vemdiffuse run run.toml --dry-run
       vemdiffuse run run.toml
       vemdiffuse run run.toml --part 3/8
+      vemdiffuse run run.toml --engine local
     """
-    run_file = config.load(file)
     if walltime is not None and part is None:
         raise ConfigError("--walltime is for a part; write --part 1/1 for the whole")
+    if engine is not None and part is not None:
+        raise ConfigError("--part does the work in this process; --engine is for runs that are not divided")
+    run_file = config.with_engine(config.load(file), engine)
     chosen = None if part is None else parse_part(part, os.environ)
     walltime_s = None if walltime is None else parse_walltime(walltime)
     if dashboard:

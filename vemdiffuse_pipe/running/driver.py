@@ -81,6 +81,7 @@ def drive(
             flight.launch([suspects.popleft()], ALONE)
         ended, received = _all_waiting(inbox, flight.copy_what_is_late(on_copy) if near_end else None)
         suspects.extend(flight.settle(ended))
+        ended.clear()  # dask does again what a worker that leaves has done, while somebody holds its future
         stopped = f"{received.name} was received" if received is not None else endings.hopeless()
         if stopped:
             _drain(flight, inbox, GRACE_S if received is None else signals.GRACE_S[received])

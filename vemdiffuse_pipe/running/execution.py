@@ -18,20 +18,26 @@ from vemdiffuse_pipe.render.block import Hardware
 from vemdiffuse_pipe.running import signals
 from vemdiffuse_pipe.running.driver import Inbox, drive
 from vemdiffuse_pipe.running.endings import Bookkeeper, one_at_a_time, until
-from vemdiffuse_pipe.running.engines import check_dashboard, connect, is_in_process
+from vemdiffuse_pipe.running.engines import (
+    check_dashboard,
+    connect,
+    is_in_process,
+    n_workers,
+    needed_cluster,
+)
 from vemdiffuse_pipe.running.events import DashboardServed, Listener, Outcome, RunEnded, RunStarted, silent
 from vemdiffuse_pipe.running.filled import note_what_was_filled
 from vemdiffuse_pipe.running.hosts import device_name
 from vemdiffuse_pipe.running.journal import Journal
 from vemdiffuse_pipe.running.mask import begin_output
-from vemdiffuse_pipe.running.opening import open_run_model
+from vemdiffuse_pipe.running.opening import log_folder, open_run_model
 from vemdiffuse_pipe.running.pricing import refuse_what_costs_too_much
 from vemdiffuse_pipe.running.progress import Progress
 from vemdiffuse_pipe.running.resources import refuse_what_does_not_fit, threads_per_worker
 from vemdiffuse_pipe.running.retries import Patience
 from vemdiffuse_pipe.running.shards import Work
 from vemdiffuse_pipe.running.stages import open_workplace
-from vemdiffuse_pipe.running.workers import OpenWorkplace, present
+from vemdiffuse_pipe.running.workers import OpenWorkplace, present, register
 from vemdiffuse_pipe.storage import parse_address
 from vemdiffuse_pipe.volume import Source
 
@@ -50,10 +56,13 @@ def run_plan(
     `model`: the plan's, where it is open already. Nothing is written before it is open: a model that cannot
     be used leaves no output behind. Raises PlanError, ConfigError, ModelError, OutputError, StorageFullError.
     """
+    table = plan.run_file.run
+    if table.scheduler is not None:
+        needed_cluster(table, plan.run_file.cluster)
     refuse_what_does_not_fit(plan)
-    check_dashboard(plan.run_file.run)
+    check_dashboard(table)
     refuse_what_costs_too_much(plan)
-    model = model or open_run_model(plan)
+    model = model or open_run_model(plan, device="cpu" if table.is_elsewhere else None)
     begin_output(plan)
     address = parse_address(plan.run_file.output.url)
     progress = Progress(address, digest(plan.identity()), plan.blocks, plan.shards)
@@ -83,13 +92,14 @@ def _work_off(
 ) -> str:
     """Do the work. What ended it early, else ''."""
     key = secrets.token_hex(4)
-    window = BLOCKS_IN_FLIGHT * plan.run_file.run.workers
     table = plan.run_file.run
     with _workers(plan, source, model, key, keeper, patience) as client:
         dashboard = client.dashboard_link if table.dashboard else ""
         if dashboard:
             keeper.tell(DashboardServed(dashboard))
-        with keeper.told(plan, table.engine, workers=table.workers, dashboard=dashboard) as ended:
+        workers = n_workers(client, table, plan.run_file.cluster)
+        with keeper.told(plan, table.engine, workers=workers, dashboard=dashboard) as ended:
+            window = BLOCKS_IN_FLIGHT * workers
             ended.stopped = drive(client, key, work, window, keeper, inbox, keeper.copied)
     return ended.stopped
 
@@ -99,17 +109,19 @@ def _workers(
     plan: Plan, source: Source, model: Model, key: str, keeper: Bookkeeper, patience: Patience
 ) -> Iterator[Client]:
     """A client whose workers are ready for tasks of the run `key`."""
-    table = plan.run_file.run
-    hardware = Hardware(table.device, threads_per_worker(table), table.tile_batch)
+    table, cluster = plan.run_file.run, plan.run_file.cluster
+    hardware = Hardware(table.device, threads_per_worker(table, cluster), table.tile_batch)
     with ExitStack() as stack:
         if is_in_process(table):
             ended = Flag()
             tell = until(ended, keeper.tell)
             place = open_workplace(plan, hardware, patience, source, tell, model, keeper.journal)
             stack.enter_context(present(key, place))
-        client = stack.enter_context(connect(table))
+        client = stack.enter_context(connect(table, cluster, log_folder(plan.run_file)))
         if is_in_process(table):
             stack.callback(ended.set)  # before the client closes: a long block ends at its next gap
         else:
-            client.register_plugin(OpenWorkplace(key, plan, hardware, patience))
+            register(client, OpenWorkplace(key, plan, hardware, patience))
+            if table.is_remote:  # its workers go on living
+                stack.callback(client.unregister_worker_plugin, key)
         yield client

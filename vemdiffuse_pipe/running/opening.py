@@ -84,9 +84,9 @@ def open_run_source(run_file: RunFile) -> Source:
     )
 
 
-def open_run_model(plan: Plan) -> Model:
+def open_run_model(plan: Plan, device: str | None = None) -> Model:
     """The model of a run. Raises ConfigError for its device; ModelError, also where it is no longer the one
-    that was planned with.
+    that was planned with. `device`: another than the run file's.
     """
     from vemdiffuse_pipe.models.checkpoint import load_model  # imports torch
 
@@ -96,7 +96,7 @@ def open_run_model(plan: Plan) -> Model:
         steps=sampling.steps,
         contrast=plan.contrast,
         precision=sampling.precision,
-        device=table.run.device,
+        device=device or table.run.device,
         sampler=sampling.sampler,
     )
 
@@ -171,6 +171,18 @@ def with_absolute_paths(run_file: RunFile) -> RunFile:
     )
 
 
+def beside_output(run_file: RunFile, suffix: str) -> Path:
+    """A local path beside the output, which has its name; in the current folder for an output elsewhere."""
+    address = parse_address(run_file.output.url)
+    place = address.path if address.is_local else Path.cwd() / str(address).rstrip("/").rsplit("/", 1)[-1]
+    return place.with_name(f"{place.name}{suffix}")
+
+
+def log_folder(run_file: RunFile) -> Path:
+    """Where batch jobs of a run leave what they print."""
+    return beside_output(run_file, ".logs")
+
+
 def identity_of(sink: StoredSink, output: str) -> tuple[dict[str, Json], str]:
     """Identity and digest of the run that an output belongs to. Raises OutputError where it does not say."""
     identity = sink.attributes.get("identity")
@@ -180,7 +192,11 @@ def identity_of(sink: StoredSink, output: str) -> tuple[dict[str, Json], str]:
 
 
 def stored_run_file(sink: StoredSink, output: str | os.PathLike[str]) -> RunFile:
-    """The run file that an output was begun with, pointed at where the output is now. Raises OutputError."""
+    """The run file that an output was begun with, pointed at where the output is now. Raises OutputError.
+
+    Its work is done here: an output may come from a stranger, and must not say whom to connect to, or what
+    batch jobs run.
+    """
     text = sink.attributes.get("run_file")
     if not isinstance(text, str):
         raise OutputError(
@@ -190,9 +206,17 @@ def stored_run_file(sink: StoredSink, output: str | os.PathLike[str]) -> RunFile
         run_file = config.parse_text(text, "it")
     except ConfigError as error:
         raise OutputError(f"the run file that {output} was begun with is damaged: {error}") from None
-    return run_file.model_copy(
+    return _done_here(run_file).model_copy(
         update={"output": run_file.output.model_copy(update={"url": str(parse_address(output))})}
     )
+
+
+def _done_here(run_file: RunFile) -> RunFile:
+    if not run_file.run.is_elsewhere and run_file.cluster is None:
+        return run_file
+    engine = "threads" if run_file.run.is_elsewhere else run_file.run.engine
+    run = run_file.run.model_copy(update={"engine": engine})
+    return run_file.model_copy(update={"run": run, "cluster": None})
 
 
 def _create(plan: Plan) -> StoredSink:
@@ -235,7 +259,7 @@ def _description(plan: Plan) -> dict[str, Json]:
 def _with_stated_contrast(plan: Plan) -> RunFile:
     """The run file with the contrast that was measured: `verify` and `retry` need not measure it again."""
     table = plan.run_file.source.model_copy(update={"contrast": plan.contrast})
-    return plan.run_file.model_copy(update={"source": table})
+    return _done_here(plan.run_file.model_copy(update={"source": table}))
 
 
 def _layout(plan: Plan) -> dict[str, Json]:

@@ -156,7 +156,7 @@ def _asked(run_file: RunFile) -> RunFile:
     """The run file without how the work is done, and without what was measured."""
     measured: dict[str, object] = {"contrast": None, "rejected_sections": ()}
     source = run_file.source.model_copy(update=measured)
-    return run_file.model_copy(update={"source": source, "run": RunTable()})
+    return run_file.model_copy(update={"source": source, "run": RunTable(), "cluster": None})
 
 
 def retry(output: str, *, listener: Listener = silent) -> Outcome:
