@@ -222,6 +222,7 @@ def test_a_worker_that_is_asked_to_end_loses_no_block(tmp_path: Path, number: si
     open_output(plan)
     work = missing_work(plan.blocks, ShardSet(plan.shards))
     with connect(run_file.run) as client:
+        client.run(signal.pthread_sigmask, signal.SIG_UNBLOCK, {number})  # as in a job: no driver has it
         workers.register(client, SlowWorkplace("k", plan, Hardware(), Patience()))
         before = list(client.run(os.getpid).values())
         heard = Heard(before, number)
