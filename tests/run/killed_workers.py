@@ -1,4 +1,4 @@
-"""Workplaces whose source ends the process when a certain block is read, or takes its time."""
+"""Workplaces whose source ends the process when a certain block is read, takes its time, or always fails."""
 
 from __future__ import annotations
 
@@ -50,12 +50,21 @@ class KillingWorkplace(OpenWorkplace):
         )
 
 
+class BrokenSource:
+    """Every read fails, as on a machine whose memory or driver is broken."""
+
+    def __init__(self, source: Source) -> None:
+        self.spec = source.spec
+
+    def read(self, box: Box, on_hole: OnHole = unheard) -> Voxels:
+        raise RuntimeError("this machine is broken")
+
+
 @dataclass(frozen=True)
-class SlowWorkplace(OpenWorkplace):
-    """Opens the workplace; in the first worker that comes, each read takes `delay_s`."""
+class OddWorkplace(OpenWorkplace):
+    """Opens the workplace; the first worker that comes, which `claim` names, reads from another source."""
 
     claim: Path
-    delay_s: float
 
     def setup(self, worker: Worker) -> None:
         super().setup(worker)
@@ -65,4 +74,17 @@ class SlowWorkplace(OpenWorkplace):
             return
         self.claim.write_text(worker.address)
         place = workers._PLACES[self.key]
-        workers._PLACES[self.key] = replace(place, source=SlowSource(place.source, self.delay_s))
+        workers._PLACES[self.key] = replace(place, source=self.odd(place.source))
+
+    def odd(self, source: Source) -> Source:
+        return BrokenSource(source)
+
+
+@dataclass(frozen=True)
+class SlowWorkplace(OddWorkplace):
+    """There, each read takes `delay_s`."""
+
+    delay_s: float = 60.0
+
+    def odd(self, source: Source) -> Source:
+        return SlowSource(source, self.delay_s)

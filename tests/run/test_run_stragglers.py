@@ -7,7 +7,7 @@ from queue import SimpleQueue
 
 import numpy as np
 import pytest
-from killed_workers import KillingWorkplace, SlowWorkplace
+from killed_workers import KillingWorkplace, OddWorkplace, SlowWorkplace
 from small_runs import SHAPE, interpolated, small_run, stored
 
 from vemdiffuse_pipe.config import RunFile
@@ -77,6 +77,13 @@ def test_a_block_whose_worker_died_once_is_done_by_the_next(tmp_path: Path) -> N
     heard = driven(run_file, plan, killing)
     assert sorted(heard.done_blocks) == [0, 1, 2, 3]
     assert len(list((tmp_path / "graves").iterdir())) == 1
+    np.testing.assert_array_equal(stored(run_file), interpolated(position_coded(SHAPE), 5))
+
+
+@pytest.mark.slow
+def test_what_fails_on_one_worker_is_done_by_another_and_not_blamed(tmp_path: Path) -> None:
+    run_file, plan = begun(tmp_path, (8, 48, 64))
+    driven(run_file, plan, OddWorkplace("k", plan, Hardware(), Patience(), tmp_path / "broken"))
     np.testing.assert_array_equal(stored(run_file), interpolated(position_coded(SHAPE), 5))
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from queue import Empty, SimpleQueue
@@ -31,11 +31,13 @@ from vemdiffuse_pipe.running.graph import block_graph
 from vemdiffuse_pipe.running.pace import Pace
 from vemdiffuse_pipe.running.retries import reason_of
 from vemdiffuse_pipe.running.shards import Work
+from vemdiffuse_pipe.running.workers import FAILED_ON
 
 GRACE_S = 5.0  # where nothing is hoped for, for blocks in flight to end by themselves
 LOOK_S = 0.5  # between two looks for a worker that has nothing to do
 
-FIRST, ALONE, COPY = 1, 2, 3  # attempts: with others; again, alone; beside one that is late
+# Attempts: with others; again, alone; beside one that is late; on another worker than the one it failed on.
+FIRST, ALONE, COPY, ELSEWHERE = 1, 2, 3, 4
 
 # Futures that ended, and signals. Not dask's as_completed: nothing can wake it when a signal arrives, and
 # SimpleQueue.put is the one call that is safe inside a signal handler.
@@ -114,17 +116,17 @@ class _Flight:
     def __len__(self) -> int:
         return len(self._attempts)
 
-    def launch(self, work: Iterable[Work], attempt: int, worker: str | None = None) -> int:
+    def launch(self, work: Iterable[Work], attempt: int, workers: Sequence[str] = ()) -> int:
         """Hand work to dask, all of it in one message; how many pieces there were.
 
-        `worker`: who should do it, for as long as that one lives.
+        `workers`: who should do it, for as long as one of them lives; anybody where none is named.
         """
         pieces = list(work)
         graphs = [block_graph(self._key, piece, attempt) for piece in pieces]
         if not graphs:
             return 0
         futures = self._client.compute(
-            graphs, optimize_graph=False, workers=worker, allow_other_workers=worker is not None
+            graphs, optimize_graph=False, workers=workers or None, allow_other_workers=bool(workers)
         )
         for piece, future in zip(pieces, futures, strict=True):
             self._attempts[future.key] = _Attempt(piece, attempt, future, time.monotonic())
@@ -144,7 +146,7 @@ class _Flight:
             idle = [worker for worker, tasks in self._client.processing().items() if not tasks]
             for each, worker in zip(late, idle, strict=False):
                 self._copied.add(each.work)
-                self.launch([each.work], COPY, worker)
+                self.launch([each.work], COPY, [worker])
                 on_copy(each.work, worker)
         first = min((each.since for each in alone), default=now)
         self._look_at = max(now + LOOK_S, first + late_after_s)
@@ -167,9 +169,17 @@ class _Flight:
                 continue  # the other one may do better
             elif isinstance(error, KilledWorker) and ended.number != ALONE:
                 suspects.append(work)
+            elif ended.number == FIRST and (others := self._others(error)):
+                self.launch([work], ELSEWHERE, others)  # it may be the worker's fault
             else:
                 self._endings.failed(work, error, min(ended.number, 2), _reason(error))
         return suspects
+
+    def _others(self, error: BaseException) -> list[str]:
+        """The workers that did not fail with `error`; none where it would fail on any of them."""
+        if isinstance(error, StorageFullError | InputError) or not hasattr(error, FAILED_ON):
+            return []
+        return [worker for worker in self._client.processing() if worker != getattr(error, FAILED_ON)]
 
     def _twin(self, ended: _Attempt) -> _Attempt | None:
         if ended.work not in self._copied:

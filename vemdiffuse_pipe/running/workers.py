@@ -30,6 +30,7 @@ from vemdiffuse_pipe.running.stages import Rendered, Sections, Workplace, open_w
 from vemdiffuse_pipe.running.walltime import Deadline
 
 T = TypeVar("T")
+FAILED_ON = "failed_on"  # attribute of an error: the address of the worker
 
 _PLACES: dict[str, Workplace] = {}
 _DEPARTURES: dict[str, Departure] = {}
@@ -60,6 +61,9 @@ def _followed(key: str, output_box: Box, is_last: bool, stage: Callable[[], T]) 
         result = stage()
         is_done = True
         return result
+    except Exception as error:
+        vars(error)[FAILED_ON] = get_worker().address  # it is pickled with the error: another may do better
+        raise
     finally:
         if departure is not None and (is_last or not is_done):
             departure.end(output_box, is_done=is_done)
