@@ -93,7 +93,7 @@ def test_the_planned_bound_is_near_what_is_held_whatever_the_block(
         }
     )
     bound = estimate(prepare(run_file)[1], n_threads=2).ram_bytes
-    assert bound / 1.75 < _peak_bytes(tmp_path, run_file, 3 * 10**9) < bound
+    assert bound / 1.5 < _peak_bytes(tmp_path, run_file, 3 * 10**9) < bound
 
 
 @pytest.mark.parametrize("block", [(20, 128, 128), (40, 256, 384)])
@@ -115,4 +115,4 @@ def test_the_default_model_stays_within_the_planned_bound(
     _, plan = prepare(run_file)
     bound = estimate(plan, n_threads=2).ram_bytes
     peak = _peak_bytes(tmp_path, run_file, 3 * 10**9)
-    assert peak < bound < 3 * 10**9
+    assert bound / 1.5 < peak < bound < 3 * 10**9
