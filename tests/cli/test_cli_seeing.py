@@ -35,6 +35,8 @@ STATUS = {
     "n_shards_done": int,
     "n_blocks": int,
     "n_blocks_done": int,
+    "n_blocks_skipped": int,
+    "n_shards_skipped": int,
     "running": list,
     "set_aside": list,
     "reasons": list,

@@ -18,9 +18,9 @@ from vemdiffuse_pipe.running.event_log import Told, events, follow
 @click.option("--follow", "go_on", is_flag=True, help="Go on with what happens from now on.")
 @json_option
 def command(output: str, go_on: bool, as_json: bool) -> None:
-    """Print what happened in a run, in order of time: its starts and ends, and all that failed.
+    """Print what happened in a run, in order of time.
 
-    Blocks that were done are no events; `status` counts them. With --json, one object a line.
+    Its starts and ends, and all that failed. Blocks that were done are no events; `status` counts them. With --json, one object a line.
 
     \b
     Examples:
