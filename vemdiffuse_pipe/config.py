@@ -20,6 +20,7 @@ Count = Annotated[int, Field(ge=1, le=2**40)]
 Zyx = tuple[Count, Count, Count]
 Policy = Literal["fail", "fill", "bridge"]
 BadSections = Literal["refuse", "bridge", "keep"]
+Task = Literal["isotropic", "denoise", "superres"]
 OutputFormat = Literal["ome-zarr-0.5", "ome-zarr-0.4", "n5", "precomputed"]
 
 
@@ -52,8 +53,9 @@ class OutputTable(_Table):
 
 
 class ModelTable(_Table):
-    """[model] what fills the gaps. Every key here changes voxels."""
+    """[model] what fills the gaps, or restores sections. Every key here changes voxels."""
 
+    task: Task = "isotropic"
     name: str = "default"
     ratio: Annotated[int, Field(ge=1, le=1024)] | None = None
     samples: Annotated[int, Field(ge=1, le=64)] | None = None

@@ -37,6 +37,7 @@ OPEN_KEYS = {
 # shard_shape = [64, 512, 512]
 """,
     "model": """\
+# task = "denoise"  # each section by itself, with a model made for it; "superres" doubles y and x
 # samples = 4  # more: a better mean and a better spread, for more time
 # steps = 8  # evaluations of the network for a sample
 # precision = "bfloat16"  # faster on a GPU

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vemdiffuse_pipe.cli.options import print_json, print_table
-from vemdiffuse_pipe.cli.words import ratio_in_words, show_bytes, show_count, show_duration, show_shape
+from vemdiffuse_pipe.cli.words import show_bytes, show_count, show_duration, show_shape, task_in_words
 from vemdiffuse_pipe.geometry.frame import show_nm
 from vemdiffuse_pipe.plan.estimate import Estimate
 from vemdiffuse_pipe.plan.plan import Plan
@@ -58,6 +58,7 @@ def plan_facts(plan: Plan, figures: Estimate, seconds: float | None) -> dict[str
             "shard_shape": plan.shard_shape,
             "block_shape": plan.blocks.block_shape,
         },
+        "task": plan.card.task,
         "ratio": plan.gaps.r,
         "anisotropy": plan.anisotropy,
         "identity": plan.identity(),
@@ -74,7 +75,7 @@ def plan_rows(plan: Plan, figures: Estimate, seconds: float | None) -> dict[str,
     rows = {
         "source": _source(plan, figures),
         "output": _output(plan, figures),
-        "ratio": ratio_in_words(plan),
+        **task_in_words(plan),
         "model": _model(plan),
         "tiles": _tiles(plan, figures),
         "blocks": _blocks(plan, figures),

@@ -47,6 +47,20 @@ def show_ratio(voxel_size_nm: Nm) -> str:
     return f"dz / dxy is {float(exact_ratio(voxel_size_nm)):.4g}"
 
 
+def task_in_words(plan: Plan) -> dict[str, str]:
+    """The row of a table that says what is made of the sections: its name and its text."""
+    y, x = (float(v) for v in plan.output.voxel_size_nm[1:])
+    match plan.card.task:
+        case "isotropic":
+            return {"ratio": ratio_in_words(plan)}
+        case "denoise":
+            return {"task": "denoise: each section by itself; none passes through"}
+        case "superres":
+            return {
+                "task": f"superres: each section by itself, pixels of {y:.4g} x {x:.4g} nm, half as large"
+            }
+
+
 def ratio_in_words(plan: Plan) -> str:
     """What r is, and what anisotropy remains, since planes lie at whole fractions of the section distance."""
     stated, r = exact_ratio(plan.source.frame.voxel_size_nm), plan.gaps.r

@@ -10,16 +10,18 @@ import hashlib
 import json
 import os
 import struct
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from vemdiffuse_pipe.errors import ModelError
 
 _MAX_HEADER_BYTES = 4 * 2**20
+
+HALO_PX = {"isotropic": 0, "denoise": 0, "superres": 1}  # of networks: what doubling linearly needs
 
 # What a card may claim. Cards are checked where they are read, from files that anyone may have written.
 Text = Annotated[str, Field(max_length=10_000)]
@@ -35,6 +37,7 @@ class ModelCard:
     `sha256`: of the tensors' bytes (of the name, for models without weights). `min_ratio`, `max_ratio`:
     gaps it may fill. `reach_sections`: sections beyond the gap's own two that it looks at, each side.
     `context_px`: how far it looks in the plane. `multiple_px`: tiles are multiples of this.
+    `task`: what it does; `halo_px`: pixels of the source around a tile that it is given whole.
     `residual_scale`: deviation of (truth - linear), in deviations of the grey levels.
     """
 
@@ -55,6 +58,8 @@ class ModelCard:
     n_blocks: Annotated[int, Field(ge=0, le=64)] = 0
     n_basis: Size = 0
     n_embedding: Size = 0
+    task: Literal["isotropic", "denoise", "superres"] = "isotropic"
+    halo_px: Annotated[int, Field(ge=0, le=64)] = 0
     trained_on: Text = ""
     training: Text = ""
     voxel_size_nm: Text = ""
@@ -62,8 +67,20 @@ class ModelCard:
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
 
+    @property
+    def scale(self) -> int:
+        """Pixels of the output for one of the source, along y and along x."""
+        return 2 if self.task == "superres" else 1
+
+    @property
+    def is_local(self) -> bool:
+        """True where it looks no further than the halo, so that its tiles may be cut anywhere."""
+        return self.context_px <= self.halo_px * self.scale
+
     def flop_per_pixel(self, n_planes: int) -> float:
         """Floating-point operations of one evaluation of a gap, per (y, x) pixel: its convolutions."""
+        if self.kind == "filter":
+            return 2.0 * 2 * (2 * self.halo_px + 1)
         if self.kind != "lean":
             return 2.0 * (2 + 2 * self.reach_sections) * n_planes
         total = 2.0 * 9 * self.channels[0] * (2 + 2 * n_planes)
@@ -95,18 +112,51 @@ def interpolation_card(name: str, reach_sections: int) -> ModelCard:
     )
 
 
+def filter_card(name: str, task: Literal["denoise", "superres"], halo_px: int) -> ModelCard:
+    """The card of a filter of one section that looks `halo_px` pixels of the source around: no weights."""
+    card = interpolation_card(name, 0)
+    return replace(
+        card,
+        kind="filter",
+        sha256=hashlib.sha256(f"{task} {name}".encode()).hexdigest(),
+        task=task,
+        halo_px=halo_px,
+        context_px=halo_px * (2 if task == "superres" else 1),
+    )
+
+
 LINEAR = interpolation_card("linear", 0)
 CUBIC = interpolation_card("cubic", 12)
+BUILTIN = {
+    "isotropic": {"linear": LINEAR, "cubic": CUBIC},
+    "denoise": {"gaussian": filter_card("gaussian", "denoise", 4)},
+    "superres": {
+        "linear": filter_card("linear", "superres", 1),
+        "cubic": filter_card("cubic", "superres", 12),
+    },
+}
 WEIGHTS = Path(__file__).parent / "weights"
 
 
-def find_card(model: str) -> ModelCard:
-    """The card of a model by name (linear, cubic, or one that is shipped) or by path of its checkpoint.
+def find_card(model: str, task: str = "isotropic") -> ModelCard:
+    """The card of a model by name (one of the task's, or one that is shipped) or by path of its checkpoint.
 
-    Raises ModelError when there is no such model, or the file is not a checkpoint of ours.
+    Raises ModelError when there is no such model, it does something else than `task`, or the file is not a
+    checkpoint of ours.
     """
-    builtin = {"linear": LINEAR, "cubic": CUBIC}
-    return builtin[model] if model in builtin else read_card(find_checkpoint(model))
+    if model in BUILTIN[task]:
+        return BUILTIN[task][model]
+    if task != "isotropic" and model in shipped_models():
+        raise ModelError(
+            f"model {model} fills gaps, it does not {task}; choose {' or '.join(BUILTIN[task])}, "
+            "or the path of a checkpoint that was trained for it"
+        )
+    card = read_card(find_checkpoint(model))
+    if card.task != task:
+        raise ModelError(
+            f"{model} was trained for task {card.task}, asked for is {task}; set task in [model]"
+        )
+    return card
 
 
 def find_checkpoint(model: str) -> Path:
@@ -156,6 +206,8 @@ def _checked_card(text: str, path: Path) -> ModelCard:
     if card.kind != "lean":
         raise ModelError(f"{path} holds a model of kind {card.kind[:80]!r}; known: lean")
     sizes = (len(card.channels), card.n_blocks, card.n_basis, card.n_embedding, card.context_px)
+    if card.halo_px != HALO_PX[card.task]:
+        raise ModelError(f"{path} has a model card that contradicts itself: halo_px {card.halo_px}")
     if min(sizes) < 1 or card.reach_sections or not card.is_stochastic or card.min_ratio > card.max_ratio:
         raise ModelError(f"{path} has a model card that contradicts itself: no lean network is like that")
     return card

@@ -18,20 +18,30 @@ from vemdiffuse_pipe.models.diffusion import LeanDiffusion
 from vemdiffuse_pipe.models.interpolation import Interpolation
 from vemdiffuse_pipe.models.lean import LeanConfig, LeanNetwork
 from vemdiffuse_pipe.models.protocol import Model
+from vemdiffuse_pipe.models.restoration import Filter, Restorer
 
 
 def load_model(
-    name: str, *, steps: int, contrast: tuple[float, float] | None, precision: str, device: str = "cpu"
+    name: str,
+    *,
+    steps: int,
+    contrast: tuple[float, float] | None,
+    precision: str,
+    device: str = "cpu",
+    task: str = "isotropic",
 ) -> Model:
     """The model that `name` means, ready to render on `device`. Raises ConfigError or ModelError."""
     _check_device(device)
-    card = find_card(name)
+    card = find_card(name, task)
+    if card.kind == "filter":
+        return Filter(task, name)
     if card.kind == "interpolation":
         return Interpolation(1 if card.name == "linear" else 3)
     if contrast is None:
         raise ModelError(f"model {name} needs the contrast of the volume, which was not measured")
     network = load_network(find_checkpoint(name), card).on(device)
-    return LeanDiffusion(card, network, steps=steps, contrast=contrast, precision=precision)
+    model = LeanDiffusion(card, network, steps=steps, contrast=contrast, precision=precision)
+    return model if card.task == "isotropic" else Restorer(card, model)
 
 
 def _check_device(name: str) -> None:

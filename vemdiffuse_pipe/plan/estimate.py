@@ -20,6 +20,7 @@ from vemdiffuse_pipe.plan.plan import Plan
 PROCESS_BYTES = 480 * 10**6
 CACHE_BYTES = 128 * 10**6  # decoded chunks that the source keeps
 FRAGMENTATION = 1.4  # memory that is free but cannot be given back; measured 1.05 to 1.3 (Linux, glibc)
+FILTER_BYTES = 24  # a pixel of a tile: the sections in floats, and what is summed up
 BLOCKS_IN_FLIGHT = 3  # of one worker: one is read, one rendered, one written
 
 
@@ -55,7 +56,7 @@ def estimate(plan: Plan, *, n_threads: int = 1) -> Estimate:
     n_tiles = _along(plan, 1, _n_tiles(plan, 1)) * _along(plan, 2, _n_tiles(plan, 2))
     pixels = _along(plan, 1, _rendered(plan, 1)) * _along(plan, 2, _rendered(plan, 2))
     generated = int(np.count_nonzero(plan.gaps.provenance() > 1)) * prod(plan.output.shape[1:])
-    planes_rendered = n_gaps * (plan.gaps.r - 1)
+    planes_rendered = n_gaps * max(1, plan.gaps.r - 1)
     n_voxels = prod(plan.output.shape)
     itemsize = np.dtype(plan.source.dtype).itemsize
     read_voxels = prod(_along(plan, axis, _source_extent(plan, axis)) for axis in range(3))
@@ -99,7 +100,7 @@ def _n_tiles(plan: Plan, axis: int) -> Callable[[int, int], int]:
 
 def _rendered(plan: Plan, axis: int) -> Callable[[int, int], int]:
     """Pixels along `axis` that are rendered for [start, stop): whole tiles where a model has context."""
-    if plan.card.context_px == 0:
+    if plan.card.is_local:
         return lambda start, stop: stop - start
     return lambda start, stop: len(plan.lattice.span(axis - 1, start, stop)) * plan.lattice.tile_px[axis - 1]
 
@@ -129,6 +130,8 @@ def _gaps(plan: Plan) -> tuple[int, float]:
 
 def _ends(plan: Plan, first: int, stop: int) -> list[tuple[int, int]]:
     """(how many, planes each) of the gaps that touch planes [first, stop)."""
+    if plan.gaps.r == 1:
+        return [(stop - first - sum(first <= u < stop for u in plan.gaps.rejected), 1)]
     if plan.gaps.rejected:
         return [(1, gap.n_planes) for gap in plan.gaps.touching(first, stop)]
     r = plan.gaps.r
@@ -140,13 +143,13 @@ def _ram_bytes(plan: Plan, n_threads: int) -> int:
     """Upper bound of one worker's resident memory: blocks in flight, one gap's floats, the tiles at work."""
     block = _largest_block(plan)
     source = plan.source_box(block)
-    n_planes = plan.gaps.max_ratio - 1
+    n_planes = plan.gaps.most_planes
     tile_px = prod(plan.lattice.tile_px)
     itemsize = np.dtype(plan.source.dtype).itemsize
     block_bytes = block.n_voxels * len(plan.arrays)
     in_flight = source.n_voxels * itemsize + block_bytes
     chunk_bytes = 2 * n_threads * prod(plan.source.chunk_shape) * itemsize  # being decoded
-    floats_per_gap = 0 if plan.card.context_px == 0 and plan.sampling.samples == 1 else 6
+    floats_per_gap = 0 if plan.card.is_local and plan.sampling.samples == 1 else 6
     gap_bytes = floats_per_gap * 4 * n_planes * prod(block.shape[1:])
     tile_bytes = n_threads * tile_px * (_activation_bytes(plan) + 3 * 4 * n_planes)
     encoded_bytes = 2 * block_bytes  # a block being cut into shards, and compressed
@@ -161,7 +164,7 @@ def _waiting_bytes(plan: Plan, block: Box, n_threads: int) -> int:
         return 0
     n_items = plan.sampling.samples * plan.lattice.n_touching(block)
     n_waiting = min(n_items, (2 * n_threads + 1) * plan.run_file.run.tile_batch) - n_threads
-    return max(0, n_waiting) * 2 * 4 * prod(plan.lattice.tile_px) * (plan.gaps.max_ratio - 1)
+    return max(0, n_waiting) * 2 * 4 * prod(plan.lattice.tile_px) * plan.gaps.most_planes
 
 
 def _gpu_bytes(plan: Plan) -> int:
@@ -176,7 +179,9 @@ def _gpu_bytes(plan: Plan) -> int:
 
 def _activation_bytes(plan: Plan) -> int:
     """Bytes a pixel of a tile while the model runs: measured 950 to 1,130 for the default in float32."""
-    n_planes = plan.gaps.max_ratio - 1
+    n_planes = plan.gaps.most_planes
+    if plan.card.kind == "filter":
+        return FILTER_BYTES
     if not plan.card.channels:
         return 4 * (2 + 2 * plan.card.reach_sections + 2 * n_planes)
     width = 2 if plan.sampling.precision == "bfloat16" else 4

@@ -20,6 +20,7 @@ from vemdiffuse_pipe.geometry.frame import Frame, show_nm
 from vemdiffuse_pipe.geometry.gaps import Gaps
 from vemdiffuse_pipe.geometry.grid import BlockGrid
 from vemdiffuse_pipe.geometry.lattice import TileLattice
+from vemdiffuse_pipe.geometry.restored import Singles
 from vemdiffuse_pipe.models.card import ModelCard
 from vemdiffuse_pipe.volume import VolumeSpec
 
@@ -46,11 +47,14 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A run, before anything is computed. `contrast`: mean and deviation of the grey levels, if known."""
+    """A run, before anything is computed. `contrast`: mean and deviation of the grey levels, if known.
+
+    `gaps`: which planes are made from which sections; where sections are restored, each from its own.
+    """
 
     source: VolumeSpec
     card: ModelCard
-    gaps: Gaps
+    gaps: Gaps | Singles
     output: Frame
     lattice: TileLattice
     blocks: BlockGrid
@@ -88,8 +92,21 @@ class Plan:
         first, stop = self.gaps.sections_for(
             output_box.start[0], output_box.stop[0], self.card.reach_sections
         )
-        wide = self.lattice.reach(output_box) if self.card.context_px else output_box
-        return Box((first, *wide.start[1:]), (stop, *wide.stop[1:]))
+        wide = output_box if self.card.is_local else self.lattice.reach(output_box)
+        given = self.given_box(wide).intersect(self.source.frame.box)
+        return Box((first, *given.start[1:]), (stop, *given.stop[1:]))
+
+    def given_box(self, output_box: Box) -> Box:
+        """What a model is given for `output_box` in the plane: source pixels with its halo, not cut; z as is.
+
+        output   |  |  |##|##|##|  |          whole pixels of the source, scale 2
+        source   |  h  |#####|#####|  h  |    h halo
+        """
+        scale, halo = self.card.scale, self.card.halo_px
+        (z, *start), (z_stop, *stop) = output_box.start, output_box.stop
+        y, x = (a // scale - halo for a in start)
+        y_stop, x_stop = (-(-b // scale) + halo for b in stop)
+        return Box((z, y, x), (z_stop, y_stop, x_stop))
 
     def identity(self) -> dict[str, Json]:
         """Everything that changes a voxel, by name. Block shape, workers and batches are not in it."""
@@ -107,6 +124,7 @@ class Plan:
             "rejected_sections": list(self.gaps.rejected),
             "contrast": list(self.contrast) if self.contrast else None,
             "ratio": self.gaps.r,
+            **({} if self.card.task == "isotropic" else {"task": self.card.task}),
             "model": self.card.name,
             "model_sha256": self.card.sha256,
             "samples": self.sampling.samples,
@@ -129,12 +147,8 @@ def make_plan(run_file: RunFile, source: VolumeSpec, card: ModelCard) -> Plan:
 
     Raises PlanError where the run file, the volume and the model do not fit together.
     """
-    gaps = Gaps(
-        source.shape[0], choose_ratio(source.frame, run_file.model.ratio), run_file.source.rejected_sections
-    )
-    _check_model(card, gaps)
+    gaps, output = choose_planes(run_file, source, card)
     _check_extent(source, gaps)
-    output = source.frame.refined_z(gaps.r)
     chunk, shard = choose_shards(run_file, output.shape)
     block = choose_block(run_file, output.shape, shard)
     return Plan(
@@ -150,6 +164,18 @@ def make_plan(run_file: RunFile, source: VolumeSpec, card: ModelCard) -> Plan:
         contrast=run_file.source.contrast if card.is_stochastic else None,
         run_file=run_file,
     )
+
+
+def choose_planes(run_file: RunFile, source: VolumeSpec, card: ModelCard) -> tuple[Gaps | Singles, Frame]:
+    """Which planes are made from which sections, and where the planes lie. Raises PlanError."""
+    rejected, ratio = run_file.source.rejected_sections, run_file.model.ratio
+    if card.task == "isotropic":
+        gaps = Gaps(source.shape[0], choose_ratio(source.frame, ratio), rejected)
+        _check_model(card, gaps)
+        return gaps, source.frame.refined_z(gaps.r)
+    if ratio is not None:
+        raise PlanError(f"ratio {ratio}; task {card.task} makes no planes between sections: leave ratio out")
+    return Singles(source.shape[0], rejected), source.frame.refined_yx(card.scale)
 
 
 def choose_ratio(frame: Frame, ratio: int | None) -> int:
@@ -175,7 +201,7 @@ def choose_ratio(frame: Frame, ratio: int | None) -> int:
     return chosen
 
 
-def _check_extent(source: VolumeSpec, gaps: Gaps) -> None:
+def _check_extent(source: VolumeSpec, gaps: Gaps | Singles) -> None:
     """Raises PlanError for what no microscope made: a size that is mistyped, or metadata that lies."""
     if gaps.r > LARGEST_RATIO:
         raise PlanError(
@@ -215,10 +241,11 @@ def choose_sampling(run_file: RunFile, card: ModelCard) -> Sampling:
 def choose_lattice(run_file: RunFile, shape: Zyx, card: ModelCard) -> TileLattice:
     """Tiles as asked for, else of at most 384 px, sharing 32, sized so that the last reaches little beyond.
 
-    Interpolation looks at no neighbours: its tiles share nothing, fit a cache and are cut at the block.
+    What looks no further than its halo needs none: such tiles share nothing, fit a cache and are cut at the
+    block.
     """
     ny, nx = shape[1:]
-    if card.context_px == 0:
+    if card.is_local:
         return TileLattice((ny, nx), (min(128, ny), min(1024, nx)), 0)
     table, multiple = run_file.model, card.multiple_px
     tile, overlap = table.tile_px or 384, 32 if table.overlap_px is None else table.overlap_px

@@ -28,6 +28,7 @@ def seconds_per_tile(plan: Plan, clock: Callable[[], float] = time.perf_counter)
         contrast=plan.contrast or GREY,
         precision=sampling.precision,
         device=device,
+        task=plan.card.task,
     )
     one_sample = replace(plan, sampling=replace(sampling, samples=1))
     one_tile = (plan.gaps.r, *plan.lattice.stride_px)

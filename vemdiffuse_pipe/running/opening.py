@@ -47,7 +47,7 @@ def prepare(run_file: RunFile) -> tuple[Source, Plan]:
     check_can_be_written(run_file.output.url)
     _check_apart(run_file)
     source = open_run_source(run_file)
-    return source, make_plan(run_file, source.spec, find_card(run_file.model.name))
+    return source, make_plan(run_file, source.spec, find_card(run_file.model.name, run_file.model.task))
 
 
 def _check_apart(run_file: RunFile) -> None:
@@ -86,6 +86,7 @@ def open_run_model(plan: Plan) -> Model:
         contrast=plan.contrast,
         precision=sampling.precision,
         device=table.run.device,
+        task=table.model.task,
     )
 
 
