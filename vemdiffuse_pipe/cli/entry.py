@@ -29,6 +29,7 @@ COMMANDS = {
     "verify": "Check every stored voxel of an output, and render some again.",
     "retry": "Take up the blocks of an output that were set aside.",
     "evaluate": "Hold a reconstruction against the truth.",
+    "register": "Lay a raw image on the clean one of the same place.",
     "models": "List the models that can fill gaps.",
 }
 

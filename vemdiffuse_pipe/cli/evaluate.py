@@ -67,11 +67,11 @@ def _opened(url: str, window: Window | None) -> tuple[Source, Voxels | None]:
     try:
         provenance = open_sink(url).provenance
     except OutputError:
-        return _volume(url, window), None
+        return open_any_volume(url, window), None
     return open_source(f"{url}/em"), provenance
 
 
-def _volume(url: str, window: Window | None) -> Source:
+def open_any_volume(url: str, window: Window | None) -> Source:
     """Any volume; how large its voxels are does not matter here, nor that nobody says so."""
     levels = find_volume(source_address(url)).levels
     voxel_size_nm = None if all(level.is_in_nm for level in levels) else (1, 1, 1)
