@@ -27,6 +27,8 @@ SHAPES = {
     "drosophila_vnc_sstem": (20, 1024, 736),
     "isbi2012_sstem": (30, 512, 368),
     "fib25_dropped": (20, 520, 520),
+    "denoise": (50, 1024, 1024),
+    "superres": (50, 1024, 1024),
 }
 
 
