@@ -137,6 +137,7 @@ def main(data: Path, folder: Path, task: str, steps: int, lr: float, depth: int,
     raw = degraded(truth, task, 7)
     stack = folder / f"{task}_raw.tif"
     tifffile.imwrite(stack, raw, photometric="minisblack")
+    tifffile.imwrite(folder / f"{task}_truth.tif", truth, photometric="minisblack")
     pixel = 10.0 if task == "denoise" else 20.0
     rows: dict[str, Report] = {}
 
