@@ -1,10 +1,16 @@
 """What the pipeline costs beside what it cannot avoid: copying bytes, dask's tasks, reading receipts.
 
-    python benchmarks/overhead.py [copy] [blocks] [receipts] [--sections 129] [--blocks 1000] [--repeats 3]
+    python benchmarks/overhead.py [copy] [blocks] [parts] [receipts] [s3] [memory] [journal]
+                                  [--sections 129] [--blocks 1000] [--repeats 3]
 
 copy        the linear model, against tensorstore that reads the same input and writes the same output
 blocks      blocks that do nothing, through the driver, against as many bare dask tasks
-receipts    opening a run that has 1e5 and 1e6 receipts: seconds, and peak memory of the process
+parts       blocks that do nothing but write their receipt, through `--part`, in one process without dask
+receipts    opening a run that has 1e5 and 1e6 receipts: seconds, and peak memory of the process; and what
+            `status` sums over them: CPU-seconds
+s3          the same with the receipts in a bucket, on moto on loopback (needs the packages of the tests)
+memory      peak memory of a process that goes through the missing work of 1e4, 1e5 and 1e6 blocks
+journal     what a block pays for being named in heartbeats while it is worked on: CPU-time
 
 The table names the device, the date and the commit. Ratios are of the best of the repeats, taken in turn.
 """
@@ -20,10 +26,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
+from unittest import mock
 
 import click
 import numpy as np
@@ -37,37 +45,58 @@ from vemdiffuse_pipe.config import RunFile, RunTable
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.frame import Frame, exact_nm
 from vemdiffuse_pipe.geometry.grid import BlockGrid
+from vemdiffuse_pipe.render.block import Hardware
 from vemdiffuse_pipe.running import receipts, stages, workers
 from vemdiffuse_pipe.running.driver import drive
+from vemdiffuse_pipe.running.endings import Endings
 from vemdiffuse_pipe.running.engines import connect
+from vemdiffuse_pipe.running.events import silent
+from vemdiffuse_pipe.running.journal import Journal
+from vemdiffuse_pipe.running.part_run import Shift
+from vemdiffuse_pipe.running.parts import Part
+from vemdiffuse_pipe.running.pipeline import Pipeline
+from vemdiffuse_pipe.running.progress import Progress
 from vemdiffuse_pipe.running.receipts import Receipt
 from vemdiffuse_pipe.running.reconstruct import run
-from vemdiffuse_pipe.running.segments import SegmentWriter, encode
+from vemdiffuse_pipe.running.retries import Patience
+from vemdiffuse_pipe.running.segments import LINES_OF_AN_OBJECT, SegmentWriter, encode
 from vemdiffuse_pipe.running.shards import Work
+from vemdiffuse_pipe.running.stages import Workplace
+from vemdiffuse_pipe.running.tally import Tally
+from vemdiffuse_pipe.running.walltime import Deadline
 from vemdiffuse_pipe.storage import StoredSink, create_sink, open_sink, open_source, parse_address
 from vemdiffuse_pipe.volume import Voxels
 
 RATIO = 5
 SIDE = 1024
+KINDS = ["copy", "blocks", "parts", "receipts", "s3", "memory", "journal"]
 Row = tuple[str, str, str]
 
 
 @click.command()
-@click.argument("parts", nargs=-1, type=click.Choice(["copy", "blocks", "receipts"]))
+@click.argument("parts", nargs=-1, type=click.Choice(KINDS))
 @click.option("--sections", default=129, show_default=True, help="Sections of 1024 x 1024 px to copy.")
 @click.option("--blocks", "n_blocks", default=1000, show_default=True, help="Blocks that do nothing.")
 @click.option("--repeats", default=3, show_default=True)
 def main(parts: tuple[str, ...], sections: int, n_blocks: int, repeats: int) -> None:
     """Print the table of overheads."""
-    chosen = parts or ("copy", "blocks", "receipts")
+    chosen = parts or KINDS
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
         if "copy" in chosen:
             rows += copy_rows(Path(folder), sections, repeats)
         if "blocks" in chosen:
             rows += block_rows(Path(folder), n_blocks, repeats)
+        if "parts" in chosen:
+            rows.append(part_row(Path(folder), n_blocks, repeats))
+        if "s3" in chosen:
+            rows.append(bucket_row(1_000_000))
+        if "memory" in chosen:
+            rows += memory_rows()
         if "receipts" in chosen:
             rows += [row for n in (100_000, 1_000_000) for row in receipt_rows(Path(folder), n)]
+        if "journal" in chosen:
+            rows += journal_rows(Path(folder), 100 * n_blocks)
     print(f"{device()}, {datetime.now(UTC):%Y-%m-%d}, commit {commit()}\n")
     print("| what | measured | against |\n| --- | --- | --- |")
     for row in rows:
@@ -212,10 +241,15 @@ def block_ms(client: Client, folder: Path, n_blocks: int, n_workers: int, repeat
 
 
 class Ignore:
-    """A reporter that keeps nothing."""
+    """A reporter that keeps nothing, or in memory what is done."""
+
+    def __init__(self, progress: Progress | None = None) -> None:
+        self._progress = progress
 
     def done(self, work: Work) -> None:
-        """Nothing."""
+        """What a run does, too, so that nothing is done twice."""
+        if self._progress is not None:
+            self._progress.enter_done(work)
 
     def set_aside(self, work: Work, reason: str, n_attempts: int) -> None:
         """A bug of the benchmark."""
@@ -252,6 +286,92 @@ def bare_graph() -> object:
     return task(second)
 
 
+def part_row(folder: Path, n_blocks: int, repeats: int) -> Row:
+    """Empty blocks through `--part 1/1`, receipts included."""
+    took = min(part_seconds(folder / f"part{i}", n_blocks) for i in range(repeats))
+    return (
+        f"{n_blocks} blocks that only write their receipt, `--part 1/1`",
+        f"{n_blocks / took:.0f} blocks/s",
+        f"one sync at a time: {1 / sync_s(folder):.0f}/s on this disk",
+    )
+
+
+def part_seconds(output: Path, n_blocks: int) -> float:
+    """Seconds for all blocks of a run, from opening it to its last receipt."""
+    blocks, shards = grid(max(1000, n_blocks))
+
+    def note(place: Workplace, index: int) -> None:
+        place.receipts.append(record(index, tuple(shards.touching(blocks.box(index)))))
+
+    empty = {"read": lambda _, index, box: index, "render": second, "store": second, "note": note}
+    with ExitStack() as stack:
+        for name, stage in empty.items():
+            stack.enter_context(mock.patch.object(stages, name, stage))
+        started = time.perf_counter()
+        progress = Progress(parse_address(output), "0" * 16, blocks, shards)
+        writer = stack.enter_context(closing(SegmentWriter(parse_address(output / receipts.FOLDER))))
+        place = Workplace(None, "", None, None, None, writer, Hardware(), Patience(), silent)  # type: ignore
+        pipeline = stack.enter_context(Pipeline(place, SimpleQueue(), progress.is_missing))
+        shift = Shift(progress, pipeline, Endings(Ignore(progress)), Deadline(None), n_blocks)
+        shift.work_off(Part(1, 1), columns=False)
+        return time.perf_counter() - started
+
+
+def second(first: object, value: object) -> object:
+    """A stage that does nothing."""
+    return value
+
+
+def sync_s(folder: Path) -> float:
+    """Seconds to append a line and make it durable."""
+    writer = SegmentWriter(parse_address(folder / "syncs"))
+    writer.append({})
+    took = seconds(lambda: [writer.append({}) for _ in range(100)]) / 100
+    writer.close()
+    return took
+
+
+def memory_rows() -> Iterator[Row]:
+    """Peak memory while all missing work is gone through, nothing of it done."""
+    for side in (100, 316, 1000):
+        program = MEMORY.format(shape=(64 * 100, 1024 * side // 10, 1024 * side // 10))
+        peak, n = run_python(program)
+        yield (f"{n:.0f} missing blocks gone through, in columns", f"peak {peak / 1e6:.0f} MB", "")
+
+
+MEMORY = """
+from vemdiffuse_pipe.geometry.grid import BlockGrid
+from vemdiffuse_pipe.running.parts import Part
+from vemdiffuse_pipe.running.shards import ShardSet, missing_work
+from vemdiffuse_pipe.running.stages import peak_bytes
+blocks, shards = BlockGrid({shape}, (64, 1024, 1024)), BlockGrid({shape}, (64, 512, 512))
+work = missing_work(blocks, ShardSet(shards), columns=True, share=Part(1, 1).own)
+n = sum(1 for _ in work)
+print(peak_bytes(), n)
+"""
+
+
+def bucket_row(n_receipts: int) -> Row:
+    """A process that opens a run whose receipts are in a bucket."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    from servers import BUCKET, client, s3
+
+    blocks, shards = grid(n_receipts)
+    os.environ.update(AWS_ACCESS_KEY_ID="none", AWS_SECRET_ACCESS_KEY="none")
+    with s3() as endpoint:
+        for first in range(0, n_receipts, LINES_OF_AN_OBJECT):
+            indices = range(first, min(n_receipts, first + LINES_OF_AN_OBJECT))
+            lines = [encode(record(i, tuple(shards.touching(blocks.box(i))))) for i in indices]
+            key = f"run/{receipts.FOLDER}/node-{first}.jsonl"
+            client(endpoint).put_object(Bucket=BUCKET, Key=key, Body=b"".join(lines))
+        took, peak = opening(f"s3+{endpoint}/{BUCKET}/run", n_receipts)
+    return (
+        f"{n_receipts:.0e} receipts in a bucket, opened",
+        f"{took:.2f} s, peak {peak / 1e6:.0f} MB",
+        f"{-(-n_receipts // LINES_OF_AN_OBJECT)} objects of {LINES_OF_AN_OBJECT} lines, moto on loopback",
+    )
+
+
 def receipt_rows(folder: Path, n_receipts: int) -> Iterator[Row]:
     """A process that opens the run, and one that opens an empty one."""
     output = folder / f"receipts{n_receipts}"
@@ -262,6 +382,28 @@ def receipt_rows(folder: Path, n_receipts: int) -> Iterator[Row]:
         f"{took:.2f} s, peak {peak / 1e6:.0f} MB",
         f"{disk_bytes(output) / 1e6:.0f} MB on disk; without receipts {empty / 1e6:.0f} MB",
     )
+    began = time.process_time()
+    tally = Tally(time.time())
+    for segment, cost in receipts.read_costs(parse_address(output), "0" * 16):
+        tally.add(segment, cost)
+    assert tally.n_receipts == n_receipts
+    yield (
+        f"{n_receipts:.0e} receipts, summed for status",
+        f"{time.process_time() - began:.1f} CPU-seconds",
+        "",
+    )
+
+
+def journal_rows(folder: Path, n_blocks: int) -> Iterator[Row]:
+    """Four stages a block, with the thread that writes heartbeats far oftener than it would."""
+    with Journal(parse_address(folder / "journal"), (64, 1024, 1024), every_s=0.1) as journal:
+        began = time.process_time()
+        for i in range(n_blocks):
+            for _ in range(4):
+                with journal.working_on(i):
+                    pass
+        spent = time.process_time() - began
+    yield "a block in the journal", f"{spent / n_blocks * 1e6:.0f} us of CPU, heartbeats every 0.1 s", ""
 
 
 def grid(n_receipts: int) -> tuple[BlockGrid, BlockGrid]:
@@ -307,12 +449,16 @@ print(took, peak_bytes())
 """
 
 
-def opening(output: Path, n_receipts: int) -> tuple[float, float]:
+def opening(output: Path | str, n_receipts: int) -> tuple[float, float]:
     """Seconds to open a run and count what is missing, and the peak memory of the process."""
-    here = str(Path(__file__).parent)
-    command = [sys.executable, "-c", OPENING, here, str(output), str(n_receipts)]
-    took, peak = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-    return float(took), float(peak)
+    return run_python(OPENING, str(Path(__file__).parent), str(output), str(n_receipts))
+
+
+def run_python(program: str, *arguments: str) -> tuple[float, float]:
+    """The two numbers that a program prints, in a process of its own."""
+    command = [sys.executable, "-c", program, *arguments]
+    first, last = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    return float(first), float(last)
 
 
 def disk_bytes(folder: Path) -> int:

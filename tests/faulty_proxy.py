@@ -28,7 +28,10 @@ _TO_ABORT = struct.pack("ii", 1, 0)
 
 
 class FaultyProxy:
-    """`share` of the requests fail, each of one of `kinds`, `most` in all; `latency_s` is added to each."""
+    """`share` of the requests fail, each of one of `kinds`, `most` in all; `latency_s` is added to each.
+
+    `methods`: those that may fail; all where none is named.
+    """
 
     def __init__(
         self,
@@ -38,8 +41,9 @@ class FaultyProxy:
         latency_s: float = 0.0,
         seed: int = 0,
         most: float = float("inf"),
+        methods: Sequence[str] = (),
     ) -> None:
-        self.most = most
+        self.most, self.methods = most, tuple(methods)
         self.share, self.kinds, self.latency_s = share, tuple(kinds), latency_s
         self.n_requests = 0
         self.faults: Counter[str] = Counter()
@@ -50,10 +54,12 @@ class FaultyProxy:
         self._server.proxy = self
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
-    def next_fault(self) -> str | None:
+    def next_fault(self, method: str) -> str | None:
         """What becomes of the next request."""
         with self._lock:
             self.n_requests += 1
+            if self.methods and method not in self.methods:
+                return None
             if self._chance.random() >= self.share or self.faults.total() >= self.most:
                 return None
             fault = self._chance.choice(self.kinds)
@@ -89,7 +95,7 @@ class _Handler(BaseHTTPRequestHandler):
     def handle_any(self) -> None:
         proxy = self.server.proxy
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        fault = proxy.next_fault()
+        fault = proxy.next_fault(self.command)
         if proxy.latency_s:
             time.sleep(proxy.latency_s)
         if fault == "delay":

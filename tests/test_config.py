@@ -30,6 +30,15 @@ BASE = {"source": {"url": "a"}, "output": {"url": "b"}}
         ({"source": {"url": "a", "voxel_size_nm": [1, 2, float("nan")]}}, "voxel_size_nm"),
         ({"run": {"engine": "threds"}}, "run.engine"),
         ({"run": {"block_shape": [0, 1, 1]}}, "block_shape"),
+        ({"run": {"engine": "tcp://host"}}, "run.engine.*tcp://host:8786"),
+        ({"cluster": {"queue": "gpu"}}, "cluster.memory_gb is missing"),
+        ({"cluster": {"memory_gb": 1, "quue": "gpu"}}, "did you mean queue"),
+        ({"cluster": {"memory_gb": 1, "min_jobs": 9, "max_jobs": 8}}, "min_jobs 9 is more than max_jobs 8"),
+        ({"cluster": {"memory_gb": 1, "walltime": "4 hours"}}, "cluster.walltime"),
+        ({"cluster": {"memory_gb": 1, "queue": "gpu\n#SBATCH -x"}}, "cluster.queue"),
+        ({"cluster": {"memory_gb": 1, "prologue": ["a\nb"]}}, "one printable line"),
+        ({"cluster": {"memory_gb": 1, "extra_directives": ["#SBATCH -x"]}}, "only what follows"),
+        ({"cluster": {"memory_gb": 1, "prologue": ["export AWS_SECRET_ACCESS_KEY=ab"]}}, "credentials"),
     ],
 )
 def test_what_is_wrong_is_named_in_one_sentence(tables: dict[str, object], words: str) -> None:
@@ -45,9 +54,16 @@ def test_a_run_file_survives_being_written_and_read(url: str, name: str, seed: i
             "source": {"url": url, "voxel_size_nm": [size, 1.5, 2], "rejected_sections": [3, 5]},
             "output": {"url": "b"},
             "model": {"name": name, "seed": seed},
+            "cluster": {"memory_gb": size, "prologue": ["module load a", "b"]},
         }
     )
     assert parse(tomllib.loads(dump(run_file))) == run_file
+
+
+def test_a_credential_is_not_said_again() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse({**BASE, "cluster": {"memory_gb": 1, "prologue": ["export AWS_SECRET_ACCESS_KEY=abcd"]}})
+    assert "abcd" not in str(caught.value)
 
 
 def test_files_that_are_no_run_files_are_refused(tmp_path: Path) -> None:

@@ -27,10 +27,26 @@ DOCUMENTS = ("README.md", "workflows/README.md")
 
 VOLUMES = {
     "stack.tif": (3, 48, 40),
+    "stack_to_train_on.tif": (10, 48, 40),
     "truth.tif": (23, 48, 40),
     "drosophila_vnc/stack1_raw.tif": (2, 40, 40),
     "isbi2012/train_raw.tif": (2, 40, 40),
     "fib25/volume_a_raw.tif": (320, 40, 40),
+    "fib25/volume_b_raw.tif": (32, 40, 40),
+    "fib25/volume_c_raw.tif": (32, 40, 40),
+}
+# Training files are followed for a few steps, on small crops of small volumes.
+SMALLER = {
+    '"stack.tif"': '"stack_to_train_on.tif"',
+    "steps = 10000": "steps = 2",
+    "batch_size = 16": "batch_size = 2",
+    "gaps = 8": "gaps = 1",
+    "gaps = 4": "gaps = 1",
+    "share = 0.2": "share = 0.4",
+    "crop_px = [16, 64]": "crop_px = [8, 16]",
+    "crop_px = [32, 64]": "crop_px = [8, 16]",
+    "crop_px = 64": "crop_px = 16",
+    "520, 520": "40, 40",
 }
 
 
@@ -72,12 +88,32 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.parent.mkdir(exist_ok=True)
         tifffile.imwrite(path, np.resize(texture[:, :y, :x], (z, y, x)), photometric="minisblack")
     for run_file in (ROOT / "workflows").glob("*.toml"):
-        shutil.copy(run_file, place)
+        text = run_file.read_text().replace('device = "cuda"', 'device = "cpu"')
+        if run_file.stem.startswith("train_"):
+            for large, small in SMALLER.items():
+                text = text.replace(large, small)
+        (place / run_file.name).write_text(text)
     (place / "bin").mkdir()
     script = place / "bin" / "vemdiffuse"
     script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m vemdiffuse_pipe "$@"\n')
     script.chmod(0o755)
+    write_sbatch(place / "bin" / "sbatch")
     return place
+
+
+def write_sbatch(path: Path) -> None:
+    """A Slurm of one slot: it does the jobs of an array at once, one after the other."""
+    path.write_text(
+        """#!/bin/bash
+export SLURM_ARRAY_TASK_MIN=1 SLURM_ARRAY_TASK_MAX=$(sed -n 's/#SBATCH --array=1-//p' "$1")
+for SLURM_ARRAY_TASK_ID in $(seq $SLURM_ARRAY_TASK_MAX); do
+  export SLURM_ARRAY_TASK_ID
+  bash "$1" > "${1%.slurm.sh}.logs/$SLURM_ARRAY_TASK_ID.log" 2>&1
+done
+echo Submitted batch job 1
+"""
+    )
+    path.chmod(0o755)
 
 
 def follow(folder: Path, language: str, text: str) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from vemdiffuse_pipe.errors import ConfigError
 
@@ -16,20 +17,80 @@ LARGEST_FILE = 1 << 20  # bytes of TOML
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Length = Annotated[Finite, Field(gt=0)]
+Amount = Annotated[Finite, Field(ge=0)]
 Count = Annotated[int, Field(ge=1, le=2**40)]
 Zyx = tuple[Count, Count, Count]
+Voxel = Annotated[int, Field(ge=0, le=2**40)]
+Corners = tuple[tuple[Voxel, Voxel, Voxel], tuple[Voxel, Voxel, Voxel]]
+CornersNm = tuple[tuple[Finite, Finite, Finite], tuple[Finite, Finite, Finite]]
 Policy = Literal["fail", "fill", "bridge"]
 BadSections = Literal["refuse", "bridge", "keep"]
 Task = Literal["isotropic", "denoise", "superres"]
+SamplerName = Literal["dpmpp-2m", "heun", "ancestral", "ancestral-rescaled"]
 OutputFormat = Literal["ome-zarr-0.5", "ome-zarr-0.4", "n5", "precomputed"]
+Scheduler = Literal["slurm", "lsf", "pbs", "sge"]
+
+SCHEDULERS: tuple[Scheduler, ...] = get_args(Scheduler)
+
+_SECRET = re.compile(r"(secret|token|passw(or)?d|access_?key)\w*\s*=", re.IGNORECASE)
 
 
-class _Table(BaseModel):
+def _engine(value: str) -> str:
+    if value in ("threads", "local", *SCHEDULERS) or re.fullmatch(r"(tcp|tls)://[^\s/]+:\d{1,5}", value):
+        return value
+    raise ValueError(
+        f"threads, local, {', '.join(SCHEDULERS)}, or the address of a dask scheduler (tcp://host:8786) is "
+        "needed"
+    )
+
+
+def _word(value: str) -> str:
+    if re.fullmatch(r"[\w.@:/+=,-]{1,200}", value):
+        return value
+    raise ValueError("a word without spaces and quotes is needed")
+
+
+def _line(value: str) -> str:
+    if not value.isprintable() or len(value) > 2000:
+        raise ValueError("one printable line is needed")
+    if _SECRET.search(value):
+        raise ValueError(
+            "credentials do not belong in a job script; put them where the store's own programs look for them"
+        )
+    return value
+
+
+def _directive(value: str) -> str:
+    if value.startswith("#"):
+        raise ValueError("only what follows the scheduler's mark is needed: --constraint=a100")
+    return _line(value)
+
+
+Word = Annotated[str, AfterValidator(_word)]
+Walltime = Annotated[str, Field(pattern=r"^\d{1,3}:[0-5]\d:[0-5]\d$")]
+File = TypeVar("File", bound=BaseModel)
+
+
+class Table(BaseModel):
+    """Keys and values of a file: an unknown key is an error, and nothing changes once it is checked."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
 
-class SourceTable(_Table):
-    """[source] where the volume is, and how its numbers become grey levels."""
+class AssumeTable(Table):
+    """[source.assume] what the source is said to be: enough to plan without it, checked once it is open."""
+
+    shape: Zyx
+    voxel_size_nm: tuple[Length, Length, Length]
+    chunk_shape: Zyx
+    dtype: Literal["uint8", "uint16", "float32"] = "uint8"
+
+
+class SourceTable(Table):
+    """[source] where the volume is, how its numbers become grey levels, and which part of it is wanted.
+
+    `region`: [first, stop] in its voxels; `region_nm`: in its world. Voxels are those of the whole run.
+    """
 
     url: str
     voxel_size_nm: tuple[Length, Length, Length] | None = None
@@ -40,10 +101,21 @@ class SourceTable(_Table):
     missing: Policy = "fail"
     corrupt: Policy = "fail"
     bad_sections: BadSections = "refuse"
-    rejected_sections: tuple[Annotated[int, Field(ge=0, le=2**40)], ...] = ()
+    rejected_sections: tuple[Voxel, ...] = ()
+    region: Corners | None = None
+    region_nm: CornersNm | None = None
+    assume: AssumeTable | None = None
 
 
-class OutputTable(_Table):
+class MaskTable(Table):
+    """[mask] a volume that says which part of the world is wanted: where it is not 0."""
+
+    url: str
+    level: str | None = None
+    voxel_size_nm: tuple[Length, Length, Length] | None = None
+
+
+class OutputTable(Table):
     """[output] where the result goes, and how it is cut into objects."""
 
     url: str
@@ -52,13 +124,14 @@ class OutputTable(_Table):
     shard_shape: Zyx | None = None
 
 
-class ModelTable(_Table):
+class ModelTable(Table):
     """[model] what fills the gaps, or restores sections. Every key here changes voxels."""
 
     task: Task = "isotropic"
     name: str = "default"
     ratio: Annotated[int, Field(ge=1, le=1024)] | None = None
     samples: Annotated[int, Field(ge=1, le=64)] | None = None
+    sampler: SamplerName | None = None
     steps: Annotated[int, Field(ge=1, le=1000)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -66,25 +139,94 @@ class ModelTable(_Table):
     overlap_px: Annotated[int, Field(ge=0, le=4096)] | None = None
 
 
-class RunTable(_Table):
+class RunTable(Table):
     """[run] how the work is done. No key here changes a voxel."""
 
     block_shape: Zyx | None = None
     workers: Annotated[int, Field(ge=1, le=4096)] = 1
-    engine: Literal["threads", "local"] = "threads"
+    engine: Annotated[str, AfterValidator(_engine)] = "threads"
     threads: Annotated[int, Field(ge=1, le=256)] | None = None
     tile_batch: Annotated[int, Field(ge=1, le=4096)] = 1
     device: str = "cpu"
     max_memory_gb: Length | None = None
+    dashboard: bool = False
+
+    @property
+    def scheduler(self) -> Scheduler | None:
+        """The batch scheduler that starts the workers, if one does."""
+        return next((one for one in SCHEDULERS if one == self.engine), None)
+
+    @property
+    def is_remote(self) -> bool:
+        """True for the address of a dask cluster that somebody else started."""
+        return "://" in self.engine
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """True where workers may be on other machines: what this one has says nothing of them."""
+        return self.is_remote or self.scheduler is not None
 
 
-class RunFile(_Table):
+class ClusterTable(Table):
+    """[cluster] what each job is given where a batch scheduler starts the workers. No key changes a voxel."""
+
+    queue: Word | None = None
+    account: Word | None = None
+    walltime: Walltime = "04:00:00"
+    memory_gb: Length
+    gpus: Annotated[int, Field(ge=0, le=64)] = 1
+    cores: Annotated[int, Field(ge=1, le=4096)] = 4
+    min_jobs: Annotated[int, Field(ge=0, le=10_000)] = 1
+    max_jobs: Annotated[int, Field(ge=1, le=10_000)] = 1
+    extra_directives: tuple[Annotated[str, AfterValidator(_directive)], ...] = ()
+    prologue: tuple[Annotated[str, AfterValidator(_line)], ...] = ()
+    interface: Word | None = None
+
+    @property
+    def workers_a_job(self) -> int:
+        """One a GPU, and one where there is none."""
+        return max(1, self.gpus)
+
+    @property
+    def walltime_s(self) -> int:
+        """Seconds after which a job is ended."""
+        hours, minutes, seconds = map(int, self.walltime.split(":"))
+        return (hours * 60 + minutes) * 60 + seconds
+
+    @model_validator(mode="after")
+    def _no_fewer_jobs_than_the_fewest(self) -> Self:
+        if self.min_jobs > self.max_jobs:
+            raise ValueError(f"min_jobs {self.min_jobs} is more than max_jobs {self.max_jobs}")
+        return self
+
+
+class PriceTable(Table):
+    """[price] what things cost where the run will be, and what it may cost at most. No key changes a voxel.
+
+    `tflops`: what one GPU is said to do of this work, in 1e12 operations a second, where none is measured.
+    """
+
+    gpu_hour: Amount | None = None
+    core_hour: Amount | None = None
+    storage_gb_month: Amount | None = None
+    egress_gb: Amount | None = None
+    requests_million: Amount | None = None
+    currency: Annotated[str, Field(max_length=8)] = "USD"
+    tflops: Length | None = None
+    max_gpu_hours: Length | None = None
+    max_core_hours: Length | None = None
+
+
+class RunFile(Table):
     """A whole run file."""
 
     source: SourceTable
     output: OutputTable
     model: ModelTable = ModelTable()
     run: RunTable = RunTable()
+    mask: MaskTable | None = None
+    price: PriceTable = PriceTable()
+    cluster: ClusterTable | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -96,12 +238,15 @@ class RunFile(_Table):
 
 def load(path: Path) -> RunFile:
     """The run file at `path`. Raises ConfigError in one sentence that names the line's key."""
+    return parse(read_tables(path, "`vemdiffuse init SOURCE OUTPUT` prints one to start from"))
+
+
+def read_tables(path: Path, where_from: str) -> dict[str, object]:
+    """What a TOML file holds, unchecked. `where_from`: how to come by such a file. Raises ConfigError."""
     try:
-        return parse_text(_text(path), str(path))
+        return _tables(_text(path), str(path))
     except FileNotFoundError:
-        raise ConfigError(
-            f"no run file at {path}; `vemdiffuse init SOURCE OUTPUT` prints one to start from"
-        ) from None
+        raise ConfigError(f"no run file at {path}; {where_from}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"{path} cannot be read ({type(error).__name__}); a TOML text file is needed"
@@ -120,30 +265,46 @@ def _text(path: Path) -> str:
 
 def parse_text(text: str, where: str) -> RunFile:
     """A run file from its TOML, which `where` holds. Raises ConfigError for the first thing that is wrong."""
+    return parse(_tables(text, where))
+
+
+def _tables(text: str, where: str) -> dict[str, object]:
     try:
-        data = tomllib.loads(text)
+        return tomllib.loads(text)
     except RecursionError:
         raise ConfigError(f"{where} is nested too deeply to be a run file") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{where} is not TOML: {error}") from None
     except ValueError:
         raise ConfigError(f"{where} holds a number of too many digits") from None
-    return parse(data)
 
 
 def parse(data: Mapping[str, object]) -> RunFile:
     """A run file from its tables. Raises ConfigError for the first thing that is wrong."""
+    return check(RunFile, data)
+
+
+def check(kind: type[File], data: Mapping[str, object]) -> File:
+    """What the tables of a file say, as `kind`. Raises ConfigError for the first thing that is wrong."""
     try:
-        return RunFile.model_validate(data)
+        return kind.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(_sentence(error)) from None
+        raise ConfigError(_sentence(kind, error)) from None
 
 
-def _sentence(error: ValidationError) -> str:
+def with_engine(run_file: RunFile, engine: str | None) -> RunFile:
+    """The run file with another engine, where one is given. Raises ConfigError."""
+    if engine is None:
+        return run_file
+    data = run_file.model_dump(exclude_none=True)
+    return parse({**data, "run": {**data["run"], "engine": engine}})
+
+
+def _sentence(kind: type[BaseModel], error: ValidationError) -> str:
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")  # a misspelt one may be missing
     where = ".".join(str(part) for part in first["loc"])[:80]
     if first["type"] == "extra_forbidden":
-        return f"unknown key {where}; {_nearest(first['loc'])}"
+        return f"unknown key {where}; {_nearest(kind, first['loc'])}"
     if first["type"] == "missing":
         return f"{where} is missing from the run file"
     return f"{where} = {_shown(first.get('input'))!r}: {first['msg'].lower()}"
@@ -151,32 +312,47 @@ def _sentence(error: ValidationError) -> str:
 
 def _shown(value: object) -> str:
     try:
-        return str(value)[:80]
+        text = str(value)[:80]
+        secret = _SECRET.search(text)
+        return f"{text[: secret.end()]}..." if secret else text
     except (ValueError, RecursionError):  # digits or brackets without end
         return f"{type(value).__name__} too large to be shown"
 
 
-def _nearest(loc: tuple[int | str, ...]) -> str:
-    table: Any = RunFile
-    for part in loc[:-1]:
-        table = table.model_fields[str(part)].annotation
+def _nearest(kind: type[BaseModel], loc: tuple[int | str, ...]) -> str:
+    table: Any = kind
+    for part in (part for part in loc[:-1] if isinstance(part, str)):  # a number counts tables of one name
+        table = _table_of(table.model_fields[part].annotation)
     known = list(table.model_fields)
     near = difflib.get_close_matches(str(loc[-1]), known, n=1, cutoff=0.5)
     return f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
 
 
+def _table_of(annotation: Any) -> Any:
+    """The table that an annotation is about: itself, or what its tuple is made of."""
+    return annotation if isinstance(annotation, type) else _table_of(get_args(annotation)[0])
+
+
 def dump(run_file: RunFile) -> str:
     """The run file as TOML; `parse(tomllib.loads(dump(f))) == f`. Keys that were left open are left out."""
-    lines: list[str] = []
-    for name, table in run_file.model_dump(exclude_none=True).items():
-        lines += [f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in table.items()), ""]
-    return "\n".join(lines)
+    tables = run_file.model_dump(exclude_none=True).items()
+    return "\n".join(line for name, table in tables for line in _lines(name, table))
+
+
+def _lines(name: str, table: Mapping[str, object]) -> list[str]:
+    """A table, and after its own keys the tables in it."""
+    inner = {key: value for key, value in table.items() if isinstance(value, Mapping)}
+    keys = [f"{key} = {_toml(value)}" for key, value in table.items() if key not in inner]
+    more = [line for key, value in inner.items() for line in _lines(f"{name}.{key}", value)]
+    return [f"[{name}]", *keys, "", *more]
 
 
 def _toml(value: object) -> str:
     if isinstance(value, str):
         escaped = "".join(c if c >= " " and c not in '"\\\x7f' else f"\\u{ord(c):04x}" for c in value)
         return f'"{escaped}"'
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, tuple | list):
         return f"[{', '.join(_toml(v) for v in value)}]"
     return repr(value)

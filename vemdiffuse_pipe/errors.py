@@ -12,6 +12,7 @@
         CorruptDataError         the chunk is there and cannot be decoded
         AccessError              the store does not let us look, so that nobody knows
       StorageFullError         no room left; the run stops, what is done stays done         exit 1
+      TrainingError            training came to nothing; what was saved before stays            exit 1
       TransientError           worth trying again: the only kind that is retried
       MisalignedWriteError     a bug of ours, caught before it tears a shard
 
@@ -65,6 +66,10 @@ class AccessError(DataError):
 
 class StorageFullError(VemdiffuseError):
     """The output has no room left."""
+
+
+class TrainingError(VemdiffuseError):
+    """Training came to nothing: a loss that is no number."""
 
 
 class TransientError(VemdiffuseError):

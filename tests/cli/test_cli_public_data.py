@@ -20,7 +20,7 @@ from servers import client, needs_nginx, nginx, s3, upload
 from small_volumes import Ended
 
 from vemdiffuse_pipe import config
-from vemdiffuse_pipe.config import RunFile
+from vemdiffuse_pipe.config import RunFile, RunTable
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.storage import open_sink, open_source
 from vemdiffuse_pipe.storage.catalogue import datasets
@@ -155,12 +155,13 @@ def test_the_level_is_the_one_of_the_voxel_size_in_the_run_file(here: Path, vemd
 
 
 def redirected(run_file: RunFile, url: str) -> Path:
-    """The run file with another address, output and model, and nothing else."""
+    """The run file with another address, output and model, on this machine, and nothing else."""
     local = run_file.model_copy(
         update={
-            "source": run_file.source.model_copy(update={"url": url}),
+            "source": run_file.source.model_copy(update={"url": url, "assume": None}),
             "output": run_file.output.model_copy(update={"url": "out.zarr"}),
             "model": run_file.model.model_copy(update={"name": "linear"}),
+            "run": RunTable(),
         }
     )
     Path("local.toml").write_text(config.dump(local))

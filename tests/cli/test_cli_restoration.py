@@ -34,7 +34,7 @@ def test_a_doubled_stack_is_planned_run_verified_and_held_against_the_truth(
     run_file: Path, vemdiffuse: Run
 ) -> None:
     assert "task    superres" in vemdiffuse("run", run_file, "--dry-run").stdout
-    assert json.loads(vemdiffuse("plan", run_file, "--time", "--json").stdout)["task"] == "superres"
+    assert json.loads(vemdiffuse("plan", run_file, "--price", "--json").stdout)["task"] == "superres"
     assert vemdiffuse("run", run_file).code == 0
     assert vemdiffuse("verify", "out.zarr").code == 0
     assert vemdiffuse("status", "out.zarr").code == 0

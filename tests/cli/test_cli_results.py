@@ -6,6 +6,7 @@ import json
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -37,18 +38,33 @@ def test_init_shows_every_key_of_a_run_file(stack: Path, vemdiffuse: Vemdiffuse)
     uncommented = text.replace("\n# ", "\n")
     for name, table in RunFile.model_fields.items():
         assert f"[{name}]" in text
-        for key in table.annotation.model_fields:
+        (kind,) = {
+            kind for kind in (table.annotation, *get_args(table.annotation)) if hasattr(kind, "model_fields")
+        }
+        for key in kind.model_fields:
             assert f"\n{key} = " in uncommented, key
 
 
 @pytest.mark.parametrize(
-    "key", ["window", "level", "missing", "contrast", "samples", "threads", "shard_shape"]
+    "key",
+    [
+        "window",
+        "level",
+        "missing",
+        "contrast",
+        "region",
+        "region_nm",
+        "assume",
+        "samples",
+        "threads",
+        "tflops",
+    ],
 )
 def test_the_keys_that_init_leaves_open_parse_when_they_are_opened(
     stack: Path, vemdiffuse: Vemdiffuse, key: str
 ) -> None:
     text = vemdiffuse("init", stack.name, "out.zarr", *VOXEL_SIZE).stdout
-    opened = text.replace(f"\n# {key} = ", f"\n{key} = ")
+    opened = text.replace(f"\n# {key} = ", f"\n{key} = ", 1)
     assert opened != text
     config.parse(tomllib.loads(opened))
 
@@ -179,8 +195,10 @@ def test_evaluation_counts_generated_planes_beside_interpolation(output: str, ve
     assert list(reports) == ["linear", "cubic", "prediction"]
     assert reports["prediction"] == reports["linear"]  # the prediction is linear interpolation
     assert reports["prediction"]["psnr"] < 30
+    assert reports["prediction"]["fsc_nm"] == pytest.approx(2 * 10 / reports["prediction"]["fsc"], rel=0.1)
     given = vemdiffuse("evaluate", f"{output}/em", "truth.tif", "--ratio", "5")
     assert "PSNR: prediction beats cubic only" in given.stdout
+    assert "prediction agrees with the truth down to" in given.stdout
 
 
 def test_evaluation_says_when_the_truth_is_another_volume(output: str, vemdiffuse: Vemdiffuse) -> None:
@@ -206,3 +224,12 @@ def test_numbers_are_said_with_units() -> None:
         "0.25 s", "9 s", "119 s", "2 min", "2 h", "46 days",
     ]  # fmt: skip
     assert [show_count(n) for n in (7, 12345, 1.2345e7)] == ["7", "12,345", "1.23e+07"]
+
+
+def test_a_model_is_exported_where_it_was_asked_for(here: Path, vemdiffuse: Vemdiffuse) -> None:
+    ended = vemdiffuse("models", "export", "default", "--bioimageio", "package")
+    assert (ended.code, ended.stdout) == (0, "package\n")
+    assert (here / "package" / "bioimageio.yaml").is_file()
+    again = vemdiffuse("models", "export", "default", "--bioimageio", "package")
+    assert again.code == 2
+    assert "already" in again.stderr

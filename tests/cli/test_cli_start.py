@@ -56,7 +56,7 @@ def test_plan_imports_neither_torch_nor_dask(stack: Path) -> None:
     assert not imported_by("run", "run.toml", "--dry-run") & {"torch", "dask", "distributed"}
 
 
-@pytest.mark.parametrize("command", ["inspect", "init", "models", "evaluate"])
+@pytest.mark.parametrize("command", ["inspect", "init", "models", "evaluate", "train"])
 def test_commands_that_render_nothing_import_neither_torch_nor_dask(command: str) -> None:
     assert not imported_by(command, "--help") & {"torch", "dask", "distributed"}
 

@@ -38,6 +38,9 @@ def test_from_a_bucket_to_a_bucket(here: Path, endpoint: str, vemdiffuse: Vemdif
     assert vemdiffuse("verify", *at, output).code == 0
     stated = vemdiffuse("status", output, *at, "--json")
     assert json.loads(stated.stdout)["n_blocks_done"] > 0
+    told = vemdiffuse("events", output, *at).stdout
+    assert told.count("\n") == 2
+    assert " run ended" in told
     assert vemdiffuse("inspect", *at, f"{output}/em").code == 0
     local = vemdiffuse("reconstruct", "stack.zarr", "out.zarr", *VOXEL_SIZE, "--model", "linear")
     assert local.code == 0

@@ -29,11 +29,17 @@ SHAPES = {
     "fib25_dropped": (20, 520, 520),
     "denoise": (50, 1024, 1024),
     "superres": (50, 1024, 1024),
+    "slurm": (50, 1024, 1024),
+    "lsf": (50, 1024, 1024),
+    "pbs": (50, 1024, 1024),
+    "sge": (50, 1024, 1024),
 }
 
 
 def test_every_run_file_has_a_shape_here_or_is_of_a_public_volume() -> None:
-    assert {path.stem for path in WORKFLOWS.glob("*.toml")} == {*SHAPES, *datasets()}
+    others = ("compare_", "train_")  # files of other commands
+    names = {path.stem for path in WORKFLOWS.glob("*.toml") if not path.stem.startswith(others)}
+    assert names == {*SHAPES, *datasets()}
 
 
 @pytest.mark.parametrize("name", SHAPES)

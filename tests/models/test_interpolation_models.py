@@ -20,7 +20,7 @@ def test_a_gap_gets_what_scipy_gives_for_the_whole_volume(order: int, ratio: int
     u = 30
     window = torch.from_numpy(stack[u - reach : u + 2 + reach]).float()[None]
     positions = torch.arange(1, ratio, dtype=torch.float64) / ratio
-    ours = model.generate(GapView(window, positions, ratio), torch.empty(0))[0].numpy()
+    ours = model.generate(GapView(window, positions, ratio), torch.empty)[0].numpy()
     z, y, x = np.meshgrid(u + positions.numpy(), np.arange(3), np.arange(5), indexing="ij")
     expected = map_coordinates(stack, [z, y, x], order=order, mode="mirror")
     assert ours.shape == (ratio - 1, 3, 5)

@@ -15,27 +15,14 @@ from vemdiffuse_pipe.config import parse
 from vemdiffuse_pipe.errors import PlanError
 from vemdiffuse_pipe.geometry.box import Zyx
 from vemdiffuse_pipe.geometry.frame import Frame, exact_nm
-from vemdiffuse_pipe.models.card import CUBIC, LINEAR, ModelCard
+from vemdiffuse_pipe.models.card import CUBIC, LINEAR, ModelCard, with_network
+from vemdiffuse_pipe.models.kinds import LeanConfig
 from vemdiffuse_pipe.plan.estimate import estimate, refuse_if_too_large
 from vemdiffuse_pipe.plan.plan import Plan, digest, make_plan
 from vemdiffuse_pipe.volume import VolumeSpec
 
-LEAN = ModelCard(
-    "lean",
-    "lean",
-    "0" * 64,
-    True,
-    True,
-    0,
-    91,
-    8,
-    2,
-    12,
-    samples=4,
-    steps=8,
-    channels=(64, 128, 192),
-    n_blocks=2,
-)
+BARE = ModelCard("lean", "lean", "0" * 64, True, True, 0, 0, 1, 2, 12, samples=4, steps=8)
+LEAN = with_network(BARE, LeanConfig())
 
 
 def plan_of(

@@ -23,7 +23,7 @@ from vemdiffuse_pipe.models.card import ModelCard, find_card
 from vemdiffuse_pipe.models.checkpoint import load_model, save_checkpoint
 from vemdiffuse_pipe.models.lean import LeanConfig, LeanNetwork
 from vemdiffuse_pipe.models.noise import voxel_noise
-from vemdiffuse_pipe.models.protocol import GapView, Model
+from vemdiffuse_pipe.models.protocol import GapView, Model, Noise
 from vemdiffuse_pipe.plan.plan import Plan, make_plan
 from vemdiffuse_pipe.render.block import Hardware, render_block
 from vemdiffuse_pipe.volume import VolumeSpec, Voxels
@@ -148,8 +148,8 @@ class _Affine:
     def __init__(self, card: ModelCard) -> None:
         self.card = card
 
-    def generate(self, gap: GapView, noise: torch.Tensor) -> torch.Tensor:
-        return 100 + 10 * noise
+    def generate(self, gap: GapView, noise: Noise) -> torch.Tensor:
+        return 100 + 10 * noise(0)
 
 
 def test_mean_and_spread_are_those_of_the_samples_of_the_voxel() -> None:
@@ -198,7 +198,7 @@ class _Broken:
         self.card = card
         self.value = value
 
-    def generate(self, gap: GapView, noise: torch.Tensor) -> torch.Tensor:
+    def generate(self, gap: GapView, noise: Noise) -> torch.Tensor:
         planes = torch.full((len(gap.sections), len(gap.positions), *gap.sections.shape[2:]), 100.0)
         planes[0, 0, 3, 5] = self.value
         return planes

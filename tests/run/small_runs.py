@@ -52,7 +52,9 @@ def small_run(folder: Path, shape: Zyx = SHAPE, **tables: dict[str, object]) -> 
         "model": {"name": "linear"},
         "run": {"block_shape": BLOCK},
     }
-    return config.parse({name: {**table, **tables.get(name, {})} for name, table in given.items()})
+    return config.parse(
+        {name: {**given.get(name, {}), **tables.get(name, {})} for name in {**given, **tables}}
+    )
 
 
 def stored(run_file: RunFile, array: str = "em") -> Voxels:

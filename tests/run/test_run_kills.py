@@ -146,14 +146,16 @@ def test_a_torn_last_receipt_is_ignored_and_its_block_rendered_again(tmp_path: P
     np.testing.assert_array_equal(stored(run_file), interpolated(position_coded(SHAPE), 5))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_run_cleanly_and_says_how_to_go_on(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 1), (signal.SIGTERM, 0), (signal.SIGUSR1, 0)])
+def test_a_signal_ends_the_run_cleanly_and_says_how_to_go_on(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
     run_file = small_run(tmp_path)
     process = start(run_file, tmp_path)
     time.sleep(0.2)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (1, "")
+    assert (process.returncode, err) == (code, "")
     assert out == f"{number.name} was received; run again to go on from here\n"
     n_done = status(run_file.output.url).n_blocks_done
     assert 0 < n_done < 24
@@ -196,9 +198,12 @@ def test_only_the_block_that_kills_its_workers_is_set_aside(tmp_path: Path) -> N
     _, plan = prepare(run_file)
     open_output(plan)
     heard, work, inbox = Heard(), missing_work(plan.blocks, ShardSet(plan.shards)), SimpleQueue()
+    (tmp_path / "graves").mkdir()
     with connect(run_file.run) as client:
-        client.register_plugin(KillingWorkplace("k", plan, Hardware(), Patience(), deadly_block=2))
+        killing = KillingWorkplace("k", plan, Hardware(), Patience(), tmp_path / "graves", deadly_block=2)
+        client.register_plugin(killing)
         assert drive(client, "k", work, 6, heard, inbox) == ""
+    assert len(list((tmp_path / "graves").iterdir())) == 4  # two together with others, two alone with it
     assert heard.given_up == [(2, "KilledWorker", 2)]
     assert heard.n_done == 3
     assert run(small_run(tmp_path, run={"block_shape": (8, 48, 64)})).n_rendered == 1

@@ -76,6 +76,26 @@ def test_an_output_ten_times_larger_than_memory_is_made_within_the_planned_bound
     assert bound / 1.5 < _peak_bytes(tmp_path, run_file, limit) < bound
 
 
+@pytest.mark.parametrize("block", [(32, 512, 512), (32, 512, 1024), (64, 1024, 1024)])
+def test_the_planned_bound_is_near_what_is_held_whatever_the_block(
+    tmp_path: Path, block: tuple[int, int, int]
+) -> None:
+    run_file = config.parse(
+        {
+            "source": {"url": _large_source(tmp_path, (41, 1024, 1024))},
+            "output": {
+                "url": str(tmp_path / "out.zarr"),
+                "chunk_shape": [32, 64, 64],
+                "shard_shape": [32, 512, 512],
+            },
+            "model": {"name": "linear"},
+            "run": {"block_shape": block, "threads": 2},
+        }
+    )
+    bound = estimate(prepare(run_file)[1], n_threads=2).ram_bytes
+    assert bound / 1.75 < _peak_bytes(tmp_path, run_file, 3 * 10**9) < bound
+
+
 @pytest.mark.parametrize("block", [(20, 128, 128), (40, 256, 384)])
 def test_the_default_model_stays_within_the_planned_bound(
     tmp_path: Path, block: tuple[int, int, int]

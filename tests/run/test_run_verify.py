@@ -23,7 +23,8 @@ from vemdiffuse_pipe.errors import OutputError
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.running.reconstruct import prepare, run
 from vemdiffuse_pipe.running.segments import encode
-from vemdiffuse_pipe.running.status import _rate, status
+from vemdiffuse_pipe.running.status import status
+from vemdiffuse_pipe.running.tally import rate
 from vemdiffuse_pipe.running.verify import verify
 from vemdiffuse_pipe.storage import open_sink
 from vemdiffuse_pipe.testing import position_coded
@@ -181,7 +182,7 @@ def test_status_of_a_run_that_has_not_begun_is_nothing(tmp_path: Path) -> None:
 
 
 def test_the_rate_counts_time_in_which_several_processes_work_once_and_breaks_never() -> None:
-    assert _rate(100, [(0.0, 10.0), (5.0, 10.0), (90.0, 100.0)]) == 5.0
+    assert rate(100, [(0.0, 10.0), (5.0, 10.0), (90.0, 100.0)]) == 5.0
 
 
 @pytest.mark.parametrize("command", [status, verify])

@@ -196,7 +196,7 @@ class TestEverySink:
 
     def test_creation_interrupted_anywhere_is_completed(self, kind, path, monkeypatch):
         contents = snapshot_of_creation(path.parent / "reference", kind)
-        real = objects.write_bytes_atomically
+        real = objects.write_bytes_if_absent
         for n in range(len(contents)):
             interrupted = path.parent / f"after-{n}"
             left = [n]
@@ -209,10 +209,10 @@ class TestEverySink:
                 left[0] -= 1
                 real(address, data)
 
-            monkeypatch.setattr(objects, "write_bytes_atomically", write)
+            monkeypatch.setattr(objects, "write_bytes_if_absent", write)
             with pytest.raises(KeyboardInterrupt):
                 create(interrupted, **KINDS[kind])
-            monkeypatch.setattr(objects, "write_bytes_atomically", real)
+            monkeypatch.setattr(objects, "write_bytes_if_absent", real)
             with pytest.raises(OutputError):
                 open_sink(interrupted)
             create(interrupted, **KINDS[kind])

@@ -12,6 +12,7 @@ from vemdiffuse_pipe.cli.words import show_shape
 from vemdiffuse_pipe.errors import ConfigError, OutputError, SourceError
 from vemdiffuse_pipe.evaluation import Report, evaluate, render_table
 from vemdiffuse_pipe.evaluation.compare import ORDERS, verdict, with_interpolation
+from vemdiffuse_pipe.evaluation.correlation import resolution_nm
 from vemdiffuse_pipe.geometry.box import Box, Zyx
 from vemdiffuse_pipe.geometry.gaps import Provenance
 from vemdiffuse_pipe.storage import open_sink, open_source, source_address
@@ -19,6 +20,7 @@ from vemdiffuse_pipe.storage.grey import Window
 from vemdiffuse_pipe.storage.source import find_volume
 from vemdiffuse_pipe.volume import Source, Voxels
 
+UNSTATED_NM = 1  # what the voxels of a volume that states no size are opened with
 MOST_VOXELS = 10**9  # both volumes are held in memory, and metrics work in floating point
 
 
@@ -35,8 +37,8 @@ def command(
     """Hold a reconstruction against the truth.
 
     PREDICTION is an output of vemdiffuse, which knows its generated planes, or any volume with --ratio.
-    Only generated planes count, and restored ones. TRUTH is cut to the prediction where it is larger, from its
-    first voxel. Linear and cubic interpolation of the same sections stand beside it.
+    Only generated planes count, and restored ones. TRUTH is cut to the prediction where it is larger, from
+    its first voxel. Linear and cubic interpolation of the same sections stand beside it.
 
     \b
     Examples:
@@ -50,10 +52,13 @@ def command(
     if not np.array_equal(ours[measured], true[measured]):
         click.echo("the measured planes differ from those of the truth: is it the same volume?", err=True)
     reports = _reports(ours, true, measured)
+    resolutions = _resolutions(reports, float(source.spec.frame.voxel_size_nm[2]))
     if as_json:
-        print_json({name: report.as_dict() for name, report in reports.items()})
+        print_json({name: report.as_dict() | resolutions[name] for name, report in reports.items()})
     else:
         print_reports(reports)
+        for name, (seventh, half) in ((name, r.values()) for name, r in resolutions.items() if r):
+            click.echo(f"{name} agrees with the truth down to {seventh:.1f} nm (FSC 1/7), {half:.1f} (1/2)")
 
 
 def print_reports(reports: dict[str, Report]) -> None:
@@ -77,7 +82,7 @@ def _opened(url: str, window: Window | None) -> tuple[Source, Voxels | None]:
 def open_any_volume(url: str, window: Window | None) -> Source:
     """Any volume; how large its voxels are does not matter here, nor that nobody says so."""
     levels = find_volume(source_address(url)).levels
-    voxel_size_nm = None if all(level.is_in_nm for level in levels) else (1, 1, 1)
+    voxel_size_nm = None if all(level.is_in_nm for level in levels) else (UNSTATED_NM,) * 3
     try:
         return open_source(url, voxel_size_nm=voxel_size_nm)
     except SourceError:  # not of uint8, perhaps
@@ -97,6 +102,16 @@ def _measured(url: str, source: Source, provenance: Voxels | None, ratio: int | 
         )
     planes: list[int] = np.flatnonzero(provenance == Provenance.MEASURED).tolist()
     return planes
+
+
+def _resolutions(reports: dict[str, Report], voxel_nm: float) -> dict[str, dict[str, float]]:
+    """Of each report the periods, in nm, at which its FSC crosses; nothing where no voxel size is stated."""
+    if voxel_nm == UNSTATED_NM:
+        return {name: {} for name in reports}
+    return {
+        name: {"fsc_nm": resolution_nm(r.fsc, voxel_nm), "fsc50_nm": resolution_nm(r.fsc50, voxel_nm)}
+        for name, r in reports.items()
+    }
 
 
 def _read(source: Source, shape: Zyx) -> Voxels:

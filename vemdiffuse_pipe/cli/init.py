@@ -30,6 +30,9 @@ OPEN_KEYS = {
 # corrupt = "bridge"  # the same for a chunk that cannot be decoded
 # bad_sections = "bridge"  # black, constant or duplicated ones that are found; "keep" does not look for them
 # rejected_sections = [7]  # bad sections, from 0: bridged by a wider gap
+# assume = { shape = [9, 99, 99], voxel_size_nm = [40.0, 8.0, 8.0], chunk_shape = [1, 99, 99] }  # offline
+# region = [[10, 0, 0], [20, 512, 512]]  # first and stop, in voxels of the source: only this part is made
+# region_nm = [[400.0, 0.0, 0.0], [800.0, 4096.0, 4096.0]]  # the same in its world, widened to whole sections
 """,
     "output": """\
 # format = "precomputed"  # or "n5", "ome-zarr-0.4"; "ome-zarr-0.5" has shards
@@ -39,6 +42,7 @@ OPEN_KEYS = {
     "model": """\
 # task = "denoise"  # each section by itself, with a model made for it; "superres" doubles y and x
 # samples = 4  # more: a better mean and a better spread, for more time
+# sampler = "heun"  # or "dpmpp-2m", "ancestral", "ancestral-rescaled": as the model recommends if left out
 # steps = 8  # evaluations of the network for a sample
 # precision = "bfloat16"  # faster on a GPU
 # tile_px = 256
@@ -48,13 +52,46 @@ OPEN_KEYS = {
 # Nothing here changes a voxel.
 # block_shape = [64, 1024, 1024]  # whole shards; smaller needs less memory
 # workers = 2
-# engine = "local"  # worker processes; "threads" works inside this one
+# engine = "local"  # worker processes; "threads" works inside this one; or "slurm", "lsf", "pbs", "sge"
 # threads = 2  # tiles rendered at once by a worker
 # tile_batch = 1  # tiles in one call of the network
 # device = "cuda"
 # max_memory_gb = 8
+# dashboard = true  # dask's, for whoever is on this machine; needs bokeh
+""",
+    "price": """\
+# What the place where it will run charges, for `vemdiffuse plan FILE --price`; nothing here changes a voxel.
+# gpu_hour = 2.5
+# core_hour = 0.04
+# storage_gb_month = 0.023
+# egress_gb = 0.0
+# requests_million = 0.4
+# currency = "USD"
+# tflops = 100.0  # of one GPU at this work, in place of a measurement: for --offline
+# max_gpu_hours = 1000.0  # a run that would take more is refused
+# max_core_hours = 1000.0
 """,
 }
+
+TAIL = """\
+# [mask]  # a volume of any type and resolution: where it is 0 nothing is read, rendered or written
+# url = "tissue.zarr"
+# level = "2"
+# voxel_size_nm = [400.0, 64.0, 64.0]  # which level, or the size itself where the volume states none
+
+# [cluster]  # what a batch job is given: for `vemdiffuse submit`, and for the engines slurm, lsf, pbs and sge
+# queue = "gpu"
+# account = "em"
+# walltime = "04:00:00"
+# memory_gb = 16.0
+# gpus = 1
+# cores = 4
+# min_jobs = 1
+# max_jobs = 64
+# prologue = ["module load cuda"]  # lines of shell before Python
+# extra_directives = ["--constraint=a100"]  # as they follow #SBATCH, #BSUB, #PBS or #$
+# interface = "ib0"  # the network between nodes, where there are several
+"""
 
 
 @click.command("init")
@@ -102,7 +139,7 @@ def commented(run_file: RunFile, found: VolumeSpec) -> str:
         "model": f"# {ratio}{'' if run_file.model.ratio else ', a tie: set ratio to one of the two'}\n",
     }
     tables = config.dump(run_file).rstrip("\n").split("\n\n")
-    return "\n".join([HEAD, *(_table(run_file, lines.splitlines(), facts) for lines in tables)])
+    return "\n".join([HEAD, *(_table(run_file, lines.splitlines(), facts) for lines in tables), TAIL])
 
 
 def _table(run_file: RunFile, lines: list[str], facts: dict[str, str]) -> str:

@@ -15,6 +15,14 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 run_file_argument = click.argument("file", type=click.Path(path_type=Path))
 
 
+engine_option = click.option(
+    "--engine",
+    metavar="NAME",
+    help="Where workers come from: threads, local, slurm, lsf, pbs, sge, or tcp://HOST:PORT of a dask "
+    "cluster; else as the run file says.",
+)
+
+
 window_option = click.option(
     "--window",
     nargs=2,
@@ -75,9 +83,15 @@ def print_json(data: Mapping[str, object]) -> None:
 
 def print_table(rows: Mapping[str, str]) -> None:
     """Print names and values in two columns; a value of more lines stays in its column."""
+    for line in table_lines(rows):
+        click.echo(line)
+
+
+def table_lines(rows: Mapping[str, str]) -> list[str]:
+    """The lines that `print_table` prints."""
     width = max(map(len, rows))
+    lines = []
     for name, value in rows.items():
         first, *more = value.split("\n")
-        click.echo(f"{name:{width}}  {first}")
-        for line in more:
-            click.echo(f"{'':{width}}  {line}")
+        lines += [f"{name:{width}}  {first}", *(f"{'':{width}}  {line}" for line in more)]
+    return lines

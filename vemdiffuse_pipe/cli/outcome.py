@@ -12,11 +12,15 @@ MOST_LISTED = 20
 
 
 def print_outcome(output: str, outcome: Outcome, *, as_json: bool) -> int:
-    """Print the outcome and return the exit code: 0 complete, 1 not, 130 interrupted."""
+    """Print the outcome and return the exit code: 0 complete or making way, 1 not, 130 interrupted."""
     if as_json:
         print_json({"output": output, **outcome_facts(outcome)})
     else:
         click.echo(in_words(output, outcome))
+    if outcome.drained:
+        done = f"{show_count(outcome.n_done)} of {show_count(outcome.n_blocks)} blocks are done"
+        click.echo(f"vemdiffuse: {done}; {outcome.stopped}", err=True)
+        return outcome.exit_code
     return 130 if outcome.stopped else outcome.exit_code
 
 
@@ -26,8 +30,10 @@ def outcome_facts(outcome: Outcome) -> dict[str, object]:
         "n_blocks": outcome.n_blocks,
         "n_done": outcome.n_done,
         "n_rendered": outcome.n_rendered,
+        "n_skipped": outcome.n_skipped,
         "set_aside": [set_aside_facts(block) for block in outcome.set_aside],
         "stopped": outcome.stopped or None,
+        "drained": outcome.drained,
     }
 
 
@@ -45,9 +51,11 @@ def set_aside_facts(block: SetAside) -> dict[str, object]:
 def in_words(output: str, outcome: Outcome) -> str:
     """The outcome for people."""
     n = show_count(outcome.n_blocks)
-    if outcome.exit_code == 0:
+    outside = f"{show_count(outcome.n_skipped)} outside the mask, " if outcome.n_skipped else ""
+    if outcome.is_complete:
         return (
-            f"{output} is complete: {n} of {n} blocks are done, {show_count(outcome.n_rendered)} rendered now"
+            f"{output} is complete: {show_count(outcome.n_done)} of {n} blocks are done, "
+            f"{outside}{show_count(outcome.n_rendered)} rendered now"
         )
     lines = [f"{output} is not complete: {show_count(outcome.n_done)} of {n} blocks are done"]
     if outcome.stopped:

@@ -9,21 +9,44 @@ import click
 from vemdiffuse_pipe import config
 from vemdiffuse_pipe.cli.options import json_option, run_file_argument
 from vemdiffuse_pipe.cli.plan_report import print_plan
-from vemdiffuse_pipe.running.opening import prepare
+from vemdiffuse_pipe.running.mask import open_run_mask
+from vemdiffuse_pipe.running.opening import prepare, prepare_offline
+from vemdiffuse_pipe.running.pricing import measured_price, stated_price
 
 
 @click.command("plan")
 @run_file_argument
-@click.option("--time", "with_time", is_flag=True, help="Also estimate the time, by rendering one tile.")
+@click.option(
+    "--price",
+    "--time",
+    "with_price",
+    is_flag=True,
+    help="Also hours, bytes and money: read and render one block, and write it nowhere.",
+)
+@click.option(
+    "--offline",
+    is_flag=True,
+    help="Ask no store: take the source to be what [source.assume] says, and the price from [price] tflops.",
+)
 @json_option
-def command(file: Path, with_time: bool, as_json: bool) -> None:
+def command(file: Path, with_price: bool, offline: bool, as_json: bool) -> None:
     """Print what a run would do and need; nothing is computed.
+
+    With --price, one block is rendered to say what the run will cost. Exit code 2: it would need more memory
+    or more hours than there are, or than the run file allows.
 
     \b
     Examples:
       vemdiffuse plan run.toml
-      vemdiffuse plan run.toml --time
+      vemdiffuse plan run.toml --price
       vemdiffuse plan run.toml --json
+      vemdiffuse plan microns.toml --offline --price
     """
-    _, plan = prepare(config.load(file))
-    print_plan(plan, with_time=with_time, as_json=as_json)
+    run_file = config.load(file)
+    if offline:
+        plan = prepare_offline(run_file)
+        print_plan(plan, stated_price(plan) if with_price else None, as_json=as_json, is_here=False)
+        return
+    source, plan = prepare(run_file)
+    open_run_mask(plan)  # to see that it can be used
+    print_plan(plan, measured_price(plan, source) if with_price else None, as_json=as_json)

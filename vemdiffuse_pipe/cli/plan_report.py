@@ -2,42 +2,40 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from vemdiffuse_pipe.cli.options import print_json, print_table
-from vemdiffuse_pipe.cli.words import show_bytes, show_count, show_duration, show_shape, task_in_words
+from vemdiffuse_pipe.cli.price_report import price_rows
+from vemdiffuse_pipe.cli.words import show_bytes, show_count, show_shape, task_in_words
 from vemdiffuse_pipe.geometry.frame import show_nm
+from vemdiffuse_pipe.plan.assumed import ASSUMED
 from vemdiffuse_pipe.plan.estimate import Estimate
 from vemdiffuse_pipe.plan.plan import Plan
-from vemdiffuse_pipe.running.resources import estimate_here, refuse_what_does_not_fit, threads_per_worker
+from vemdiffuse_pipe.plan.price import Price, refuse_over_limit
+from vemdiffuse_pipe.running.resources import (
+    estimate_here,
+    refuse_what_does_not_fit,
+    refuse_what_is_not_allowed,
+    threads_per_worker,
+)
 
 
-def print_plan(plan: Plan, *, with_time: bool, as_json: bool) -> None:
-    """Print the plan and its costs. Raises PlanError, after printing, for too little memory."""
+def print_plan(plan: Plan, price: Price | None, *, as_json: bool, is_here: bool = True) -> None:
+    """Print the plan, its costs, and its price if it is known. `is_here`: this machine is to do it.
+
+    Raises PlanError, after printing, for too little memory and for too high a price.
+    """
     figures = estimate_here(plan)
-    seconds = tile_seconds(plan) if with_time else None
     if as_json:
-        print_json(plan_facts(plan, figures, seconds))
+        print_json(plan_facts(plan, figures, price))
     else:
-        print_table(plan_rows(plan, figures, seconds))
-    refuse_what_does_not_fit(plan)
+        print_table(plan_rows(plan, figures, price))
+    (refuse_what_does_not_fit if is_here else refuse_what_is_not_allowed)(plan)
+    if price is not None:
+        refuse_over_limit(price, plan.run_file.price)
 
 
-def tile_seconds(plan: Plan) -> float:
-    """Seconds that one tile of one gap takes here. Torch is imported now and not before."""
-    from vemdiffuse_pipe.render.timing import seconds_per_tile
-
-    return seconds_per_tile(plan)
-
-
-def run_seconds(plan: Plan, figures: Estimate, seconds_per_tile: float) -> float:
-    """Seconds of rendering, all workers and threads busy."""
-    return (
-        seconds_per_tile
-        * figures.n_tiles_rendered
-        / (threads_per_worker(plan.run_file.run) * plan.run_file.run.workers)
-    )
-
-
-def plan_facts(plan: Plan, figures: Estimate, seconds: float | None) -> dict[str, object]:
+def plan_facts(plan: Plan, figures: Estimate, price: Price | None) -> dict[str, object]:
     """The plan for machines: lengths in nm, zyx."""
     facts: dict[str, object] = {
         "source": {
@@ -57,6 +55,7 @@ def plan_facts(plan: Plan, figures: Estimate, seconds: float | None) -> dict[str
             "chunk_shape": plan.chunk_shape,
             "shard_shape": plan.shard_shape,
             "block_shape": plan.blocks.block_shape,
+            "region": [plan.part.start, plan.part.stop],
         },
         "task": plan.card.task,
         "ratio": plan.gaps.r,
@@ -64,18 +63,21 @@ def plan_facts(plan: Plan, figures: Estimate, seconds: float | None) -> dict[str
         "identity": plan.identity(),
         "estimate": figures.as_dict(),
     }
-    if seconds is not None:
-        facts["seconds_per_tile"] = seconds
-        facts["seconds"] = run_seconds(plan, figures, seconds)
+    if price is not None:
+        facts["price"] = price.as_dict()
+        facts["seconds"] = price.wall_s
     return facts
 
 
-def plan_rows(plan: Plan, figures: Estimate, seconds: float | None) -> dict[str, str]:
+def plan_rows(plan: Plan, figures: Estimate, price: Price | None) -> dict[str, str]:
     """The plan for people, as rows of a table."""
+    mask = plan.run_file.mask
     rows = {
         "source": _source(plan, figures),
         "output": _output(plan, figures),
-        **task_in_words(plan),
+        **({"region": _region(plan)} if plan.is_part else {}),
+        **({"mask": f"{mask.url}: shards outside are skipped, the figures count them"} if mask else {}),
+        "ratio" if plan.card.task == "isotropic" else "task": task_in_words(plan),
         "model": _model(plan),
         "tiles": _tiles(plan, figures),
         "blocks": _blocks(plan, figures),
@@ -83,15 +85,14 @@ def plan_rows(plan: Plan, figures: Estimate, seconds: float | None) -> dict[str,
         "memory": _memory(plan, figures),
         "work": f"{show_count(figures.flop_per_voxel)} FLOP a voxel, {figures.flop:.3g} in all",
     }
-    if seconds is not None:
-        rows["time"] = _time(plan, figures, seconds)
-    return rows
+    return {**rows, **(price_rows(price) if price is not None else {})}
 
 
 def _source(plan: Plan, figures: Estimate) -> str:
     source = plan.source
+    found = "as assumed, not opened" if source.format == ASSUMED else f"{source.format}, level {source.level}"
     return (
-        f"{source.url} ({source.format}, level {source.level})\n{show_shape(source.shape)} voxels of "
+        f"{source.url} ({found})\n{show_shape(source.shape)} voxels of "
         f"{show_nm(source.frame.voxel_size_nm)} nm, {source.dtype}, {show_bytes(figures.source_bytes)}"
     )
 
@@ -105,6 +106,11 @@ def _output(plan: Plan, figures: Estimate) -> str:
     )
 
 
+def _region(plan: Plan) -> str:
+    share = plan.part.n_voxels / prod(plan.whole_shape)
+    return f"{plan.part} of the output of the whole volume, {share:.3g} of it: its voxels, at its place"
+
+
 def _reads(figures: Estimate) -> str:
     times = figures.read_bytes / figures.source_bytes
     return f"{show_bytes(figures.read_bytes)} with halos, {times:.2f} times the source"
@@ -114,9 +120,10 @@ def _model(plan: Plan) -> str:
     sampling = plan.sampling
     if not plan.card.is_stochastic:
         return plan.card.name
+    sampler = f" by {sampling.sampler}" if sampling.sampler != plan.card.sampler else ""
     return (
-        f"{plan.card.name}: {sampling.samples} samples, {sampling.steps} evaluations, seed {sampling.seed}, "
-        f"{sampling.precision}"
+        f"{plan.card.name}: {sampling.samples} samples, {sampling.steps} evaluations{sampler}, "
+        f"seed {sampling.seed}, {sampling.precision}"
     )
 
 
@@ -133,7 +140,7 @@ def _blocks(plan: Plan, figures: Estimate) -> str:
     workers = plan.run_file.run.workers
     return (
         f"{show_count(figures.n_blocks)} of {show_shape(plan.blocks.block_shape)} voxels, "
-        f"{show_count(workers)} x {threads_per_worker(plan.run_file.run)} threads\n"
+        f"{show_count(workers)} x {threads_per_worker(plan.run_file.run, plan.run_file.cluster)} threads\n"
         f"{show_count(figures.n_shards)} shards of {show_shape(plan.shard_shape)}, "
         f"chunks of {show_shape(plan.chunk_shape)}"
     )
@@ -142,8 +149,3 @@ def _blocks(plan: Plan, figures: Estimate) -> str:
 def _memory(plan: Plan, figures: Estimate) -> str:
     gpu = f", {show_bytes(figures.gpu_bytes)} of GPU memory on a GPU" if figures.gpu_bytes else ""
     return f"at most {show_bytes(figures.ram_bytes)} of RAM a worker{gpu}"
-
-
-def _time(plan: Plan, figures: Estimate, seconds: float) -> str:
-    total = show_duration(run_seconds(plan, figures, seconds))
-    return f"about {total} of rendering: one tile takes {seconds:.2g} s on {plan.run_file.run.device}"

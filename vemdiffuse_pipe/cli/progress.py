@@ -11,11 +11,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from vemdiffuse_pipe.cli.words import ratio_in_words, show_count, show_duration
+from vemdiffuse_pipe.cli.words import show_count, show_duration, task_in_words
 from vemdiffuse_pipe.running.events import (
     BlockDone,
     BlockFailed,
     BlockSetAside,
+    DashboardServed,
     Event,
     Listener,
     PlanesDone,
@@ -74,11 +75,11 @@ class Bar:
         """Show one event."""
         self._meter.hear(event)
         if isinstance(event, RunStarted):
-            self._bar.console.print(ratio_in_words(event.plan), highlight=False)
+            self._bar.console.print(task_in_words(event.plan), highlight=False)
             self._task = self._bar.add_task("voxels", total=self._meter.total)
         elif self._task is not None:
             self._bar.update(self._task, completed=self._meter.done)
-        if sentence := trouble(event):
+        if sentence := news(event):
             self._bar.console.print(sentence, highlight=False, markup=False)
 
 
@@ -105,8 +106,8 @@ class Lines:
         now = self._clock()
         if isinstance(event, RunStarted):
             self._started = self._last = now
-            self._print(ratio_in_words(event.plan))
-        elif sentence := trouble(event):
+            self._print(task_in_words(event.plan))
+        elif sentence := news(event):
             self._print(sentence)
         elif now - self._last >= SECONDS_BETWEEN_LINES:
             self._last = now
@@ -123,8 +124,10 @@ class Lines:
         self._stream.flush()
 
 
-def trouble(event: Event) -> str | None:
-    """What failed, in a sentence; None where nothing did."""
+def news(event: Event) -> str | None:
+    """What has a line of its own: what failed, and where to look; None for all else."""
+    if isinstance(event, DashboardServed):
+        return f"dask's dashboard is at {event.address}"
     if isinstance(event, BlockFailed):
         return f"block {event.block_index} failed (attempt {event.attempt}): {event.reason}"
     if isinstance(event, BlockSetAside):

@@ -2,49 +2,86 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import click
 
 from vemdiffuse_pipe import config
-from vemdiffuse_pipe.cli.options import json_option, run_file_argument
+from vemdiffuse_pipe.cli.options import engine_option, json_option, run_file_argument
+from vemdiffuse_pipe.errors import ConfigError
+from vemdiffuse_pipe.running.parts import Part, parse_part
+from vemdiffuse_pipe.running.walltime import parse_walltime
 
 
 @click.command("run")
 @run_file_argument
+@click.option(
+    "--part",
+    metavar="I/N",
+    help="Do the i-th of n parts in this process alone, then help the others; auto: as the job array says.",
+)
+@click.option(
+    "--walltime",
+    metavar="HH:MM:SS",
+    help="With --part: when this job is ended, where no scheduler says; no block is begun that cannot end.",
+)
+@engine_option
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+@click.option("--dashboard", is_flag=True, help="Serve dask's dashboard on this machine; needs bokeh.")
 @json_option
-def command(file: Path, dry_run: bool, as_json: bool) -> int:
+def command(
+    file: Path,
+    part: str | None,
+    walltime: str | None,
+    engine: str | None,
+    dry_run: bool,
+    dashboard: bool,
+    as_json: bool,
+) -> int:
     """Do what a run file says; running again resumes.
 
-    Exit code 0: complete. 1: blocks were set aside, or it stopped midway. 2: nothing was started.
+    Exit code 0: complete, or it made way for another time. 1: blocks were set aside, or it stopped midway.
+    2: nothing was started.
 
     \b
     Examples:
       vemdiffuse run run.toml --dry-run
       vemdiffuse run run.toml
+      vemdiffuse run run.toml --part 3/8
+      vemdiffuse run run.toml --engine local
     """
-    run_file = config.load(file)
+    if walltime is not None and part is None:
+        raise ConfigError("--walltime is for a part; write --part 1/1 for the whole")
+    if engine is not None and part is not None:
+        raise ConfigError("--part does the work in this process; --engine is for runs that are not divided")
+    run_file = config.with_engine(config.load(file), engine)
+    chosen = None if part is None else parse_part(part, os.environ)
+    walltime_s = None if walltime is None else parse_walltime(walltime)
+    if dashboard:
+        run_file = run_file.model_copy(update={"run": run_file.run.model_copy(update={"dashboard": True})})
     if dry_run:
         return _dry_run(run_file, as_json)
-    return _run(run_file, as_json)
+    return _run(run_file, chosen, walltime_s, as_json)
 
 
 def _dry_run(run_file: config.RunFile, as_json: bool) -> int:
     from vemdiffuse_pipe.cli.plan_report import print_plan
+    from vemdiffuse_pipe.running.mask import open_run_mask
     from vemdiffuse_pipe.running.opening import prepare
 
     _, plan = prepare(run_file)
-    print_plan(plan, with_time=False, as_json=as_json)
+    open_run_mask(plan)
+    print_plan(plan, None, as_json=as_json)
     return 0
 
 
-def _run(run_file: config.RunFile, as_json: bool) -> int:
+def _run(run_file: config.RunFile, part: Part | None, walltime_s: float | None, as_json: bool) -> int:
     from vemdiffuse_pipe.cli.outcome import print_outcome
     from vemdiffuse_pipe.cli.progress import progress
     from vemdiffuse_pipe.running.reconstruct import run
 
     with progress(sys.stderr) as listener:
-        outcome = run(run_file, listener=listener)
+        outcome = run(run_file, listener=listener, part=part, walltime_s=walltime_s)
     return print_outcome(run_file.output.url, outcome, as_json=as_json)

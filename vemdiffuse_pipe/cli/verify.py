@@ -50,6 +50,7 @@ def facts(found: Verification) -> dict[str, object]:
         "is_good": found.is_good,
         "n_shards": found.n_shards,
         "n_missing": found.n_missing,
+        "n_skipped": found.n_skipped,
         "wrong": [{"start": box.start, "stop": box.stop} for box in found.wrong],
         "n_rendered": found.n_rendered,
         "n_different": found.n_different,
@@ -58,10 +59,11 @@ def facts(found: Verification) -> dict[str, object]:
 
 def in_words(output: str, found: Verification) -> str:
     """What was verified, for people."""
+    outside = f"{show_count(found.n_skipped)} outside the mask, " if found.n_skipped else ""
     lines = [
         f"{output} {'is good' if found.is_good else 'is NOT good'}: {show_count(found.n_shards)} shards, "
-        f"{show_count(found.n_missing)} missing, {show_count(len(found.wrong))} with other voxels than their "
-        f"receipt says; {found.n_rendered} places rendered again, {found.n_different} differ"
+        f"{outside}{show_count(found.n_missing)} missing, {show_count(len(found.wrong))} with other voxels "
+        f"than their receipt says; {found.n_rendered} places rendered again, {found.n_different} differ"
     ]
     lines += [f"wrong: {box}" for box in found.wrong[:MOST_LISTED]]
     return "\n".join(lines)

@@ -29,11 +29,17 @@ def show_shape(shape: Zyx) -> str:
 
 
 def show_duration(seconds: float) -> str:
-    """'12 s', '3 min', '2.1 h', '46 days'."""
+    """'12 s', '3 min', '2.1 h', '46 days', '5.2 years'."""
     for limit, size, unit in ((120, 1, "s"), (7200, 60, "min"), (172800, 3600, "h")):
         if seconds < limit:
             return f"{seconds / size:.2g} {unit}" if seconds < 10 * size else f"{seconds / size:.0f} {unit}"
-    return f"{seconds / 86400:.0f} days"
+    days = seconds / 86400
+    return f"{days:.0f} days" if days < 730 else f"{days / 365.25:.3g} years"
+
+
+def printable(text: str) -> str:
+    """The text without what a terminal would obey: it may come from elsewhere."""
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def exact_ratio(voxel_size_nm: Nm) -> Fraction:
@@ -47,18 +53,16 @@ def show_ratio(voxel_size_nm: Nm) -> str:
     return f"dz / dxy is {float(exact_ratio(voxel_size_nm)):.4g}"
 
 
-def task_in_words(plan: Plan) -> dict[str, str]:
-    """The row of a table that says what is made of the sections: its name and its text."""
+def task_in_words(plan: Plan) -> str:
+    """What is made of the sections, and how large its voxels are."""
     y, x = (float(v) for v in plan.output.voxel_size_nm[1:])
     match plan.card.task:
         case "isotropic":
-            return {"ratio": ratio_in_words(plan)}
+            return ratio_in_words(plan)
         case "denoise":
-            return {"task": "denoise: each section by itself; none passes through"}
+            return "denoise: each section by itself; none passes through"
         case "superres":
-            return {
-                "task": f"superres: each section by itself, pixels of {y:.4g} x {x:.4g} nm, half as large"
-            }
+            return f"superres: each section by itself, pixels of {y:.4g} x {x:.4g} nm, half as large"
 
 
 def ratio_in_words(plan: Plan) -> str:

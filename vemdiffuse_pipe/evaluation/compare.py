@@ -21,6 +21,8 @@ ERRORS: dict[str, Callable[[Report], float]] = {
     "GMSD": lambda r: r.gmsd_xy + r.gmsd_xz + r.gmsd_yz,
     "texture along x": lambda r: abs(r.hf_x - 1),
     "texture along z": lambda r: abs(r.hf_z - 1),
+    "FSC": lambda r: -r.fsc,
+    "flicker": lambda r: abs((r.flicker or 0) - 1),
 }
 
 
@@ -44,11 +46,12 @@ def with_interpolation(predictions: Mapping[str, Voxels], truth: Voxels, r: int)
 
 
 def verdict(reports: Mapping[str, Report]) -> list[str]:
-    """Whether each prediction beats linear and cubic interpolation: a line in words for each metric."""
+    """Whether each prediction beats linear and cubic interpolation: a line for each metric."""
     ours = [name for name in reports if name not in ORDERS]
     return [
         f"{metric}: " + "; ".join(f"{name} {_beaten(error, reports, name)}" for name in ours)
         for metric, error in ERRORS.items()
+        if metric != "flicker" or all(report.flicker is not None for report in reports.values())
     ]
 
 

@@ -9,6 +9,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from vemdiffuse_pipe.errors import ConfigError
+from vemdiffuse_pipe.evaluation.coherence import flicker, line_scores
+from vemdiffuse_pipe.evaluation.correlation import HALF, shell_correlation
+from vemdiffuse_pipe.evaluation.decorrelation import decorrelation_cutoff
 from vemdiffuse_pipe.evaluation.fsim import fsim
 from vemdiffuse_pipe.evaluation.gmsd import gmsd
 from vemdiffuse_pipe.evaluation.spectrum import high_frequency_ratios
@@ -23,8 +26,13 @@ class Report:
 
     `psnr`: dB, over all voxels, inf for equal volumes. `ssim`: 3-D window. `*_xy`, `*_xz`, `*_yz`: means
     over at most 32 evenly spaced views. `hf_*`: energy in the upper half of the spectrum along that axis
-    over the truth's; below 1 texture was lost, above 1 invented. Better is up for PSNR, SSIM and FSIM,
-    down for GMSD, and near 1 for `hf_*`.
+    over the truth's; below 1 texture was lost, above 1 invented. `fsc`, `fsc50`: where the Fourier shell
+    correlation with the truth falls below 1/7, and below 1/2, as fractions of Nyquist (`resolution_nm` makes
+    nm of them); `fsc_z`, `fsc_y`, `fsc_x`: below 1/7, among the frequencies nearest that axis. `cutoff_*`:
+    decorrelation cutoff of the prediction alone, a fraction of Nyquist, to be held against the truth's own;
+    None where there is none. `flicker`: steps between generated planes over the truth's; None where no two
+    are neighbours. `lines_*`: share of the fine energy along that axis, over the sections'.
+    Better is up for PSNR, SSIM, FSIM and FSC, down for GMSD, and near 1 for `hf_*`, `flicker`, `lines_*`.
     """
 
     psnr: float
@@ -41,10 +49,22 @@ class Report:
     hf_z: float
     hf_y: float
     hf_x: float
+    fsc: float
+    fsc50: float
+    fsc_z: float
+    fsc_y: float
+    fsc_x: float
+    cutoff_xy: float | None
+    cutoff_xz: float | None
+    cutoff_yz: float | None
+    flicker: float | None
+    lines_y: float
+    lines_x: float
 
     def as_dict(self) -> dict[str, float | None]:
         """The fields by name, for JSON; None in place of inf, which JSON has not."""
-        return {name: value if math.isfinite(value) else None for name, value in asdict(self).items()}
+        values = asdict(self).items()
+        return {name: v if v is not None and math.isfinite(v) else None for name, v in values}
 
 
 def evaluate(prediction: Voxels, truth: Voxels, *, planes: Sequence[int] | None = None) -> Report:
@@ -57,7 +77,10 @@ def evaluate(prediction: Voxels, truth: Voxels, *, planes: Sequence[int] | None 
 
     PSNR: voxels of generated planes. SSIM: maps of whole volumes and whole views, averaged over generated
     planes and rows, 5 voxels or more inside. FSIM, GMSD: maps of views of at most 256 x 256 px, pooled over
-    generated rows. HF along y and x: generated planes; along z: whole columns.
+    generated rows. HF along y and x: generated planes; along z: whole columns. FSC: see
+    `shell_correlation`. Cutoffs: views as for SSIM; along xz and yz they hold measured rows, and where
+    those are sharper than the planes between, the cutoff is theirs. Flicker: pairs of generated planes.
+    Lines: generated planes against the truth's others, or against the truth where all are generated.
     Raises ConfigError for any other input.
     """
     _check_volumes(prediction, truth)
@@ -68,6 +91,11 @@ def evaluate(prediction: Voxels, truth: Voxels, *, planes: Sequence[int] | None 
     def mean(metric: Callable[[View], float], direction: Direction) -> float:
         return float(np.mean([metric(v) for v in views(prediction, truth, generated, direction)]))
 
+    def cutoff(direction: Direction) -> float | None:
+        return decorrelation_cutoff(v.prediction for v in views(prediction, truth, generated, direction))
+
+    shells = shell_correlation(prediction, truth, generated)
+    lines_y, lines_x = line_scores((prediction[z] for z in generated), _sections(truth, generated))
     return Report(
         psnr=psnr(prediction, truth, generated),
         ssim=ssim_3d(prediction, truth, generated),
@@ -83,7 +111,24 @@ def evaluate(prediction: Voxels, truth: Voxels, *, planes: Sequence[int] | None 
         hf_z=hf_z,
         hf_y=hf_y,
         hf_x=hf_x,
+        fsc=shells.crossing(shells.every),
+        fsc50=shells.crossing(shells.every, HALF),
+        fsc_z=shells.crossing(shells.z),
+        fsc_y=shells.crossing(shells.y),
+        fsc_x=shells.crossing(shells.x),
+        cutoff_xy=cutoff("xy"),
+        cutoff_xz=cutoff("xz"),
+        cutoff_yz=cutoff("yz"),
+        flicker=flicker(prediction, truth, generated),
+        lines_y=lines_y,
+        lines_x=lines_x,
     )
+
+
+def _sections(truth: Voxels, generated: Sequence[int]) -> Voxels:
+    """The planes that were not generated; all where there is no such plane."""
+    sections = np.delete(truth, list(generated), axis=0)
+    return sections if len(sections) else truth
 
 
 def _fsim_of_view(view: View) -> float:

@@ -21,9 +21,9 @@ def high_frequency_ratios(
     """
     every_row = range(truth.shape[1])
     return (
-        _ratio(_energy((v[:, y] for y in every_row), axis=0) for v in (prediction, truth)),
-        _ratio(_energy((v[z] for z in planes), axis=0) for v in (prediction, truth)),
-        _ratio(_energy((v[z] for z in planes), axis=1) for v in (prediction, truth)),
+        _ratio(upper_energy((v[:, y] for y in every_row), axis=0) for v in (prediction, truth)),
+        _ratio(upper_energy((v[z] for z in planes), axis=0) for v in (prediction, truth)),
+        _ratio(upper_energy((v[z] for z in planes), axis=1) for v in (prediction, truth)),
     )
 
 
@@ -34,7 +34,7 @@ def _ratio(energies: Iterable[float]) -> float:
     return prediction / truth
 
 
-def _energy(images: Iterable[Voxels], axis: int) -> float:
+def upper_energy(images: Iterable[Voxels], axis: int) -> float:
     """Energy above 1/4 a pixel, summed over the lines along `axis` of all images."""
     return sum(_energy_of_image(np.moveaxis(image, axis, 1)) for image in images)
 

@@ -10,24 +10,31 @@ import hashlib
 import json
 import os
 import struct
-from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
+from vemdiffuse_pipe.config import Task
 from vemdiffuse_pipe.errors import ModelError
+from vemdiffuse_pipe.models.kinds import KINDS, USUAL_STEPS, Kind, Sizes
+from vemdiffuse_pipe.models.weightless import FilterSizes, InterpolationSizes
 
 _MAX_HEADER_BYTES = 4 * 2**20
 
-HALO_PX = {"isotropic": 0, "denoise": 0, "superres": 1}  # of networks: what doubling linearly needs
+SCALE: dict[Task, int] = {"isotropic": 1, "denoise": 1, "superres": 2}
+HALO_PX: dict[Task, int] = {
+    "isotropic": 0,
+    "denoise": 0,
+    "superres": 1,
+}  # of networks: what doubling linearly needs
 
 # What a card may claim. Cards are checked where they are read, from files that anyone may have written.
 Text = Annotated[str, Field(max_length=10_000)]
 Px = Annotated[int, Field(ge=0, le=2**16)]
 Ratio = Annotated[int, Field(ge=2, le=2**31)]
-Size = Annotated[int, Field(ge=0, le=2**16)]
+Size = bool | int | tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +43,11 @@ class ModelCard:
 
     `sha256`: of the tensors' bytes (of the name, for models without weights). `min_ratio`, `max_ratio`:
     gaps it may fill. `reach_sections`: sections beyond the gap's own two that it looks at, each side.
-    `context_px`: how far it looks in the plane. `multiple_px`: tiles are multiples of this.
+    `context_px`: how far it looks in the plane. `multiple_px`: tiles are multiples of this. `tile_px`: the
+    only size of tile it takes; 0: any. `tile_deviation`: grey levels by which two tiles differ where they
+    overlap, measured; 0 where it is exact beyond its context, or nobody measured. `residual_scale`:
+    deviation of (truth - linear), in deviations of the grey levels. `sizes`: of its network, by name.
     `task`: what it does; `halo_px`: pixels of the source around a tile that it is given whole.
-    `residual_scale`: deviation of (truth - linear), in deviations of the grey levels.
     """
 
     name: Text
@@ -54,11 +63,11 @@ class ModelCard:
     samples: Annotated[int, Field(ge=1, le=64)] = 1
     steps: Annotated[int, Field(ge=1, le=1000)] = 1
     residual_scale: Annotated[float, Field(gt=0, le=1e6)] = 1.0
-    channels: Annotated[tuple[Annotated[Size, Field(ge=1)], ...], Field(max_length=8)] = ()
-    n_blocks: Annotated[int, Field(ge=0, le=64)] = 0
-    n_basis: Size = 0
-    n_embedding: Size = 0
-    task: Literal["isotropic", "denoise", "superres"] = "isotropic"
+    sampler: Text = ""
+    tile_px: Px = 0
+    tile_deviation: Annotated[float, Field(ge=0, le=255)] = 0.0
+    sizes: Annotated[dict[str, Size], Field(max_length=32)] = field(default_factory=dict)
+    task: Task = "isotropic"
     halo_px: Annotated[int, Field(ge=0, le=64)] = 0
     trained_on: Text = ""
     training: Text = ""
@@ -68,66 +77,86 @@ class ModelCard:
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
 
     @property
+    def facts(self) -> Kind:
+        """What holds for every model of its kind."""
+        return KINDS[self.kind]
+
+    @property
+    def network_sizes(self) -> Sizes:
+        """The sizes of its network, or of the interpolation."""
+        return self.facts.sizes(**self.sizes)
+
+    @property
     def scale(self) -> int:
         """Pixels of the output for one of the source, along y and along x."""
-        return 2 if self.task == "superres" else 1
+        return SCALE[self.task]
 
     @property
     def is_local(self) -> bool:
         """True where it looks no further than the halo, so that its tiles may be cut anywhere."""
         return self.context_px <= self.halo_px * self.scale
 
+    @property
+    def samplers(self) -> tuple[str, ...]:
+        """What can drive it, by name; none where it draws no samples."""
+        return self.facts.samplers
+
+    def steps_of(self, sampler: str) -> int:
+        """Evaluations that are usual with a sampler: as recommended with its own."""
+        return self.steps if sampler == self.sampler else USUAL_STEPS[sampler]
+
+    @property
+    def needs_contrast(self) -> bool:
+        """True where the mean and deviation of the volume's grey levels must be known."""
+        return self.facts.needs_contrast
+
     def flop_per_pixel(self, n_planes: int) -> float:
-        """Floating-point operations of one evaluation of a gap, per (y, x) pixel: its convolutions."""
-        if self.kind == "filter":
-            return 2.0 * 2 * (2 * self.halo_px + 1)
-        if self.kind != "lean":
-            return 2.0 * (2 + 2 * self.reach_sections) * n_planes
-        total = 2.0 * 9 * self.channels[0] * (2 + 2 * n_planes)
-        for level, c in enumerate(self.channels):
-            n_stages = 1 if level == len(self.channels) - 1 else 2
-            total += n_stages * self.n_blocks * 2 * 18 * c * c / 4 ** (level + 1)
-        for level, (a, b) in enumerate(pairwise(self.channels)):
-            total += 2 * (2 * 4 * a * b) / 4 ** (level + 2)
-        return total
+        """Floating-point operations of one evaluation of a gap, per (y, x) pixel."""
+        return self.network_sizes.flop_per_pixel(n_planes)
+
+    def bytes_per_pixel(self, n_planes: int, itemsize: int) -> int:
+        """Upper bound of the memory of one evaluation, per pixel of a tile, at `itemsize` bytes a number."""
+        return self.network_sizes.bytes_per_pixel(n_planes, itemsize)
 
     def to_json(self) -> str:
         """The card as JSON, keys in order."""
         return json.dumps(asdict(self))
 
 
-def interpolation_card(name: str, reach_sections: int) -> ModelCard:
-    """The card of an interpolation: no weights, no noise, any ratio."""
-    return ModelCard(
-        name=name,
-        kind="interpolation",
-        sha256=hashlib.sha256(name.encode()).hexdigest(),
-        is_stochastic=False,
-        is_tile_exact=True,
-        reach_sections=reach_sections,
-        context_px=0,
-        multiple_px=1,
-        min_ratio=2,
-        max_ratio=2**31,
-    )
-
-
-def filter_card(name: str, task: Literal["denoise", "superres"], halo_px: int) -> ModelCard:
-    """The card of a filter of one section that looks `halo_px` pixels of the source around: no weights."""
-    card = interpolation_card(name, 0)
+def with_network(card: ModelCard, sizes: Sizes) -> ModelCard:
+    """The card with the sizes of its network, and all that its kind and they say."""
+    kind = KINDS[card.kind]
     return replace(
         card,
-        kind="filter",
-        sha256=hashlib.sha256(f"{task} {name}".encode()).hexdigest(),
-        task=task,
-        halo_px=halo_px,
-        context_px=halo_px * (2 if task == "superres" else 1),
+        is_stochastic=kind.is_stochastic,
+        is_tile_exact=kind.is_tile_exact,
+        reach_sections=sizes.reach_sections,
+        context_px=sizes.context_px,
+        multiple_px=sizes.multiple_px,
+        tile_px=sizes.tile_px,
+        halo_px=HALO_PX[card.task],
+        sampler=card.sampler or next(iter(kind.samplers), ""),
+        sizes=asdict(sizes),  # type: ignore[call-overload]
     )
+
+
+def interpolation_card(name: str, reach_sections: int) -> ModelCard:
+    """The card of an interpolation: no weights, no noise, any ratio."""
+    sha256 = hashlib.sha256(name.encode()).hexdigest()
+    card = ModelCard(name, "interpolation", sha256, False, True, 0, 0, 1, 2, 2**31)
+    return with_network(card, InterpolationSizes(reach_sections))
+
+
+def filter_card(name: str, task: Task, halo_px: int) -> ModelCard:
+    """The card of a filter of one section that looks `halo_px` pixels of the source around: no weights."""
+    sha256 = hashlib.sha256(f"{task} {name}".encode()).hexdigest()
+    card = ModelCard(name, "filter", sha256, False, True, 0, 0, 1, 2, 2**31, task=task)
+    return replace(with_network(card, FilterSizes(halo_px, SCALE[task])), halo_px=halo_px)
 
 
 LINEAR = interpolation_card("linear", 0)
 CUBIC = interpolation_card("cubic", 12)
-BUILTIN = {
+BUILTIN: dict[Task, dict[str, ModelCard]] = {
     "isotropic": {"linear": LINEAR, "cubic": CUBIC},
     "denoise": {"gaussian": filter_card("gaussian", "denoise", 4)},
     "superres": {
@@ -138,7 +167,7 @@ BUILTIN = {
 WEIGHTS = Path(__file__).parent / "weights"
 
 
-def find_card(model: str, task: str = "isotropic") -> ModelCard:
+def find_card(model: str, task: Task = "isotropic") -> ModelCard:
     """The card of a model by name (one of the task's, or one that is shipped) or by path of its checkpoint.
 
     Raises ModelError when there is no such model, it does something else than `task`, or the file is not a
@@ -197,30 +226,75 @@ def _checked_card(text: str, path: Path) -> ModelCard:
     except UnicodeEncodeError:
         raise ModelError(f"{path} has a model card that is no text") from None
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])[:80]
         raise ModelError(
-            f"{path} has a model card that cannot be used ({where}: {first['msg'].lower()[:200]}); "
-            "is it of a newer version?"
+            f"{path} has a model card that cannot be used ({_first(error)}); is it of a newer version?"
         ) from None
-    if card.kind != "lean":
-        raise ModelError(f"{path} holds a model of kind {card.kind[:80]!r}; known: lean")
-    sizes = (len(card.channels), card.n_blocks, card.n_basis, card.n_embedding, card.context_px)
-    if card.halo_px != HALO_PX[card.task]:
-        raise ModelError(f"{path} has a model card that contradicts itself: halo_px {card.halo_px}")
-    if min(sizes) < 1 or card.reach_sections or not card.is_stochastic or card.min_ratio > card.max_ratio:
-        raise ModelError(f"{path} has a model card that contradicts itself: no lean network is like that")
+    if card.kind not in KINDS or not card.facts.needs_weights:
+        known = ", ".join(name for name, kind in KINDS.items() if kind.needs_weights)
+        raise ModelError(f"{path} holds a model of kind {card.kind[:80]!r}; known: {known}")
+    _check_sizes(card, path)
     return card
+
+
+def _check_sizes(card: ModelCard, path: Path) -> None:
+    """Raises ModelError unless the card says of its network what the network's sizes say."""
+    try:
+        sizes = TypeAdapter(card.facts.sizes).validate_json(json.dumps(card.sizes))
+    except ValidationError as error:
+        raise ModelError(f"{path} has a model card that cannot be used (sizes.{_first(error)})") from None
+    expected = with_network(card, sizes)
+    for name in _FROM_SIZES:
+        said, right = getattr(card, name), getattr(expected, name)
+        if said != right:
+            raise ModelError(
+                f"{path} has a model card that contradicts itself: it says {name} {said}; "
+                f"a {card.kind} network of its sizes has {right}"
+            )
+    if card.sampler not in (card.samplers or ("",)):
+        raise ModelError(
+            f"{path} has a model card that names the sampler {card.sampler[:80]!r}; "
+            f"a {card.kind} network has {', '.join(card.samplers) or 'none'}"
+        )
+    can_restore = not card.reach_sections and card.min_ratio == 2 and card.multiple_px % card.scale == 0
+    if card.task != "isotropic" and not can_restore:
+        raise ModelError(
+            f"{path} has a model card that contradicts itself: task {card.task} needs a network that fills "
+            "gaps of ratio 2 from two sections"
+        )
+    if card.min_ratio > card.max_ratio or sizes.ratio not in (0, card.min_ratio):
+        raise ModelError(
+            f"{path} has a model card that contradicts itself: ratio {card.min_ratio} to {card.max_ratio}"
+        )
+
+
+_FROM_SIZES = (
+    "is_stochastic",
+    "is_tile_exact",
+    "reach_sections",
+    "context_px",
+    "multiple_px",
+    "tile_px",
+    "halo_px",
+)
+
+
+def _first(error: ValidationError) -> str:
+    """Where the first thing is wrong, and how."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])[:80]
+    return f"{where}: {first['msg'].lower()[:200]}"
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
     try:
         with path.open("rb") as file:
             start = file.read(8)
-            if start[:2] in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05"):
-                raise ModelError(f"{path} is a pickle, which may run code when opened; needed: safetensors")
             length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
             if not 2 <= length <= _MAX_HEADER_BYTES:
+                if start[:2] in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05"):
+                    raise ModelError(
+                        f"{path} is a pickle, which may run code when opened; needed: safetensors"
+                    )
                 raise ModelError(f"{path} is not a safetensors file")
             header = json.loads(file.read(length))
             n_data = path.stat().st_size - 8 - length

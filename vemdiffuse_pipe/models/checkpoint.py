@@ -3,22 +3,60 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Protocol
 
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from vemdiffuse_pipe.config import Task
 from vemdiffuse_pipe.errors import ConfigError, ModelError
-from vemdiffuse_pipe.models.card import ModelCard, find_card, find_checkpoint
-from vemdiffuse_pipe.models.diffusion import LeanDiffusion
+from vemdiffuse_pipe.models.a2i3dem import AxialNetwork
+from vemdiffuse_pipe.models.card import ModelCard, find_card, find_checkpoint, with_network
+from vemdiffuse_pipe.models.diffusion import LeanDiffusion, UdimDiffusion
 from vemdiffuse_pipe.models.interpolation import Interpolation
-from vemdiffuse_pipe.models.lean import LeanConfig, LeanNetwork
-from vemdiffuse_pipe.models.protocol import Model
+from vemdiffuse_pipe.models.kinds import Sizes
+from vemdiffuse_pipe.models.lean import LeanNetwork
+from vemdiffuse_pipe.models.onepass import AxialRestoration, LeanRegression, VolumetricNetwork
+from vemdiffuse_pipe.models.protocol import Model, Settings
 from vemdiffuse_pipe.models.restoration import Filter, Restorer
+from vemdiffuse_pipe.models.sru3d import Sru3dNetwork
+from vemdiffuse_pipe.models.udim import UdimNetwork
+
+
+class Network(Protocol):
+    """A module that keeps its sizes."""
+
+    @property
+    def config(self) -> Sizes:
+        """Its sizes."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Its tensors by name."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """How a kind's network and model are made."""
+
+    network: Callable[..., nn.Module]
+    model: Callable[..., Model]
+
+
+_MADE = {
+    "lean": _Made(LeanNetwork, LeanDiffusion),
+    "regression": _Made(LeanNetwork, LeanRegression),
+    "udim": _Made(UdimNetwork, UdimDiffusion),
+    "cddpm": _Made(UdimNetwork, UdimDiffusion),
+    "a2i3dem": _Made(AxialNetwork, AxialRestoration),
+    "sru3d": _Made(Sru3dNetwork, VolumetricNetwork),
+}
 
 
 def load_model(
@@ -28,20 +66,43 @@ def load_model(
     contrast: tuple[float, float] | None,
     precision: str,
     device: str = "cpu",
-    task: str = "isotropic",
+    sampler: str = "",
+    task: Task = "isotropic",
 ) -> Model:
-    """The model that `name` means, ready to render on `device`. Raises ConfigError or ModelError."""
+    """The model that `name` means, ready to render on `device`. Raises ConfigError or ModelError.
+
+    `sampler`: as its card says if left empty.
+    """
     _check_device(device)
     card = find_card(name, task)
     if card.kind == "filter":
         return Filter(task, name)
     if card.kind == "interpolation":
         return Interpolation(1 if card.name == "linear" else 3)
-    if contrast is None:
+    if contrast is None and card.needs_contrast:
         raise ModelError(f"model {name} needs the contrast of the volume, which was not measured")
-    network = load_network(find_checkpoint(name), card).on(device)
-    model = LeanDiffusion(card, network, steps=steps, contrast=contrast, precision=precision)
+    network = on_device(load_network(find_checkpoint(name), card), device)
+    settings = Settings(steps, sampler or card.sampler, contrast or (0.0, 1.0), precision)
+    return as_model(card, network, settings)
+
+
+def as_model(card: ModelCard, network: nn.Module, settings: Settings) -> Model:
+    """A network of the card's kind as a model, of gaps or of single sections as its task is."""
+    model = _MADE[card.kind].model(card, network, settings)
     return model if card.task == "isotropic" else Restorer(card, model)
+
+
+def new_network(kind: str, sizes: Sizes) -> nn.Module:
+    """A network of a kind with those sizes and random weights."""
+    return _MADE[kind].network(sizes)
+
+
+def on_device(network: nn.Module, device: str | torch.device) -> nn.Module:
+    """The network itself, moved to `device`, its two-dimensional kernels laid out channels-last."""
+    network.to(device)
+    for parameter in (p for p in network.parameters() if p.dim() == 4):
+        parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return network
 
 
 def _check_device(name: str) -> None:
@@ -56,22 +117,16 @@ def _check_device(name: str) -> None:
         ) from None
 
 
-def load_network(path: Path, card: ModelCard) -> LeanNetwork:
-    """The lean network of a checkpoint, in float32. Raises ModelError unless every tensor is right."""
+def load_network(path: Path, card: ModelCard) -> nn.Module:
+    """The network of a checkpoint, in float32. Raises ModelError unless every tensor is right."""
     try:
         tensors = safetensors.torch.load_file(path)
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read as safetensors ({error}): truncated?") from None
     if tensors_sha256(tensors) != card.sha256:
         raise ModelError(f"{path}: the weights are not those that its card describes (sha256 differs)")
-    config = LeanConfig(card.channels, card.n_blocks, card.n_basis, card.n_embedding)
     with torch.device("meta"):
-        network = LeanNetwork(config)
-    if (card.context_px, card.multiple_px) != (network.context_px, network.multiple_px):
-        raise ModelError(
-            f"{path}: its card says context_px {card.context_px} and multiple_px {card.multiple_px}; "
-            f"a network of its sizes has {network.context_px} and {network.multiple_px}"
-        )
+        network = new_network(card.kind, card.network_sizes)
     try:
         network.load_state_dict({k: v.float() for k, v in tensors.items()}, assign=True)
     except RuntimeError as error:
@@ -81,19 +136,15 @@ def load_network(path: Path, card: ModelCard) -> LeanNetwork:
     return network
 
 
-def save_checkpoint(path: Path, network: LeanNetwork, card: ModelCard) -> ModelCard:
-    """Write `network` in half precision with its card, and return the card as written (sizes, sha256)."""
-    tensors = {k: v.detach().cpu().half().contiguous() for k, v in network.state_dict().items()}
-    card = replace(
-        card,
-        sha256=tensors_sha256(tensors),
-        channels=network.config.channels,
-        n_blocks=network.config.n_blocks,
-        n_basis=network.config.n_basis,
-        n_embedding=network.config.n_embedding,
-        context_px=network.context_px,
-        multiple_px=network.multiple_px,
-    )
+def save_checkpoint(
+    path: Path, network: Network, card: ModelCard, dtype: torch.dtype = torch.float16
+) -> ModelCard:
+    """Write `network` in half precision with its card, and return the card as written.
+
+    What the sizes of the network say, and the digest of the tensors, are set here, whatever `card` holds.
+    """
+    tensors = {k: v.detach().cpu().to(dtype).contiguous() for k, v in network.state_dict().items()}
+    card = replace(with_network(card, network.config), sha256=tensors_sha256(tensors))
     path.parent.mkdir(parents=True, exist_ok=True)
     safetensors.torch.save_file(tensors, path, metadata={"card": card.to_json()})
     return card

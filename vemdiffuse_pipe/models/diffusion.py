@@ -1,4 +1,4 @@
-"""The lean network as a model: EDM denoiser of the residual, driven by DPM-Solver++(2M)."""
+"""Networks that draw samples, as models: the lean one on residuals, UDiM and its like on grey levels."""
 
 from __future__ import annotations
 
@@ -6,59 +6,106 @@ import torch
 from torch import Tensor
 
 from vemdiffuse_pipe.models.card import ModelCard
-from vemdiffuse_pipe.models.edm import dpmpp_2m, karras_sigmas, preconditioning
+from vemdiffuse_pipe.models.edm import SIGMA_MAX, SIGMA_MIN, preconditioning
 from vemdiffuse_pipe.models.lean import LeanNetwork
-from vemdiffuse_pipe.models.protocol import GapView
+from vemdiffuse_pipe.models.protocol import GapView, Noise, Settings, tile_by_tile
+from vemdiffuse_pipe.models.samplers import NoiseRange, denoiser_of_noise_predictor, draw
+from vemdiffuse_pipe.models.udim import UdimNetwork
+
+LEAN_LEVELS = NoiseRange(SIGMA_MIN, SIGMA_MAX)
+# Grey levels of UDiM lie in [-1, 1]: 0.004 is half a grey level; at 80 nothing is left of a plane. It is
+# trained from 0.001 to 151.
+UDIM_LEVELS = NoiseRange(0.004, 80.0)
 
 
 class LeanDiffusion:
     """Draws planes: linear interpolation plus a residual sampled from its distribution given the sections.
 
-    `contrast`: mean and deviation of the volume's grey levels; the network sees standardised grey.
-    With one evaluation the result is the one-pass prediction, and the noise does not matter.
+    The network sees standardised grey. With one evaluation the result is the one-pass prediction, and the
+    noise does not matter.
     """
 
-    def __init__(
-        self,
-        card: ModelCard,
-        network: LeanNetwork,
-        *,
-        steps: int,
-        contrast: tuple[float, float],
-        precision: str,
-    ) -> None:
+    def __init__(self, card: ModelCard, network: LeanNetwork, settings: Settings) -> None:
         self.card = card
         self.network = network.eval().requires_grad_(False)
-        self.steps = steps
-        self.mean, self.std = contrast
-        self.autocast = precision == "bfloat16"
+        self.settings = settings
 
     @torch.inference_mode()
-    def generate(self, gap: GapView, noise: Tensor) -> Tensor:
-        """One sample for each tile: (b, n, y, x) float32 grey levels.
+    def generate(self, gap: GapView, noise: Noise) -> Tensor:
+        """One sample for each tile: (b, n, y, x) float32 grey levels."""
+        return tile_by_tile(self._sample, gap, noise)
 
-        On a CPU tiles are taken one by one: convolutions round otherwise for other batch sizes.
-        """
-        if noise.device.type != "cpu":
-            return self._sample(gap, noise)
-        tiles = zip(gap.sections.split(1), noise.split(1), strict=True)
-        return torch.cat([self._sample(GapView(s, gap.positions, gap.ratio), n) for s, n in tiles])
-
-    def _sample(self, gap: GapView, noise: Tensor) -> Tensor:
-        sections = ((gap.sections - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+    def _sample(self, gap: GapView, noise: Noise) -> Tensor:
+        mean, std = self.settings.contrast
+        sections = ((gap.sections - mean) / std).contiguous(memory_format=torch.channels_last)
         positions = gap.positions.float()
 
         def denoise(x: Tensor, sigma: float) -> Tensor:
             levels = torch.full((len(x), 1, 1, 1), sigma, device=x.device)
             c_skip, c_out, c_in, c_noise = preconditioning(levels)
-            with torch.autocast(x.device.type, torch.bfloat16, enabled=self.autocast):
+            with in_precision(x, self.settings):
                 raw = self.network(c_in * x, sections, positions, float(gap.ratio), c_noise.flatten())
             x0: Tensor = c_skip * x + c_out * raw.float()
             return x0
 
-        residual: Tensor = dpmpp_2m(
-            denoise, noise.contiguous(memory_format=torch.channels_last), karras_sigmas(self.steps)
-        )
+        def laid_out(step: int) -> Tensor:
+            return noise(step).contiguous(memory_format=torch.channels_last)
+
+        residual = draw(self.settings.sampler, denoise, laid_out, self.settings.steps, LEAN_LEVELS)
         linear: Tensor = torch.lerp(sections[:, :1], sections[:, 1:], positions[:, None, None])
-        grey: Tensor = (linear + self.card.residual_scale * residual) * self.std + self.mean
+        grey: Tensor = (linear + self.card.residual_scale * residual) * std + mean
         return grey
+
+
+class UdimDiffusion:
+    """Draws planes one by one, by what UDiM says is noise in them, given the sections or what lies between.
+
+    Grey levels 0..255 are [-1, 1] to the network, and so is what it takes for the plane (x0), always.
+    """
+
+    def __init__(self, card: ModelCard, network: UdimNetwork, settings: Settings) -> None:
+        self.card = card
+        self.network = network.eval().requires_grad_(False)
+        self.settings = settings
+
+    @torch.inference_mode()
+    def generate(self, gap: GapView, noise: Noise) -> Tensor:
+        """One sample for each tile: (b, n, y, x) float32 grey levels."""
+        return tile_by_tile(self._sample, gap, noise)
+
+    def _sample(self, gap: GapView, noise: Noise) -> Tensor:
+        sections = gap.sections / 127.5 - 1
+        positions = gap.positions.float()
+
+        def predict(noisy: Tensor, gamma: float) -> Tensor:
+            planes = [self._noise_in(noisy[:, i], gamma, sections, t) for i, t in enumerate(layers)]
+            return torch.stack(planes, dim=1)
+
+        layers = [(float(t), round(float(t) * gap.ratio) - 1) for t in positions]
+        denoise = denoiser_of_noise_predictor(predict)
+        x0 = draw(
+            self.settings.sampler,
+            lambda x, sigma: denoise(x, sigma).clamp(-1, 1),
+            noise,
+            self.settings.steps,
+            UDIM_LEVELS,
+        )
+        return (x0 + 1) * 127.5
+
+    def _noise_in(self, noisy: Tensor, gamma: float, sections: Tensor, at: tuple[float, int]) -> Tensor:
+        """The noise in one plane: (b, y, x) -> the same. `at`: its position and its number in the gap."""
+        position, number = at
+        between = torch.lerp(sections[:, :1], sections[:, 1:], position)
+        condition = sections if self.network.config.n_conditions == 2 else between
+        levels, layers = (
+            torch.full((len(noisy),), value, device=noisy.device) for value in (gamma, float(number))
+        )
+        inputs = torch.cat([condition, noisy[:, None]], dim=1).contiguous(memory_format=torch.channels_last)
+        with in_precision(noisy, self.settings):
+            out: Tensor = self.network(inputs, levels, layers)
+        return out[:, 0].float()
+
+
+def in_precision(x: Tensor, settings: Settings) -> torch.autocast:
+    """The context in which a network runs on the device of `x`, in the arithmetic that was asked for."""
+    return torch.autocast(x.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16")

@@ -16,7 +16,7 @@ from scipy.ndimage import map_coordinates
 from torch import Tensor
 
 from vemdiffuse_pipe.models.card import CUBIC, LINEAR, ModelCard
-from vemdiffuse_pipe.models.protocol import GapView
+from vemdiffuse_pipe.models.protocol import GapView, Noise
 
 
 class Interpolation:
@@ -30,8 +30,8 @@ class Interpolation:
         """LINEAR or CUBIC."""
         return LINEAR if self.order == 1 else CUBIC
 
-    def generate(self, gap: GapView, noise: Tensor) -> Tensor:
-        """The planes between: (b, n, y, x) float32; `noise` is not used."""
+    def generate(self, gap: GapView, noise: Noise) -> Tensor:
+        """The planes between: (b, n, y, x) float32; `noise` is not asked for."""
         if self.order == 1:
             t = gap.positions.float()[:, None, None]
             return torch.lerp(gap.sections[:, :1], gap.sections[:, 1:], t)

@@ -14,28 +14,22 @@ surroundings of `LeanNetwork.context_px` pixels and on nothing else.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
-@dataclass(frozen=True, slots=True)
-class LeanConfig:
-    """Sizes: channels at 1/2, 1/4, ... of the resolution; residual blocks a level, down and up."""
-
-    channels: tuple[int, ...] = (64, 128, 192)
-    n_blocks: int = 2
-    n_basis: int = 12
-    n_embedding: int = 128
+from vemdiffuse_pipe.models.kinds import LeanConfig as LeanConfig
 
 
 class LeanNetwork(nn.Module):
-    """F of EDM Eq. 7 for the residual of a gap: see `forward`."""
+    """F of EDM Eq. 7 for the residual of a gap: see `forward`.
 
-    def __init__(self, config: LeanConfig = LeanConfig()) -> None:
+    `difficulty`: a second set of kernels out, which training alone uses; no checkpoint holds it.
+    """
+
+    def __init__(self, config: LeanConfig = LeanConfig(), *, difficulty: bool = False) -> None:  # noqa: B008
         super().__init__()
         self.config = config
         first, embedding = config.channels[0], config.n_embedding
@@ -46,6 +40,8 @@ class LeanNetwork(nn.Module):
             torch.randn(config.n_basis, first * 4, 3, 3) / math.sqrt(36 * config.n_basis)
         )
         self.planes_out = nn.Parameter(torch.zeros(config.n_basis, 4 * first, 3, 3))
+        if difficulty:
+            self.difficulty_out = nn.Parameter(torch.zeros_like(self.planes_out))
         self.down = nn.ModuleList(_stage(c, config) for c in config.channels)
         self.up = nn.ModuleList(_stage(c, config) for c in config.channels[:-1])
         self.shrink = nn.ModuleList(nn.Conv2d(4 * a, b, 1) for a, b in pairwise(config.channels))
@@ -54,17 +50,17 @@ class LeanNetwork(nn.Module):
     @property
     def context_px(self) -> int:
         """How far, in pixels, an input can lie from an output that it changes."""
-        n_levels, n_blocks = len(self.config.channels), self.config.n_blocks
-        reach = 4  # the kernels in and out, at half resolution
-        for level in range(n_levels):
-            stages = 1 if level == n_levels - 1 else 2
-            reach += (2 << level) * 2 * n_blocks * stages
-        return reach + (1 << n_levels) - 1
+        return self.config.context_px
 
     @property
     def multiple_px(self) -> int:
         """Tiles must be a multiple of this, in pixels, and lie on multiples of it."""
-        return 1 << len(self.config.channels)
+        return self.config.multiple_px
+
+    @property
+    def decoder(self) -> tuple[str, ...]:
+        """How the names of the parameters of the bottleneck and of what follows it begin."""
+        return f"down.{len(self.config.channels) - 1}.", "up.", "grow.", "planes_out", "difficulty_out"
 
     def on(self, device: str | torch.device) -> LeanNetwork:
         """Itself, moved to `device`, its kernels laid out channels-last."""
@@ -74,9 +70,15 @@ class LeanNetwork(nn.Module):
         return self
 
     def forward(
-        self, noisy: Tensor, sections: Tensor, positions: Tensor, ratio: float, c_noise: Tensor
+        self,
+        noisy: Tensor,
+        sections: Tensor,
+        positions: Tensor,
+        ratio: float,
+        c_noise: Tensor,
+        n_heads: int = 1,
     ) -> Tensor:
-        """The raw output for every plane: (b, n, y, x).
+        """The raw output for every plane: (b, n, y, x); with two heads the difficulty follows: (b, 2n, y, x).
 
         `noisy`: (b, n, y, x), scaled to deviation 1; `sections`: (b, 2, y, x), standardised grey;
         `positions`: (n,) in (0, 1); `ratio`: r; `c_noise`: (b,). y and x are multiples of `multiple_px`.
@@ -94,14 +96,15 @@ class LeanNetwork(nn.Module):
         for level in reversed(range(len(self.up))):
             x = skips[level] + F.pixel_shuffle(self.grow[level](x), 2)
             x = _through(self.up[level], x, emb)
-        return self._leave(x, basis)
+        heads = (self.planes_out, self.difficulty_out) if n_heads == 2 else (self.planes_out,)
+        return torch.cat([self._leave(x, basis, kernels) for kernels in heads], dim=1)
 
     def _enter(self, noisy: Tensor, basis: Tensor) -> Tensor:
         kernel = torch.einsum("nb,bcsij->cnsij", basis, self.planes_in.unflatten(1, (-1, 4))).flatten(1, 2)
         return F.conv2d(F.pixel_unshuffle(noisy, 2), kernel / math.sqrt(len(basis)), padding=1)
 
-    def _leave(self, x: Tensor, basis: Tensor) -> Tensor:
-        kernel = torch.einsum("nb,bscij->nscij", basis, self.planes_out.unflatten(1, (4, -1))).flatten(0, 1)
+    def _leave(self, x: Tensor, basis: Tensor, kernels: Tensor) -> Tensor:
+        kernel = torch.einsum("nb,bscij->nscij", basis, kernels.unflatten(1, (4, -1))).flatten(0, 1)
         return F.pixel_shuffle(F.conv2d(_normalise(x), kernel, padding=1), 2)
 
 

@@ -19,8 +19,9 @@ import torch
 from scipy.ndimage import map_coordinates
 from torch import Tensor
 
+from vemdiffuse_pipe.config import Task
 from vemdiffuse_pipe.models.card import BUILTIN, ModelCard
-from vemdiffuse_pipe.models.protocol import GapView, Model
+from vemdiffuse_pipe.models.protocol import GapView, Model, Noise
 
 GAUSSIAN_SIGMA_PX = 1.0
 PHASES = {"denoise": (0.0,), "superres": (-0.25, 0.25)}  # of the output pixels of one of the source
@@ -29,10 +30,10 @@ PHASES = {"denoise": (0.0,), "superres": (-0.25, 0.25)}  # of the output pixels 
 class Filter:
     """A separable filter of one section, by its task and name."""
 
-    def __init__(self, task: str, name: str) -> None:
+    def __init__(self, task: Task, name: str) -> None:
         self.card: ModelCard = BUILTIN[task][name]
 
-    def generate(self, gap: GapView, noise: Tensor) -> Tensor:
+    def generate(self, gap: GapView, noise: Noise) -> Tensor:
         """The plane: (b, 1, scale * y, scale * x) float32; `noise` is not used."""
         weights = _weights(self.card.task, self.card.name, self.card.halo_px)
         return _filtered(_filtered(gap.sections, weights, 2), weights, 3)
@@ -49,7 +50,7 @@ class Restorer:
         self.card = card
         self.network = network
 
-    def generate(self, gap: GapView, noise: Tensor) -> Tensor:
+    def generate(self, gap: GapView, noise: Noise) -> Tensor:
         """One sample for each tile: (b, 1, scale * y, scale * x) float32 grey levels."""
         given = doubled(gap.sections) if self.card.task == "superres" else gap.sections
         middle = torch.tensor([0.5], dtype=torch.float64, device=given.device)

@@ -20,7 +20,9 @@ from vemdiffuse_pipe.plan.plan import Plan
 PROCESS_BYTES = 480 * 10**6
 CACHE_BYTES = 128 * 10**6  # decoded chunks that the source keeps
 FRAGMENTATION = 1.4  # memory that is free but cannot be given back; measured 1.05 to 1.3 (Linux, glibc)
-FILTER_BYTES = 24  # a pixel of a tile: the sections in floats, and what is summed up
+GIVEN_BACK_BYTES = (
+    32 * 2**20
+)  # what is as large is mapped by itself, and given back whole (glibc, mallopt(3))
 BLOCKS_IN_FLIGHT = 3  # of one worker: one is read, one rendered, one written
 
 
@@ -29,7 +31,9 @@ class Estimate:
     """Costs of a plan. `ram_bytes`: upper bound for one worker process; `gpu_bytes`: for one GPU.
 
     `rendered_twice`: share of the generated voxels that are rendered more than once, by the overlap of
-    tiles and by tiles and gaps that straddle blocks. `flop_per_voxel`: of the output, all included.
+    tiles and by tiles and gaps that straddle blocks. `n_chunk_reads`, `chunk_read_bytes`: chunks of the
+    source that are fetched for the `read_bytes` that are needed, and what they decode to; a chunk that
+    serves a whole column of blocks counts once. `flop_per_voxel`: of the output, all included.
     """
 
     source_bytes: int
@@ -40,6 +44,8 @@ class Estimate:
     n_tiles_rendered: int
     rendered_twice: float
     read_bytes: int
+    n_chunk_reads: int
+    chunk_read_bytes: int
     flop: float
     flop_per_voxel: float
     ram_bytes: int
@@ -55,7 +61,7 @@ def estimate(plan: Plan, *, n_threads: int = 1) -> Estimate:
     n_gaps, gap_flop = _gaps(plan)
     n_tiles = _along(plan, 1, _n_tiles(plan, 1)) * _along(plan, 2, _n_tiles(plan, 2))
     pixels = _along(plan, 1, _rendered(plan, 1)) * _along(plan, 2, _rendered(plan, 2))
-    generated = int(np.count_nonzero(plan.gaps.provenance() > 1)) * prod(plan.output.shape[1:])
+    generated = int(np.count_nonzero(plan.provenance() > 1)) * prod(plan.output.shape[1:])
     planes_rendered = n_gaps * max(1, plan.gaps.r - 1)
     n_voxels = prod(plan.output.shape)
     itemsize = np.dtype(plan.source.dtype).itemsize
@@ -70,6 +76,9 @@ def estimate(plan: Plan, *, n_threads: int = 1) -> Estimate:
         n_tiles_rendered=n_tiles * n_gaps * plan.sampling.samples,
         rendered_twice=planes_rendered * pixels / generated - 1,
         read_bytes=read_voxels * itemsize,
+        n_chunk_reads=prod(_over_chunks(plan, axis, _n_chunks(plan, axis)) for axis in range(3)),
+        chunk_read_bytes=prod(_over_chunks(plan, axis, _in_chunks(plan, axis)) for axis in range(3))
+        * itemsize,
         flop=flop,
         flop_per_voxel=flop / n_voxels,
         ram_bytes=_ram_bytes(plan, n_threads),
@@ -95,34 +104,80 @@ def _along(plan: Plan, axis: int, measure: Callable[[int, int], int]) -> int:
 
 
 def _n_tiles(plan: Plan, axis: int) -> Callable[[int, int], int]:
-    return lambda start, stop: len(plan.lattice.span(axis - 1, start, stop))
+    first = plan.origin[axis]
+    return lambda start, stop: len(plan.lattice.span(axis - 1, first + start, first + stop))
 
 
 def _rendered(plan: Plan, axis: int) -> Callable[[int, int], int]:
     """Pixels along `axis` that are rendered for [start, stop): whole tiles where a model has context."""
     if plan.card.is_local:
         return lambda start, stop: stop - start
-    return lambda start, stop: len(plan.lattice.span(axis - 1, start, stop)) * plan.lattice.tile_px[axis - 1]
+    n_tiles, tile_px = _n_tiles(plan, axis), plan.lattice.tile_px[axis - 1]
+    return lambda start, stop: n_tiles(start, stop) * tile_px
+
+
+def _source_span(plan: Plan, axis: int, start: int, stop: int) -> tuple[int, int]:
+    """[first, stop) of the source along `axis` for the output voxels [start, stop)."""
+    first, last = [0, 0, 0], [1, 1, 1]
+    first[axis], last[axis] = start, stop
+    box = plan.source_box(Box((first[0], first[1], first[2]), (last[0], last[1], last[2])))
+    return box.start[axis], box.stop[axis]
 
 
 def _source_extent(plan: Plan, axis: int) -> Callable[[int, int], int]:
     """Voxels along `axis` that are read for the output voxels [start, stop)."""
 
     def extent(start: int, stop: int) -> int:
-        first, last = [0, 0, 0], [1, 1, 1]
-        first[axis], last[axis] = start, stop
-        box = plan.source_box(Box((first[0], first[1], first[2]), (last[0], last[1], last[2])))
-        return box.shape[axis]
+        first, last = _source_span(plan, axis, start, stop)
+        return last - first
 
     return extent
+
+
+def _over_chunks(plan: Plan, axis: int, measure: Callable[[int, int], int]) -> int:
+    """Sum over the blocks along one axis; where they are taken by columns, z is read through once."""
+    if axis == 0 and plan.by_columns:
+        return measure(0, plan.output.shape[0])
+    return _along(plan, axis, measure)
+
+
+def _n_chunks(plan: Plan, axis: int) -> Callable[[int, int], int]:
+    """Chunks of the source along `axis` that are touched for the output voxels [start, stop)."""
+    chunk = plan.source.chunk_shape[axis]
+
+    def n_chunks(start: int, stop: int) -> int:
+        first, last = _source_span(plan, axis, start, stop)
+        return -(-last // chunk) - first // chunk
+
+    return n_chunks
+
+
+def _in_chunks(plan: Plan, axis: int) -> Callable[[int, int], int]:
+    """Voxels of these chunks along `axis`, cut at the volume."""
+    chunk, n = plan.source.chunk_shape[axis], plan.source.shape[axis]
+
+    def n_voxels(start: int, stop: int) -> int:
+        first, last = _source_span(plan, axis, start, stop)
+        return min(n, -(-last // chunk) * chunk) - first // chunk * chunk
+
+    return n_voxels
+
+
+def gap_flops(plan: Plan, output_box: Box) -> list[float]:
+    """Operations of each gap that is rendered for `output_box`, ascending."""
+    (z, y, x), (z_stop, y_stop, x_stop) = output_box.start, output_box.stop
+    pixels = _rendered(plan, 1)(y, y_stop) * _rendered(plan, 2)(x, x_stop)
+    evaluations = plan.sampling.samples * plan.sampling.steps
+    gaps = plan.gaps.touching(plan.origin[0] + z, plan.origin[0] + z_stop)
+    return [plan.card.flop_per_pixel(gap.n_planes) * pixels * evaluations for gap in gaps]
 
 
 def _gaps(plan: Plan) -> tuple[int, float]:
     """Gaps rendered over all blocks along z, and their operations per pixel and evaluation."""
     n_gaps, flop = 0, 0.0
-    depth = plan.blocks.block_shape[0]
-    for start in range(0, plan.gaps.n_planes, depth):
-        for gap in _ends(plan, start, min(plan.gaps.n_planes, start + depth)):
+    depth, first, last = plan.blocks.block_shape[0], plan.part.start[0], plan.part.stop[0]
+    for start in range(first, last, depth):
+        for gap in _ends(plan, start, min(last, start + depth)):
             n_gaps += gap[0]
             flop += gap[0] * plan.card.flop_per_pixel(gap[1])
     return n_gaps, flop
@@ -146,23 +201,31 @@ def _ram_bytes(plan: Plan, n_threads: int) -> int:
     n_planes = plan.gaps.most_planes
     tile_px = prod(plan.lattice.tile_px)
     itemsize = np.dtype(plan.source.dtype).itemsize
-    block_bytes = block.n_voxels * len(plan.arrays)
-    in_flight = source.n_voxels * itemsize + block_bytes
+    block_bytes, source_bytes = block.n_voxels * len(plan.arrays), source.n_voxels * itemsize
+    n_waiting = BLOCKS_IN_FLIGHT - 1  # read or rendered, beside the one at work, which is both
+    in_flight = _with_fragments(source_bytes, source_bytes) + _with_fragments(block_bytes, block.n_voxels)
+    in_flight += n_waiting * max(
+        _with_fragments(source_bytes, source_bytes), _with_fragments(block_bytes, block.n_voxels)
+    )
     chunk_bytes = 2 * n_threads * prod(plan.source.chunk_shape) * itemsize  # being decoded
     floats_per_gap = 0 if plan.card.is_local and plan.sampling.samples == 1 else 6
     gap_bytes = floats_per_gap * 4 * n_planes * prod(block.shape[1:])
     tile_bytes = n_threads * tile_px * (_activation_bytes(plan) + 3 * 4 * n_planes)
     encoded_bytes = 2 * block_bytes  # a block being cut into shards, and compressed
-    held = CACHE_BYTES + chunk_bytes + encoded_bytes + BLOCKS_IN_FLIGHT * in_flight + gap_bytes + tile_bytes
-    held += _waiting_bytes(plan, block, n_threads)
-    return int(PROCESS_BYTES + FRAGMENTATION * held)
+    small = CACHE_BYTES + chunk_bytes + gap_bytes + tile_bytes + _waiting_bytes(plan, block, n_threads)
+    return int(PROCESS_BYTES + encoded_bytes + in_flight + FRAGMENTATION * small)
+
+
+def _with_fragments(n_bytes: int, largest: int) -> float:
+    """What `n_bytes` take up, in pieces of `largest` bytes."""
+    return n_bytes if largest >= GIVEN_BACK_BYTES else FRAGMENTATION * n_bytes
 
 
 def _waiting_bytes(plan: Plan, block: Box, n_threads: int) -> int:
     """Batches of tiles that wait to be blended, and their noise: one a thread is at work already."""
-    if not plan.card.is_stochastic:
+    if plan.card.is_local:
         return 0
-    n_items = plan.sampling.samples * plan.lattice.n_touching(block)
+    n_items = plan.sampling.samples * plan.lattice.n_touching(block.shift(plan.origin))
     n_waiting = min(n_items, (2 * n_threads + 1) * plan.run_file.run.tile_batch) - n_threads
     return max(0, n_waiting) * 2 * 4 * prod(plan.lattice.tile_px) * plan.gaps.most_planes
 
@@ -172,20 +235,15 @@ def _gpu_bytes(plan: Plan) -> int:
     batch = plan.run_file.run.tile_batch
     return (
         int(10**9 + batch * prod(plan.lattice.tile_px) * _activation_bytes(plan))
-        if plan.card.is_stochastic
+        if not plan.card.is_local
         else 0
     )
 
 
 def _activation_bytes(plan: Plan) -> int:
-    """Bytes a pixel of a tile while the model runs: measured 950 to 1,130 for the default in float32."""
-    n_planes = plan.gaps.most_planes
-    if plan.card.kind == "filter":
-        return FILTER_BYTES
-    if not plan.card.channels:
-        return 4 * (2 + 2 * plan.card.reach_sections + 2 * n_planes)
-    width = 2 if plan.sampling.precision == "bfloat16" else 4
-    return 16 * width * plan.card.channels[0] // 4 + 32 * n_planes
+    """Bytes a pixel of a tile while the model runs, as its card says."""
+    itemsize = 2 if plan.sampling.precision == "bfloat16" else 4
+    return plan.card.bytes_per_pixel(plan.gaps.most_planes, itemsize)
 
 
 def _largest_block(plan: Plan) -> Box:

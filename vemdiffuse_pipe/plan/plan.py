@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from fractions import Fraction
 from math import prod
 
-from vemdiffuse_pipe.config import OutputTable, RunFile
+import numpy as np
+from numpy.typing import NDArray
+
+from vemdiffuse_pipe.config import OutputTable, RunFile, SourceTable
 from vemdiffuse_pipe.errors import PlanError
 from vemdiffuse_pipe.geometry import morton
 from vemdiffuse_pipe.geometry.box import Box, Zyx
-from vemdiffuse_pipe.geometry.frame import Frame, show_nm
+from vemdiffuse_pipe.geometry.frame import Frame, exact_nm, show_nm
 from vemdiffuse_pipe.geometry.gaps import Gaps
 from vemdiffuse_pipe.geometry.grid import BlockGrid
 from vemdiffuse_pipe.geometry.lattice import TileLattice
+from vemdiffuse_pipe.geometry.region import planes_of, whole_sections
 from vemdiffuse_pipe.geometry.restored import Singles
 from vemdiffuse_pipe.models.card import ModelCard
 from vemdiffuse_pipe.volume import VolumeSpec
@@ -37,12 +41,13 @@ Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How samples are drawn: K, evaluations, seed, arithmetic."""
+    """How samples are drawn: K, evaluations, seed, arithmetic, sampler."""
 
     samples: int
     steps: int
     seed: int
     precision: str
+    sampler: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,8 @@ class Plan:
     """A run, before anything is computed. `contrast`: mean and deviation of the grey levels, if known.
 
     `gaps`: which planes are made from which sections; where sections are restored, each from its own.
+    `gaps` and `lattice` are those of the whole volume, whatever part of it is made: `origin` is where the
+    first voxel of the output lies in the output of the whole. Output boxes are counted from it.
     """
 
     source: VolumeSpec
@@ -63,6 +70,7 @@ class Plan:
     sampling: Sampling
     contrast: tuple[float, float] | None
     run_file: RunFile
+    origin: Zyx = (0, 0, 0)
 
     @property
     def arrays(self) -> tuple[str, ...]:
@@ -73,6 +81,22 @@ class Plan:
     def shards(self) -> BlockGrid:
         """The output cut into shards."""
         return BlockGrid(self.output.shape, self.shard_shape)
+
+    @property
+    def part(self) -> Box:
+        """What is made, in voxels of the output of the whole volume."""
+        return Box.of_shape(self.output.shape, self.origin)
+
+    @property
+    def whole_shape(self) -> Zyx:
+        """Shape of the output of the whole volume."""
+        _, y, x = self.source.shape
+        return self.gaps.n_planes, self.card.scale * y, self.card.scale * x
+
+    @property
+    def is_part(self) -> bool:
+        """True where a region of the volume is made, and not all of it."""
+        return self.output.shape != self.whole_shape
 
     @property
     def anisotropy(self) -> float:
@@ -89,15 +113,15 @@ class Plan:
 
         A model that looks at no neighbours is given no more of a tile than lies in the box.
         """
-        first, stop = self.gaps.sections_for(
-            output_box.start[0], output_box.stop[0], self.card.reach_sections
-        )
-        wide = output_box if self.card.is_local else self.lattice.reach(output_box)
+        whole_box = output_box.shift(self.origin)
+        first, stop = self.gaps.sections_for(whole_box.start[0], whole_box.stop[0], self.card.reach_sections)
+        wide = whole_box if self.card.is_local else self.lattice.reach(whole_box)
         given = self.given_box(wide).intersect(self.source.frame.box)
         return Box((first, *given.start[1:]), (stop, *given.stop[1:]))
 
     def given_box(self, output_box: Box) -> Box:
-        """What a model is given for `output_box` in the plane: source pixels with its halo, not cut; z as is.
+        """What a model is given for a box of the output of the whole volume: in the plane, source pixels with
+        its halo, not cut; z as is.
 
         output   |  |  |##|##|##|  |          whole pixels of the source, scale 2
         source   |  h  |#####|#####|  h  |    h halo
@@ -107,6 +131,11 @@ class Plan:
         y, x = (a // scale - halo for a in start)
         y_stop, x_stop = (-(-b // scale) + halo for b in stop)
         return Box((z, y, x), (z_stop, y_stop, x_stop))
+
+    def provenance(self, filled: Collection[int] = ()) -> NDArray[np.uint8]:
+        """One code a plane of the output, (planes,) uint8. `filled`: sections that were partly filled."""
+        first = self.origin[0]
+        return self.gaps.provenance(filled, self.card.reach_sections)[first : first + self.output.shape[0]]
 
     def identity(self) -> dict[str, Json]:
         """Everything that changes a voxel, by name. Block shape, workers and batches are not in it."""
@@ -128,6 +157,7 @@ class Plan:
             "model": self.card.name,
             "model_sha256": self.card.sha256,
             "samples": self.sampling.samples,
+            "sampler": self.sampling.sampler,
             "steps": self.sampling.steps,
             "seed": self.sampling.seed,
             "precision": self.sampling.precision,
@@ -147,8 +177,11 @@ def make_plan(run_file: RunFile, source: VolumeSpec, card: ModelCard) -> Plan:
 
     Raises PlanError where the run file, the volume and the model do not fit together.
     """
-    gaps, output = choose_planes(run_file, source, card)
+    gaps, whole = choose_planes(run_file, source, card)
     _check_extent(source, gaps)
+    n_least = 2 if card.task == "isotropic" else 1
+    region = planes_of(choose_region(run_file.source, source, n_least), gaps.r, card.scale)
+    output = whole.cropped(region)
     chunk, shard = choose_shards(run_file, output.shape)
     block = choose_block(run_file, output.shape, shard)
     return Plan(
@@ -156,13 +189,14 @@ def make_plan(run_file: RunFile, source: VolumeSpec, card: ModelCard) -> Plan:
         card=card,
         gaps=gaps,
         output=output,
-        lattice=choose_lattice(run_file, output.shape, card),
+        lattice=choose_lattice(run_file, whole.shape, card),
         blocks=BlockGrid(output.shape, block),
         chunk_shape=chunk,
         shard_shape=shard,
         sampling=choose_sampling(run_file, card),
-        contrast=run_file.source.contrast if card.is_stochastic else None,
+        contrast=run_file.source.contrast if card.needs_contrast else None,
         run_file=run_file,
+        origin=region.start,
     )
 
 
@@ -176,6 +210,26 @@ def choose_planes(run_file: RunFile, source: VolumeSpec, card: ModelCard) -> tup
     if ratio is not None:
         raise PlanError(f"ratio {ratio}; task {card.task} makes no planes between sections: leave ratio out")
     return Singles(source.shape[0], rejected), source.frame.refined_yx(card.scale)
+
+
+def choose_region(table: SourceTable, source: VolumeSpec, n_least: int = 2) -> Box:
+    """The voxels of the source that are wanted: as asked for, else all. Raises PlanError.
+
+    `n_least`: sections that it must have.
+    """
+    if table.region is not None and table.region_nm is not None:
+        raise PlanError("region and region_nm are both given; one of them says which part is wanted")
+    if table.region_nm is not None:
+        first, stop = table.region_nm
+        return whole_sections(source.frame, exact_nm(first), exact_nm(stop))
+    if table.region is None:
+        return source.frame.box
+    box = Box(*table.region)
+    if box.is_empty or not source.frame.box.contains(box):
+        raise PlanError(f"region {box} is not inside {source.url}, which has {source.frame.box}, z y x")
+    if box.shape[0] < n_least:
+        raise PlanError(f"region {box} has one section; at least {n_least} are needed")
+    return box
 
 
 def choose_ratio(frame: Frame, ratio: int | None) -> int:
@@ -229,33 +283,50 @@ def _check_model(card: ModelCard, gaps: Gaps) -> None:
 
 
 def choose_sampling(run_file: RunFile, card: ModelCard) -> Sampling:
-    """K, evaluations and arithmetic: as asked for, else as the model's card recommends."""
+    """K, evaluations, sampler and arithmetic: as asked for, else as the model's card recommends."""
     table = run_file.model
+    precision = "float32" if card.is_local else table.precision
     if not card.is_stochastic:
-        if (table.samples or 1) > 1:
-            raise PlanError(f"model {card.name} draws no samples; leave samples out, or set it to 1")
-        return Sampling(1, 1, 0, "float32")
-    return Sampling(table.samples or card.samples, table.steps or card.steps, table.seed, table.precision)
+        if (table.samples or 1) > 1 or table.sampler:
+            what = "samples out, or set it to 1" if (table.samples or 1) > 1 else "sampler out"
+            raise PlanError(f"model {card.name} draws no samples; leave {what}")
+        return Sampling(1, 1, 0, precision, "")
+    sampler = table.sampler or card.sampler
+    if sampler not in card.samplers:
+        raise PlanError(
+            f"model {card.name} cannot be driven by {sampler}; choose {' or '.join(card.samplers)}"
+        )
+    steps = table.steps or card.steps_of(sampler)
+    return Sampling(table.samples or card.samples, steps, table.seed, precision, sampler)
 
 
 def choose_lattice(run_file: RunFile, shape: Zyx, card: ModelCard) -> TileLattice:
     """Tiles as asked for, else of at most 384 px, sharing 32, sized so that the last reaches little beyond.
 
-    What looks no further than its halo needs none: such tiles share nothing, fit a cache and are cut at the
-    block.
+    What looks no further than its halo needs no overlap: such tiles fit a cache and are cut at the block.
+    A model that takes tiles of one size gets that; one that is not exact under tiling shares 64 px.
     """
     ny, nx = shape[1:]
     if card.is_local:
         return TileLattice((ny, nx), (min(128, ny), min(1024, nx)), 0)
     table, multiple = run_file.model, card.multiple_px
-    tile, overlap = table.tile_px or 384, 32 if table.overlap_px is None else table.overlap_px
+    usual = 32 if card.is_tile_exact else min(64, card.tile_px // 4 // multiple * multiple)
+    tile, overlap = (
+        table.tile_px or card.tile_px or 384,
+        usual if table.overlap_px is None else table.overlap_px,
+    )
+    if card.tile_px and tile != card.tile_px:
+        raise PlanError(
+            f"tile_px {tile}; model {card.name} takes tiles of {card.tile_px} px; leave tile_px out"
+        )
     if tile % multiple or overlap % multiple or 2 * overlap > tile:
         raise PlanError(
             f"tile_px {tile}, overlap_px {overlap}; model {card.name} needs multiples of {multiple}, "
             "and an overlap of at most half a tile"
         )
-    sizes = (_fitting_tile(n, tile, overlap, multiple) if table.tile_px is None else tile for n in (ny, nx))
-    y, x = sizes
+    if table.tile_px or card.tile_px:
+        return TileLattice((ny, nx), (tile, tile), overlap)
+    y, x = (_fitting_tile(n, tile, overlap, multiple) for n in (ny, nx))
     return TileLattice((ny, nx), (y, x), overlap)
 
 

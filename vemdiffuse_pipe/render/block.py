@@ -64,8 +64,9 @@ def render_block(
     are restored none does, and planes of rejected ones stay 0.
     """
     out = {name: np.zeros(output_box.shape, np.uint8) for name in plan.arrays}
-    first, stop = output_box.start[0], output_box.stop[0]
     source_box = plan.source_box(output_box)
+    output_box = output_box.shift(plan.origin)  # from here on voxels are numbered as in the whole volume
+    first, stop = output_box.start[0], output_box.stop[0]
     inside = output_box.relative_to(source_box.start).slices[1:]
     for section, plane in plan.gaps.measured(first, stop):
         out["em"][plane - first] = sections[section - source_box.start[0]][inside]
@@ -153,7 +154,7 @@ class _GapPainter:
         """The wanted planes of each (sample, tile): (planes, tile y, tile x) float32, in grey levels."""
         device = torch.device(self.hardware.device)
         all_planes = range(self.gap.first_plane, self.gap.first_plane + self.gap.n_planes)
-        wanted = all_planes if self.model.card.is_stochastic else self.planes
+        wanted = self.planes if self.model.card.is_local else all_planes
         positions = [self.gap.position(p) for p in wanted]
         sections = np.stack([self._sections(tile) for _, tile in items])
         view = GapView(
@@ -162,14 +163,16 @@ class _GapPainter:
             self.gap.ratio,
         )
         numbers = torch.tensor(wanted, device=device)
-        noise = torch.stack([self._noise(k, numbers, tile) for k, tile in items])
+
+        def noise(step: int) -> torch.Tensor:
+            return torch.stack([self._noise(k, numbers, tile, step) for k, tile in items])
+
         planes = self.model.generate(view, noise).cpu().numpy()
         return list(planes[:, self.planes.start - wanted.start : self.planes.stop - wanted.start])
 
-    def _noise(self, sample: int, planes: torch.Tensor, tile: Tile) -> torch.Tensor:
-        if not self.model.card.is_stochastic:
-            return torch.empty(0)
-        return voxel_noise(self.plan.sampling.seed, sample, planes, tile.start, self.plan.lattice.tile_px)
+    def _noise(self, sample: int, planes: torch.Tensor, tile: Tile, step: int) -> torch.Tensor:
+        seed, shape = self.plan.sampling.seed, self.plan.lattice.tile_px
+        return voxel_noise(seed, sample, planes, tile.start, shape, step=step)
 
     def _sections(self, tile: Tile) -> Voxels:
         """What the model looks at: (2 + 2 * reach, tile y, tile x) uint8, mirrored at the edges.

@@ -1,7 +1,9 @@
 """Where workers come from. Each engine is a dask client; a worker holds one GPU resource and three threads.
 
-    threads     one worker, threads of this process: the default; nothing is pickled, nothing to start
-    local       worker processes on this machine
+    threads                   one worker, threads of this process: the default; nothing is pickled
+    local                     worker processes on this machine, one a GPU
+    tcp://host:port           the workers of a dask cluster that somebody else started
+    slurm, lsf, pbs, sge      batch jobs of one worker a GPU, as many as there is work for and may be
 
 One thread reads, one renders, one writes. Dask's own ways with memory are off: the bounded window limits it,
 and a worker that spills or is killed at 95 % would only be slower or dead.
@@ -10,18 +12,23 @@ and a worker that spills or is killed at 95 % would only be slower or dead.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import dask
 from distributed import Client, LocalCluster
 
-from vemdiffuse_pipe.config import RunTable
+from vemdiffuse_pipe.config import ClusterTable, RunTable
 from vemdiffuse_pipe.errors import ConfigError
 from vemdiffuse_pipe.running import signals
+from vemdiffuse_pipe.running.batch import job_cluster
 
 GPU = "GPU"
 THREADS_PER_WORKER = 3
+ANSWERS_WITHIN_S = 20.0
+WORKERS_WITHIN_S = 60.0
 
 _SETTINGS = {
     "distributed.scheduler.allowed-failures": 1,  # a task that two workers died of is blamed: KilledWorker
@@ -32,16 +39,46 @@ _SETTINGS = {
 _ANY_PORT = "127.0.0.1:0"  # and nobody else can reach them
 
 
+_ON_CLUSTERS = {
+    "distributed.scheduler.allowed-failures": 3,  # there, workers also die of what is no block's fault
+}
+
+
 @contextmanager
-def connect(table: RunTable) -> Iterator[Client]:
-    """A client of the engine that the run file asks for; its workers are gone afterwards. Says nothing."""
-    with (
-        dask.config.set(_SETTINGS),
-        _local_cluster(table) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        check_resources(client)
-        yield client
+def connect(
+    table: RunTable, cluster: ClusterTable | None = None, logs: Path | None = None
+) -> Iterator[Client]:
+    """A client of the engine that the run file asks for. Its own workers are gone afterwards. Says nothing.
+
+    `cluster`, `logs`: of batch jobs. Raises ConfigError where the engine cannot be had.
+    """
+    with dask.config.set(_SETTINGS):
+        if table.is_remote:
+            with _remote_client(table.engine) as client:
+                wait_for_resources(client, table.engine)
+                yield client
+        elif table.scheduler is not None:
+            jobs, folder = needed_cluster(table, cluster), logs or Path("vemdiffuse.logs").absolute()
+            with (
+                dask.config.set(_ON_CLUSTERS),
+                job_cluster(table.scheduler, jobs, folder, GPU, THREADS_PER_WORKER) as workers,
+                Client(workers, set_as_default=False) as client,
+            ):
+                yield client
+        else:
+            with _local_cluster(table) as local, Client(local, set_as_default=False) as client:
+                check_resources(client)
+                yield client
+
+
+def _remote_client(address: str) -> Client:
+    try:
+        return Client(address, timeout=ANSWERS_WITHIN_S, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"no dask scheduler answers at {address} ({type(error).__name__}); start one with "
+            f"`dask scheduler`, and its workers with {_worker_command(address)}"
+        ) from None
 
 
 def _local_cluster(table: RunTable) -> LocalCluster:
@@ -52,10 +89,23 @@ def _local_cluster(table: RunTable) -> LocalCluster:
             threads_per_worker=THREADS_PER_WORKER,
             resources={GPU: 1},
             memory_limit=0,
-            scheduler_kwargs={"dashboard": False, "dashboard_address": _ANY_PORT},
+            scheduler_kwargs={"dashboard": table.dashboard, "dashboard_address": _ANY_PORT},
             worker_dashboard_address=_ANY_PORT,
             silence_logs=logging.CRITICAL + 1,
         )
+
+
+def check_dashboard(table: RunTable) -> None:
+    """Raises ConfigError where a dashboard is wanted and what draws it is not installed."""
+    if not table.dashboard:
+        return
+    try:
+        import distributed.dashboard.scheduler  # noqa: F401
+    except ImportError:
+        raise ConfigError(
+            "dask's dashboard is drawn by bokeh, which is not installed (or too old): install bokeh, or "
+            "leave dashboard out"
+        ) from None
 
 
 def is_in_process(table: RunTable) -> bool:
@@ -63,11 +113,58 @@ def is_in_process(table: RunTable) -> bool:
     return table.engine == "threads" and table.workers == 1
 
 
+def is_here(table: RunTable) -> bool:
+    """True where workers are threads of this process."""
+    return table.engine == "threads"
+
+
+def needed_cluster(table: RunTable, cluster: ClusterTable | None) -> ClusterTable:
+    """The [cluster] table. Raises ConfigError where the run file has none."""
+    if cluster is None:
+        raise ConfigError(
+            f"engine {table.engine} needs a [cluster] table in the run file: memory_gb at least, and as a "
+            "rule queue, walltime and max_jobs"
+        )
+    return cluster
+
+
+def n_workers(client: Client, table: RunTable, cluster: ClusterTable | None) -> int:
+    """Workers to keep busy: as many as there may be, or there are."""
+    if table.scheduler is not None and cluster is not None:
+        return cluster.max_jobs * cluster.workers_a_job
+    return max(table.workers, n_with_resource(client)) if table.is_remote else table.workers
+
+
+def n_with_resource(client: Client) -> int:
+    """Workers that can render."""
+    workers = client.scheduler_info()["workers"].values()
+    return sum(worker["resources"].get(GPU, 0) >= 1 for worker in workers)
+
+
+def _n_workers(client: Client) -> int:
+    return len(client.scheduler_info()["workers"])
+
+
+def _worker_command(address: str) -> str:
+    return f"`dask worker {address} --resources {GPU}=1 --nthreads {THREADS_PER_WORKER}`"
+
+
+def wait_for_resources(client: Client, address: str, within_s: float = WORKERS_WITHIN_S) -> None:
+    """Returns when a worker can render. Raises ConfigError where none comes in time; dask would wait on."""
+    ends = time.monotonic() + within_s
+    while not n_with_resource(client):
+        if time.monotonic() > ends:
+            raise ConfigError(
+                f"none of the {_n_workers(client)} workers at {address} has the resource {GPU}=1 after "
+                f"{within_s:.0f} s; start one a GPU with {_worker_command(address)}"
+            )
+        time.sleep(0.2)
+
+
 def check_resources(client: Client) -> None:
     """Raises ConfigError unless a worker holds the resource that rendering needs; dask would wait on."""
-    workers = client.scheduler_info()["workers"].values()
-    if not any(worker["resources"].get(GPU, 0) >= 1 for worker in workers):
+    if not n_with_resource(client):
         raise ConfigError(
-            f"none of the {len(workers)} workers has the resource {GPU}=1; start them with "
+            f"none of the {_n_workers(client)} workers has the resource {GPU}=1; start them with "
             f"--resources {GPU}=1"
         )

@@ -22,10 +22,12 @@ class SetAside:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended. `n_done`: blocks that are complete now. `n_rendered`: how many this call wrote, where
-    a block of which only parts were missing counts once a part.
+    """How a run ended. `n_done`: blocks that are complete now; `n_skipped`: those outside the mask, if any.
+
+    `n_rendered`: how many this call wrote, where a block of which only parts were missing counts once a part.
 
     `stopped`: why the run ended before its work was done, in one sentence; empty where it did not.
+    `drained`: it was asked to make way, or its time was nearly over, and it did so in order.
     """
 
     n_blocks: int
@@ -33,11 +35,19 @@ class Outcome:
     n_rendered: int
     set_aside: tuple[SetAside, ...]
     stopped: str = ""
+    drained: bool = False
+    n_skipped: int = 0
+
+    @property
+    def is_complete(self) -> bool:
+        """True where every block that is wanted is done."""
+        return self.n_done + self.n_skipped == self.n_blocks
 
     @property
     def exit_code(self) -> int:
-        """0 where every block is complete, else 1."""
-        return 0 if self.n_done == self.n_blocks else 1
+        """0 where every block is complete, or what is not will be when it is run again; else 1."""
+        makes_way = self.drained and not self.set_aside
+        return 0 if self.is_complete or makes_way else 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +57,13 @@ class RunStarted:
     plan: Plan
     n_missing: int
     n_voxels: int
+
+
+@dataclass(frozen=True, slots=True)
+class DashboardServed:
+    """Dask shows its tasks and workers at this address, to whoever is on this machine."""
+
+    address: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +104,9 @@ class RunEnded:
     outcome: Outcome
 
 
-Event: TypeAlias = RunStarted | PlanesDone | BlockDone | BlockFailed | BlockSetAside | RunEnded
+Event: TypeAlias = (
+    RunStarted | DashboardServed | PlanesDone | BlockDone | BlockFailed | BlockSetAside | RunEnded
+)
 Listener: TypeAlias = Callable[[Event], None]
 
 

@@ -8,35 +8,36 @@ from contextlib import ExitStack, closing, contextmanager
 from itertools import islice
 from queue import SimpleQueue
 from threading import Event as Flag
-from threading import Lock
 
 from distributed import Client
 
-from vemdiffuse_pipe.errors import VemdiffuseError
 from vemdiffuse_pipe.models.protocol import Model
 from vemdiffuse_pipe.plan.estimate import BLOCKS_IN_FLIGHT
 from vemdiffuse_pipe.plan.plan import Plan, digest
 from vemdiffuse_pipe.render.block import Hardware
 from vemdiffuse_pipe.running import signals
 from vemdiffuse_pipe.running.driver import Inbox, drive
-from vemdiffuse_pipe.running.engines import connect, is_in_process
-from vemdiffuse_pipe.running.events import (
-    BlockDone,
-    BlockSetAside,
-    Event,
-    Listener,
-    Outcome,
-    RunEnded,
-    RunStarted,
-    silent,
+from vemdiffuse_pipe.running.endings import Bookkeeper, one_at_a_time, until
+from vemdiffuse_pipe.running.engines import (
+    check_dashboard,
+    connect,
+    is_in_process,
+    n_workers,
+    needed_cluster,
 )
+from vemdiffuse_pipe.running.events import DashboardServed, Listener, Outcome, RunEnded, RunStarted, silent
 from vemdiffuse_pipe.running.filled import note_what_was_filled
-from vemdiffuse_pipe.running.opening import open_output, open_run_model
+from vemdiffuse_pipe.running.hosts import device_name
+from vemdiffuse_pipe.running.journal import Journal
+from vemdiffuse_pipe.running.mask import begin_output
+from vemdiffuse_pipe.running.opening import log_folder, open_run_model
+from vemdiffuse_pipe.running.pricing import refuse_what_costs_too_much
 from vemdiffuse_pipe.running.progress import Progress
 from vemdiffuse_pipe.running.resources import refuse_what_does_not_fit, threads_per_worker
 from vemdiffuse_pipe.running.retries import Patience
 from vemdiffuse_pipe.running.shards import Work
-from vemdiffuse_pipe.running.workers import OpenWorkplace, open_workplace, present
+from vemdiffuse_pipe.running.stages import open_workplace
+from vemdiffuse_pipe.running.workers import OpenWorkplace, present, register
 from vemdiffuse_pipe.storage import parse_address
 from vemdiffuse_pipe.volume import Source
 
@@ -55,22 +56,28 @@ def run_plan(
     `model`: the plan's, where it is open already. Nothing is written before it is open: a model that cannot
     be used leaves no output behind. Raises PlanError, ConfigError, ModelError, OutputError, StorageFullError.
     """
+    table = plan.run_file.run
+    if table.scheduler is not None:
+        needed_cluster(table, plan.run_file.cluster)
     refuse_what_does_not_fit(plan)
-    model = model or open_run_model(plan)
-    open_output(plan)
+    check_dashboard(table)
+    refuse_what_costs_too_much(plan)
+    model = model or open_run_model(plan, device="cpu" if table.is_elsewhere else None)
+    begin_output(plan)
     address = parse_address(plan.run_file.output.url)
     progress = Progress(address, digest(plan.identity()), plan.blocks, plan.shards)
-    reporter = _Reporter(progress, _one_at_a_time(listener))
+    journal = Journal(address, plan.blocks.block_shape, device_name(plan.run_file.run.device))
+    keeper = Bookkeeper(progress, one_at_a_time(listener), journal)
     inbox: Inbox = SimpleQueue()
-    with signals.received(inbox.put), closing(progress):
-        reporter.tell(RunStarted(plan, progress.n_missing(), progress.n_voxels_missing()))
+    with signals.received(inbox.put) as heard, closing(progress), journal:
+        keeper.tell(RunStarted(plan, progress.n_missing(), progress.n_voxels_missing()))
         work = islice(progress.missing(columns=plan.by_columns), max_blocks)
         stopped = (
-            _work_off(plan, source, model, work, reporter, inbox, patience) if progress.n_missing() else ""
+            _work_off(plan, source, model, work, keeper, inbox, patience) if progress.n_missing() else ""
         )
-        outcome = progress.outcome(f"{stopped}; run again to go on from here" if stopped else "")
+        outcome = progress.outcome(stopped, drained=heard.asks_to_drain)
     note_what_was_filled(plan)
-    reporter.tell(RunEnded(outcome))
+    keeper.tell(RunEnded(outcome))
     return outcome
 
 
@@ -79,73 +86,42 @@ def _work_off(
     source: Source,
     model: Model,
     work: Iterator[Work],
-    reporter: _Reporter,
+    keeper: Bookkeeper,
     inbox: Inbox,
     patience: Patience,
 ) -> str:
     """Do the work. What ended it early, else ''."""
     key = secrets.token_hex(4)
-    window = BLOCKS_IN_FLIGHT * plan.run_file.run.workers
-    with _workers(plan, source, model, key, reporter.tell, patience) as client:
-        return drive(client, key, work, window, reporter, inbox)
-
-
-class _Reporter:
-    """Keeps on disk and tells the listener how each block ended."""
-
-    def __init__(self, progress: Progress, listener: Listener) -> None:
-        self.tell = listener
-        self._progress = progress
-
-    def done(self, work: Work) -> None:
-        self._progress.enter_done(work)
-        self.tell(BlockDone(work.block_index, work.output_box.n_voxels))
-
-    def set_aside(self, work: Work, reason: str, n_attempts: int) -> None:
-        self.tell(BlockSetAside(self._progress.enter_set_aside(work, reason, n_attempts)))
-
-
-class _EndedError(VemdiffuseError):
-    """Rendering went on after the run had ended."""
+    table = plan.run_file.run
+    with _workers(plan, source, model, key, keeper, patience) as client:
+        dashboard = client.dashboard_link if table.dashboard else ""
+        if dashboard:
+            keeper.tell(DashboardServed(dashboard))
+        workers = n_workers(client, table, plan.run_file.cluster)
+        with keeper.told(plan, table.engine, workers=workers, dashboard=dashboard) as ended:
+            window = BLOCKS_IN_FLIGHT * workers
+            ended.stopped = drive(client, key, work, window, keeper, inbox, keeper.copied)
+    return ended.stopped
 
 
 @contextmanager
 def _workers(
-    plan: Plan, source: Source, model: Model, key: str, tell: Listener, patience: Patience
+    plan: Plan, source: Source, model: Model, key: str, keeper: Bookkeeper, patience: Patience
 ) -> Iterator[Client]:
     """A client whose workers are ready for tasks of the run `key`."""
-    table = plan.run_file.run
-    hardware = Hardware(table.device, threads_per_worker(table), table.tile_batch)
+    table, cluster = plan.run_file.run, plan.run_file.cluster
+    hardware = Hardware(table.device, threads_per_worker(table, cluster), table.tile_batch)
     with ExitStack() as stack:
         if is_in_process(table):
             ended = Flag()
-            place = open_workplace(plan, hardware, patience, source, _until(ended, tell), model)
+            tell = until(ended, keeper.tell)
+            place = open_workplace(plan, hardware, patience, source, tell, model, keeper.journal)
             stack.enter_context(present(key, place))
-        client = stack.enter_context(connect(table))
+        client = stack.enter_context(connect(table, cluster, log_folder(plan.run_file)))
         if is_in_process(table):
             stack.callback(ended.set)  # before the client closes: a long block ends at its next gap
         else:
-            client.register_plugin(OpenWorkplace(key, plan, hardware, patience))
+            register(client, OpenWorkplace(key, plan, hardware, patience))
+            if table.is_remote:  # its workers go on living
+                stack.callback(client.unregister_worker_plugin, key)
         yield client
-
-
-def _until(ended: Flag, tell: Listener) -> Listener:
-    """Passes events on; after the end, it is how a render that nobody waits for comes to its own."""
-
-    def tell_or_end(event: Event) -> None:
-        if ended.is_set():
-            raise _EndedError("the run has ended")
-        tell(event)
-
-    return tell_or_end
-
-
-def _one_at_a_time(listener: Listener) -> Listener:
-    """The listener, behind a lock: worker threads call it too."""
-    lock = Lock()
-
-    def tell(event: Event) -> None:
-        with lock:
-            listener(event)
-
-    return tell

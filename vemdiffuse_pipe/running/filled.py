@@ -20,7 +20,7 @@ def note_what_was_filled(plan: Plan) -> None:
     output = plan.run_file.output.url
     receipts = read_receipts(parse_address(output), digest(plan.identity()))
     filled = sorted({section for _, receipt in receipts for section in receipt.filled_sections})
-    codes = plan.gaps.provenance(filled, plan.card.reach_sections)
+    codes = plan.provenance(filled)
     sink = open_sink(output)
     if not np.array_equal(codes, sink.provenance):
         sink.write_provenance(codes)

@@ -11,7 +11,8 @@ from vemdiffuse_pipe import config
 from vemdiffuse_pipe.config import RunFile, SourceTable
 from vemdiffuse_pipe.errors import ConfigError, OutputError
 from vemdiffuse_pipe.geometry.grey import UNCERTAINTY_STEP
-from vemdiffuse_pipe.models.card import find_card, shipped_models
+from vemdiffuse_pipe.models.card import BUILTIN, find_card, shipped_models
+from vemdiffuse_pipe.plan.assumed import assumed_spec, check_assumed
 from vemdiffuse_pipe.plan.estimate import CACHE_BYTES
 from vemdiffuse_pipe.plan.plan import Json, Plan, digest, make_plan
 from vemdiffuse_pipe.running.contrast import measure_contrast
@@ -47,7 +48,19 @@ def prepare(run_file: RunFile) -> tuple[Source, Plan]:
     check_can_be_written(run_file.output.url)
     _check_apart(run_file)
     source = open_run_source(run_file)
+    check_assumed(run_file.source, source.spec)
     return source, make_plan(run_file, source.spec, find_card(run_file.model.name, run_file.model.task))
+
+
+def prepare_offline(run_file: RunFile) -> Plan:
+    """The plan of a run file whose source is taken to be what it assumes: no store is asked anything.
+
+    Raises InputError where the run file, what it assumes and the model do not fit together.
+    """
+    run_file = with_absolute_paths(run_file)
+    return make_plan(
+        run_file, assumed_spec(run_file.source), find_card(run_file.model.name, run_file.model.task)
+    )
 
 
 def _check_apart(run_file: RunFile) -> None:
@@ -73,9 +86,9 @@ def open_run_source(run_file: RunFile) -> Source:
     )
 
 
-def open_run_model(plan: Plan) -> Model:
+def open_run_model(plan: Plan, device: str | None = None) -> Model:
     """The model of a run. Raises ConfigError for its device; ModelError, also where it is no longer the one
-    that was planned with.
+    that was planned with. `device`: another than the run file's.
     """
     from vemdiffuse_pipe.models.checkpoint import load_model  # imports torch
 
@@ -85,14 +98,15 @@ def open_run_model(plan: Plan) -> Model:
         steps=sampling.steps,
         contrast=plan.contrast,
         precision=sampling.precision,
-        device=table.run.device,
+        device=device or table.run.device,
+        sampler=sampling.sampler,
         task=table.model.task,
     )
 
 
 def with_contrast(plan: Plan, source: Source) -> Plan:
     """The plan with the contrast of the volume, measured where a model needs it and nobody stated it."""
-    if not plan.card.is_stochastic or plan.contrast is not None:
+    if not plan.card.needs_contrast or plan.contrast is not None:
         return plan
     measured = persist(lambda: measure_contrast(source, plan.gaps.rejected), Patience(), lambda reason: None)
     return replace(plan, contrast=measured)
@@ -123,12 +137,11 @@ def _begun_with(plan: Plan) -> SourceTable | None:
 def open_output(plan: Plan) -> StoredSink:
     """The output of a plan: created where there is none, continued where it is the plan's own.
 
-    Raises OutputError that names what differs where the output belongs to another run.
+    Many processes may do so at once. Raises OutputError that names what differs where the output belongs to
+    another run, begun long ago or at the same moment.
     """
     url = plan.run_file.output.url
-    if not is_output(url):
-        return _create(plan)
-    sink = open_sink(url)
+    sink = open_sink(url) if is_output(url) else _create(plan)
     identity, _ = identity_of(sink, url)
     layout = sink.attributes.get("layout", {})
     if not isinstance(layout, dict):
@@ -145,17 +158,33 @@ def is_output(url: str) -> bool:
 
 def with_absolute_paths(run_file: RunFile) -> RunFile:
     """The run file with paths that do not depend on the working directory, and names as addresses."""
-    model = run_file.model
+    model, mask = run_file.model, run_file.mask
+    if mask is not None:
+        mask = mask.model_copy(update={"url": str(source_address(mask.url))})
     path = os.path.expanduser(model.name)  # noqa: PTH111 (Path's own raises for ~nobody,
-    if model.name not in shipped_models() and os.path.exists(path):  # noqa: PTH110 and for long names)
+    known = (*BUILTIN[model.task], *shipped_models())
+    if model.name not in known and os.path.exists(path):  # noqa: PTH110 and for long names)
         model = model.model_copy(update={"name": str(Path(path).absolute())})
     return run_file.model_copy(
         update={
             "source": run_file.source.model_copy(update={"url": str(source_address(run_file.source.url))}),
             "output": run_file.output.model_copy(update={"url": str(parse_address(run_file.output.url))}),
             "model": model,
+            "mask": mask,
         }
     )
+
+
+def beside_output(run_file: RunFile, suffix: str) -> Path:
+    """A local path beside the output, which has its name; in the current folder for an output elsewhere."""
+    address = parse_address(run_file.output.url)
+    place = address.path if address.is_local else Path.cwd() / str(address).rstrip("/").rsplit("/", 1)[-1]
+    return place.with_name(f"{place.name}{suffix}")
+
+
+def log_folder(run_file: RunFile) -> Path:
+    """Where batch jobs of a run leave what they print."""
+    return beside_output(run_file, ".logs")
 
 
 def identity_of(sink: StoredSink, output: str) -> tuple[dict[str, Json], str]:
@@ -167,7 +196,11 @@ def identity_of(sink: StoredSink, output: str) -> tuple[dict[str, Json], str]:
 
 
 def stored_run_file(sink: StoredSink, output: str | os.PathLike[str]) -> RunFile:
-    """The run file that an output was begun with, pointed at where the output is now. Raises OutputError."""
+    """The run file that an output was begun with, pointed at where the output is now. Raises OutputError.
+
+    Its work is done here: an output may come from a stranger, and must not say whom to connect to, or what
+    batch jobs run.
+    """
     text = sink.attributes.get("run_file")
     if not isinstance(text, str):
         raise OutputError(
@@ -177,12 +210,29 @@ def stored_run_file(sink: StoredSink, output: str | os.PathLike[str]) -> RunFile
         run_file = config.parse_text(text, "it")
     except ConfigError as error:
         raise OutputError(f"the run file that {output} was begun with is damaged: {error}") from None
-    return run_file.model_copy(
+    return _done_here(run_file).model_copy(
         update={"output": run_file.output.model_copy(update={"url": str(parse_address(output))})}
     )
 
 
+def _done_here(run_file: RunFile) -> RunFile:
+    if not run_file.run.is_elsewhere and run_file.cluster is None:
+        return run_file
+    engine = "threads" if run_file.run.is_elsewhere else run_file.run.engine
+    run = run_file.run.model_copy(update={"engine": engine})
+    return run_file.model_copy(update={"run": run, "cluster": None})
+
+
 def _create(plan: Plan) -> StoredSink:
+    try:
+        return _created(plan)
+    except OutputError:
+        if not is_output(plan.run_file.output.url):
+            raise
+        return open_sink(plan.run_file.output.url)  # another process was faster, and works already
+
+
+def _created(plan: Plan) -> StoredSink:
     return create_sink(
         plan.run_file.output.url,
         plan.output,
@@ -191,7 +241,7 @@ def _create(plan: Plan) -> StoredSink:
         shard_shape=plan.shard_shape,
         output_format=plan.run_file.output.format,
         attributes=_description(plan),
-        provenance=plan.gaps.provenance(),
+        provenance=plan.provenance(),
     )
 
 
@@ -213,12 +263,15 @@ def _description(plan: Plan) -> dict[str, Json]:
 def _with_stated_contrast(plan: Plan) -> RunFile:
     """The run file with the contrast that was measured: `verify` and `retry` need not measure it again."""
     table = plan.run_file.source.model_copy(update={"contrast": plan.contrast})
-    return plan.run_file.model_copy(update={"source": table})
+    return _done_here(plan.run_file.model_copy(update={"source": table}))
 
 
 def _layout(plan: Plan) -> dict[str, Json]:
     """What an output cannot change while it is written, though it changes no voxel."""
+    part, mask = plan.part, plan.run_file.mask
     return {
+        **({"mask": mask.model_dump(exclude_none=True, mode="json")} if mask else {}),
+        **({"region": [list(part.start), list(part.stop)]} if plan.is_part else {}),
         "format": plan.run_file.output.format,
         "chunk_shape": list(plan.chunk_shape),
         "shard_shape": list(plan.shard_shape),

@@ -1,4 +1,4 @@
-"""How far an output is: what its receipts prove, what was set aside, what is missing."""
+"""How far an output is: what its receipts prove, what was set aside, what is missing, what nobody wants."""
 
 from __future__ import annotations
 
@@ -7,29 +7,51 @@ from collections.abc import Iterator
 from vemdiffuse_pipe.geometry.grid import BlockGrid
 from vemdiffuse_pipe.running import set_aside
 from vemdiffuse_pipe.running.events import Outcome, SetAside
-from vemdiffuse_pipe.running.receipts import read_done
+from vemdiffuse_pipe.running.mask import read_outside
+from vemdiffuse_pipe.running.parts import EVERYTHING, Share
+from vemdiffuse_pipe.running.receipts import DoneReader
 from vemdiffuse_pipe.running.segments import SegmentWriter
 from vemdiffuse_pipe.running.shards import ShardSet, Work, count_missing, missing_work
 from vemdiffuse_pipe.storage.address import Address
 
 
 class Progress:
-    """Read once, when a run starts, and kept as it goes on. Memory: one bit a shard, and the marks."""
+    """Read when a run starts, kept as it goes on, and read on where others work too.
+
+    Memory: a few bits a shard, and the marks.
+    """
 
     def __init__(self, output: Address, digest: str, blocks: BlockGrid, shards: BlockGrid) -> None:
         self.blocks = blocks
-        self.done = read_done(output, digest, shards)
-        self.marks = set_aside.read_marks(output, blocks, self.done)
+        self.done = ShardSet(shards)
+        self.outside = read_outside(output, shards)
+        self._receipts = DoneReader(output, digest)
+        self._mark_reader = set_aside.MarkReader(output, blocks)
+        self.read_again()
         self._writer = SegmentWriter(output / set_aside.FOLDER)
         self._n_rendered = 0
 
-    def missing(self, *, columns: bool = False) -> Iterator[Work]:
-        """What is neither done nor set aside, in an order of `missing_work`."""
-        return missing_work(self.blocks, self._settled(), columns=columns)
+    def read_again(self) -> None:
+        """Take in what is done or set aside by now, by whomever. Raises DataError or TransientError."""
+        self._receipts.add_new(self.done)
+        self.marks = self._mark_reader.holding(self.done)
+        self._given_up = {mark.set_aside.output_box for mark in self.marks}
 
-    def n_missing(self) -> int:
+    def missing(
+        self, *, columns: bool = False, share: Share = EVERYTHING, backwards: bool = False
+    ) -> Iterator[Work]:
+        """What of `share` is neither done nor set aside, in an order of `missing_work`."""
+        settled = self._settled()
+        return missing_work(self.blocks, settled, columns=columns, share=share, backwards=backwards)
+
+    def is_missing(self, work: Work) -> bool:
+        """True for work that is still neither done nor set aside, as far as was read."""
+        box = work.output_box
+        return box not in self._given_up and any(s not in self.done for s in self.done.grid.touching(box))
+
+    def n_missing(self, *, columns: bool = False, share: Share = EVERYTHING) -> int:
         """Blocks that `missing` has work for."""
-        return count_missing(self.blocks, self._settled())
+        return count_missing(self.blocks, self._settled(), columns=columns, share=share)
 
     def n_voxels_missing(self) -> int:
         """Voxels of all that `missing` has work for."""
@@ -48,16 +70,20 @@ class Progress:
         mark = set_aside.new_mark(given_up, self.done.grid)
         set_aside.write_mark(self._writer, mark)
         self.marks.append(mark)
+        self._given_up.add(work.output_box)
         return given_up
 
-    def outcome(self, stopped: str = "") -> Outcome:
-        """Where the run stands."""
+    def outcome(self, stopped: str = "", *, drained: bool = False) -> Outcome:
+        """Where the run stands. `stopped`: what ended it early; `drained`: and wants it to go on later."""
+        n_blocks, n_wanted = self.blocks.n_blocks, count_missing(self.blocks, self.outside)
         return Outcome(
-            n_blocks=self.blocks.n_blocks,
-            n_done=self.blocks.n_blocks - count_missing(self.blocks, self.done),
+            n_blocks=n_blocks,
+            n_done=n_wanted - count_missing(self.blocks, self.done | self.outside),
             n_rendered=self._n_rendered,
             set_aside=tuple(mark.set_aside for mark in self.marks),
-            stopped=stopped,
+            stopped=f"{stopped}; run again to go on from here" if stopped else "",
+            drained=drained and stopped != "",
+            n_skipped=n_blocks - n_wanted,
         )
 
     def close(self) -> None:
@@ -69,4 +95,4 @@ class Progress:
         for mark in self.marks:
             for shard in mark.shards:
                 given_up.add(shard)
-        return self.done | given_up
+        return self.done | self.outside | given_up

@@ -12,7 +12,6 @@ from vemdiffuse_pipe.geometry.box import Zyx
 from vemdiffuse_pipe.plan.plan import Plan, digest
 from vemdiffuse_pipe.running import set_aside
 from vemdiffuse_pipe.running.events import Listener, Outcome, silent
-from vemdiffuse_pipe.running.execution import run_plan
 from vemdiffuse_pipe.running.opening import (
     is_output,
     open_output,
@@ -21,6 +20,7 @@ from vemdiffuse_pipe.running.opening import (
     settled,
     stored_run_file,
 )
+from vemdiffuse_pipe.running.parts import Part
 from vemdiffuse_pipe.running.progress import Progress
 from vemdiffuse_pipe.storage import Address, objects, open_sink, parse_address
 from vemdiffuse_pipe.volume import Source
@@ -35,14 +35,34 @@ LARGEST_RUN_FILE = 1 << 20
 Nm = tuple[float, float, float]
 
 
-def run(run_file: RunFile, *, listener: Listener = silent, max_blocks: int | None = None) -> Outcome:
+def run(
+    run_file: RunFile,
+    *,
+    listener: Listener = silent,
+    max_blocks: int | None = None,
+    part: Part | None = None,
+    walltime_s: float | None = None,
+) -> Outcome:
     """Do what a run file says; running again resumes. `max_blocks`: take up no more than so many.
+
+    `part`: this part of it first, then what others have left of theirs; in this process alone, without dask,
+    beside any number of others. `walltime_s`: seconds from the beginning of this process to its end, where no
+    scheduler says; a part begins no block that would last longer.
 
     Raises InputError where nothing can be started, also for an output of another run; StorageFullError when
     the output has no room left. What is done stays done.
     """
     source, plan = prepare(run_file)
-    return run_plan(settled(plan, source), source, listener=listener, max_blocks=max_blocks)
+    plan = settled(plan, source)
+    if part is None:
+        from vemdiffuse_pipe.running.execution import run_plan  # imports dask
+
+        return run_plan(plan, source, listener=listener, max_blocks=max_blocks)
+    from vemdiffuse_pipe.running.part_run import run_part
+    from vemdiffuse_pipe.running.walltime import deadline_of
+
+    deadline = deadline_of(walltime_s)
+    return run_part(plan, source, part, listener=listener, max_blocks=max_blocks, deadline=deadline)
 
 
 def reconstruct(
@@ -96,6 +116,8 @@ def reconstruct(
             "run": {"block_shape": block_shape, "workers": workers, "engine": _engine(workers)},
         }
     )
+    from vemdiffuse_pipe.running.execution import run_plan
+
     opened, plan = prepare(run_file)
     plan, filler = _begun(plan, opened)
     return run_plan(plan, opened, model=filler, listener=listener)
@@ -134,11 +156,13 @@ def _asked(run_file: RunFile) -> RunFile:
     """The run file without how the work is done, and without what was measured."""
     measured: dict[str, object] = {"contrast": None, "rejected_sections": ()}
     source = run_file.source.model_copy(update=measured)
-    return run_file.model_copy(update={"source": source, "run": RunTable()})
+    return run_file.model_copy(update={"source": source, "run": RunTable(), "cluster": None})
 
 
 def retry(output: str, *, listener: Listener = silent) -> Outcome:
     """Take up the blocks of an output that were set aside, and all else that is missing; raises as `run`."""
+    from vemdiffuse_pipe.running.execution import run_plan
+
     source, plan = prepare(stored_run_file(open_sink(output), output))
     plan = settled(plan, source)
     model = open_run_model(plan)  # before anything is written

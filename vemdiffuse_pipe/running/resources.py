@@ -8,29 +8,53 @@ from pathlib import Path
 
 import psutil
 
-from vemdiffuse_pipe.config import RunTable
+from vemdiffuse_pipe.config import ClusterTable, RunTable
 from vemdiffuse_pipe.plan.estimate import Estimate, estimate, refuse_if_too_large
 from vemdiffuse_pipe.plan.plan import Plan
 
 V1_FILES = ("memory.limit_in_bytes", "memory.usage_in_bytes")
 
 
-def threads_per_worker(table: RunTable) -> int:
-    """Tiles that a worker renders at once: as asked for, else its share of the cores that we may use."""
-    return table.threads or max(1, _n_cores() // table.workers)
+def threads_per_worker(table: RunTable, cluster: ClusterTable | None = None) -> int:
+    """Tiles that a worker renders at once: as asked for, else its share of the cores that we may use.
+
+    Those are the job's where workers are batch jobs; 1 is taken where somebody else started them.
+    """
+    if table.threads:
+        return table.threads
+    if table.scheduler is not None:
+        return max(1, cluster.cores // cluster.workers_a_job) if cluster else 1
+    return 1 if table.is_remote else max(1, _n_cores() // table.workers)
 
 
 def estimate_here(plan: Plan) -> Estimate:
     """The costs of the plan with the threads that its workers would have here."""
-    return estimate(plan, n_threads=threads_per_worker(plan.run_file.run))
+    return estimate(plan, n_threads=threads_per_worker(plan.run_file.run, plan.run_file.cluster))
 
 
 def refuse_what_does_not_fit(plan: Plan) -> None:
     """Raises PlanError where the plan may need more memory than there is, or than the run file allows."""
-    table = plan.run_file.run
-    allowed = (table.max_memory_gb or float("inf")) * 1e9
-    available = min(psutil.virtual_memory().available, memory_left_to_group(), allowed)
+    refuse_what_is_not_allowed(plan)
+    table, cluster = plan.run_file.run, plan.run_file.cluster
+    if table.scheduler is not None and cluster is not None:
+        refuse_what_no_job_holds(plan, cluster, cluster.workers_a_job)
+    if table.is_elsewhere:  # what the machines of others have, nobody says
+        return
+    available = min(psutil.virtual_memory().available, memory_left_to_group())
     refuse_if_too_large(plan, estimate_here(plan), int(available), table.workers)
+
+
+def refuse_what_is_not_allowed(plan: Plan) -> None:
+    """Raises PlanError where the plan may need more memory than the run file allows, wherever it runs."""
+    table = plan.run_file.run
+    if table.max_memory_gb is not None:
+        refuse_if_too_large(plan, estimate_here(plan), int(table.max_memory_gb * 1e9), table.workers)
+
+
+def refuse_what_no_job_holds(plan: Plan, cluster: ClusterTable, n_workers: int) -> None:
+    """Raises PlanError where `n_workers` processes may need more memory than a job is given."""
+    figures = estimate(plan, n_threads=max(1, cluster.cores // n_workers))
+    refuse_if_too_large(plan, figures, int(cluster.memory_gb * 1e9), n_workers)
 
 
 def memory_left_to_group(

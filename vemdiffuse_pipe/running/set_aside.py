@@ -17,7 +17,7 @@ from typing import Any
 from vemdiffuse_pipe.geometry.grid import BlockGrid
 from vemdiffuse_pipe.running.events import SetAside
 from vemdiffuse_pipe.running.receipts import box_of
-from vemdiffuse_pipe.running.segments import SegmentWriter, read_lines
+from vemdiffuse_pipe.running.segments import SegmentReader, SegmentWriter
 from vemdiffuse_pipe.running.shards import ShardSet
 from vemdiffuse_pipe.storage.address import Address
 from vemdiffuse_pipe.storage.metadata import Json
@@ -63,21 +63,31 @@ def release(output: Address, marks: Iterable[Mark]) -> None:
         writer.close()
 
 
+class MarkReader:
+    """Reads the marks of an output, and later those that were written or released since."""
+
+    def __init__(self, output: Address, blocks: BlockGrid) -> None:
+        self._segments = SegmentReader(output / FOLDER)
+        self._blocks = blocks
+        self._marks: dict[str, Mark] = {}
+        self._released: set[str] = set()
+
+    def holding(self, done: ShardSet) -> list[Mark]:
+        """The marks that hold, ascending, one a box: not released, and some of their shards are not done."""
+        for _, line in self._segments.new_lines():
+            record = json.loads(line)
+            if "released" in record:
+                self._released.update(record["released"])
+            else:
+                self._marks[record["mark"]] = _mark(record, self._blocks)
+        holding = (m for name, m in self._marks.items() if name not in self._released)
+        by_box = {m.set_aside.output_box: m for m in holding if any(s not in done for s in m.shards)}
+        return sorted(by_box.values(), key=lambda m: m.set_aside.block_index)
+
+
 def read_marks(output: Address, blocks: BlockGrid, done: ShardSet) -> list[Mark]:
     """The marks that hold, ascending, one a box: not released, and some of their shards are not done."""
-    marks: dict[str, Mark] = {}
-    released: set[str] = set()
-    for _, line in read_lines(output / FOLDER):
-        record = json.loads(line)
-        if "released" in record:
-            released.update(record["released"])
-        else:
-            marks[record["mark"]] = _mark(record, blocks)
-    holding = (
-        m for name, m in marks.items() if name not in released and any(s not in done for s in m.shards)
-    )
-    by_box = {m.set_aside.output_box: m for m in holding}
-    return sorted(by_box.values(), key=lambda m: m.set_aside.block_index)
+    return MarkReader(output, blocks).holding(done)
 
 
 def _mark(record: dict[str, Any], blocks: BlockGrid) -> Mark:

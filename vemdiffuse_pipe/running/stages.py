@@ -2,7 +2,8 @@
 
     read        coordinates in, the sections of the block out     I/O
     render      its arrays                                        holds the resource GPU
-    write       whole shards, then the receipt; nothing returns   I/O
+    store       whole shards                                      I/O
+    note        the receipt, after the shards are durable         I/O
 
 A failure that may pass is met where it happens: only that stage is tried again, so what was read or
 rendered is not lost.
@@ -28,13 +29,16 @@ import numpy as np
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.grid import BlockGrid
 from vemdiffuse_pipe.models.protocol import Model
-from vemdiffuse_pipe.plan.plan import Plan
+from vemdiffuse_pipe.plan.plan import Plan, digest
 from vemdiffuse_pipe.render.block import Hardware, render_block
-from vemdiffuse_pipe.running.events import BlockFailed, Listener, PlanesDone
-from vemdiffuse_pipe.running.receipts import Receipt, checksum
+from vemdiffuse_pipe.running.events import BlockFailed, Listener, PlanesDone, silent
+from vemdiffuse_pipe.running.hosts import device_name, job_id, peak_gpu_bytes
+from vemdiffuse_pipe.running.journal import Journal
+from vemdiffuse_pipe.running.opening import open_run_model
+from vemdiffuse_pipe.running.receipts import FOLDER, Receipt, checksum
 from vemdiffuse_pipe.running.retries import Patience, persist
 from vemdiffuse_pipe.running.segments import SegmentWriter
-from vemdiffuse_pipe.storage import stores
+from vemdiffuse_pipe.storage import open_sink, parse_address, stores
 from vemdiffuse_pipe.storage.stores import Traffic
 from vemdiffuse_pipe.volume import OnHole, Sink, Source, Voxels, unheard
 
@@ -71,6 +75,12 @@ class Workplace:
     hardware: Hardware
     patience: Patience
     tell: Listener
+    journal: Journal
+
+    def close(self) -> None:
+        """End what this process writes beside the voxels: receipts and journal."""
+        self.receipts.close()
+        self.journal.close()
 
 
 class Log(NamedTuple):
@@ -97,6 +107,41 @@ class Rendered(NamedTuple):
     output_box: Box
     arrays: dict[str, Voxels]
     log: Log
+
+
+class Stored(NamedTuple):
+    """What is durable, and has no receipt yet."""
+
+    receipt: Receipt
+    log: Log
+
+
+def open_workplace(
+    plan: Plan,
+    hardware: Hardware,
+    patience: Patience,
+    source: Source,
+    tell: Listener = silent,
+    model: Model | None = None,
+    journal: Journal | None = None,
+) -> Workplace:
+    """A workplace of this process, around an open source. Raises InputError or TransientError.
+
+    `model`: the plan's, and `journal`: of this process, where they are open already.
+    """
+    output = parse_address(plan.run_file.output.url)
+    return Workplace(
+        plan=plan,
+        digest=digest(plan.identity()),
+        source=source,
+        model=model or open_run_model(plan),
+        sink=open_sink(plan.run_file.output.url),
+        receipts=SegmentWriter(output / FOLDER),
+        hardware=hardware,
+        patience=patience,
+        tell=tell,
+        journal=journal or Journal(output, plan.blocks.block_shape, device_name(hardware.device)),
+    )
 
 
 def read(place: Workplace, block_index: int, output_box: Box) -> Sections:
@@ -132,10 +177,20 @@ def render(place: Workplace, sections: Sections) -> Rendered:
 
 def write(place: Workplace, rendered: Rendered) -> None:
     """Write the block's shards and then, when they are durable, its receipt."""
+    note(place, store(place, rendered))
+
+
+def store(place: Workplace, rendered: Rendered) -> Stored:
+    """Write the block's shards. What is returned holds no voxels."""
     box, log = rendered.output_box, rendered.log
     checksums, log = _stage(place, "write", log, lambda: write_shards(place, box, rendered.arrays))
-    receipt = _receipt(place, box, checksums, log)
-    _stage(place, "receipt", log, lambda: place.receipts.append(receipt.as_record()))
+    return Stored(_receipt(place, box, checksums, log), log)
+
+
+def note(place: Workplace, stored: Stored) -> None:
+    """Write the receipt of what is stored."""
+    record = stored.receipt.as_record()
+    _stage(place, "receipt", stored.log, lambda: place.receipts.append(record))
 
 
 def read_kept(
@@ -188,7 +243,9 @@ def _receipt(place: Workplace, box: Box, checksums: dict[str, tuple[str, ...]], 
         n_voxels_filled=sum(hole.n_voxels for hole in log.holes),
         peak_bytes=peak_bytes(),
         host=socket.gethostname(),
-        device=place.hardware.device,
+        device=device_name(place.hardware.device),
+        job=job_id(),
+        peak_gpu_bytes=peak_gpu_bytes(place.hardware.device),
         pid=os.getpid(),
         time=time.time(),
     )
@@ -202,9 +259,11 @@ def _stage(place: Workplace, name: str, log: Log, work: Callable[[], T]) -> tupl
         nonlocal failures
         failures += 1
         place.tell(BlockFailed(log.block_index, reason, failures))
+        place.journal.tell("attempt failed", log.block_index, reason, stage=name, attempt=failures)
 
     started = time.perf_counter()
-    result = persist(work, place.patience, on_failure)
+    with place.journal.working_on(log.block_index):
+        result = persist(work, place.patience, on_failure)
     seconds = {**log.seconds, name: time.perf_counter() - started}
     return result, log._replace(seconds=seconds, n_failures=log.n_failures + failures)
 

@@ -17,6 +17,7 @@ from vemdiffuse_pipe.plan.plan import Plan
 from vemdiffuse_pipe.render.block import Hardware, render_block
 from vemdiffuse_pipe.running import stages
 from vemdiffuse_pipe.running.filled import note_what_was_filled
+from vemdiffuse_pipe.running.mask import read_outside
 from vemdiffuse_pipe.running.opening import (
     identity_of,
     open_output,
@@ -28,8 +29,7 @@ from vemdiffuse_pipe.running.opening import (
 from vemdiffuse_pipe.running.receipts import Receipt, checksum, read_receipts
 from vemdiffuse_pipe.running.retries import Patience
 from vemdiffuse_pipe.running.shards import ShardSet
-from vemdiffuse_pipe.running.stages import read_kept
-from vemdiffuse_pipe.running.workers import open_workplace
+from vemdiffuse_pipe.running.stages import open_workplace, read_kept
 from vemdiffuse_pipe.storage import open_sink, parse_address
 from vemdiffuse_pipe.volume import Sink, Voxels
 
@@ -39,8 +39,9 @@ N_READERS = 4
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What was found. `n_missing`: shards without a receipt. `wrong`: shards that are not there, cannot be
-    decoded or hold other voxels than their receipt says. `n_different`: places that rendered otherwise.
+    """What was found. `n_missing`: shards without a receipt; `n_skipped`: that a mask leaves out. `wrong`:
+    shards that are not there, cannot be decoded or hold other voxels than their receipt says.
+    `n_different`: places that rendered otherwise.
     """
 
     n_shards: int
@@ -48,6 +49,7 @@ class Verification:
     wrong: tuple[Box, ...]
     n_rendered: int
     n_different: int
+    n_skipped: int = 0
 
     @property
     def is_good(self) -> bool:
@@ -70,13 +72,16 @@ def verify(output: str, *, n_rendered: int = 3, seed: int = 0, repair: bool = Fa
         _write_again(output, right.grid, wrong)
         right, wrong = _compare(open_sink(output), read_receipts(parse_address(output), digest))
     shards = right.grid
+    outside = read_outside(parse_address(output), shards)
+    n_skipped = len(outside | right) - len(right) - sum(shard in outside for shard in wrong)
     different = _render_again(output, right, n_rendered, random.Random(seed)) if len(right) else []  # noqa: S311
     return Verification(
         n_shards=shards.n_blocks,
-        n_missing=shards.n_blocks - len(right) - len(wrong),
+        n_missing=shards.n_blocks - len(right) - len(wrong) - n_skipped,
         wrong=tuple(shards.box(shard) for shard in sorted(wrong)),
         n_rendered=len(different),
         n_different=sum(different),
+        n_skipped=n_skipped,
     )
 
 
@@ -109,7 +114,7 @@ def _write_again(output: str, shards: BlockGrid, wrong: set[int]) -> None:
     for shard in sorted(wrong):
         box = shards.box(shard)
         stages.write(place, stages.render(place, stages.read(place, plan.blocks.index_of(box.start), box)))
-    place.receipts.close()
+    place.close()
     note_what_was_filled(plan)
 
 

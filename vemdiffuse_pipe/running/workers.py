@@ -7,47 +7,78 @@ given the driver's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Lock
+from typing import TypeVar
 
 import torch
-from distributed import Worker, WorkerPlugin
+from distributed import Client, Worker, WorkerPlugin, get_worker
 
+from vemdiffuse_pipe.errors import ConfigError
 from vemdiffuse_pipe.geometry.box import Box
-from vemdiffuse_pipe.models.protocol import Model
-from vemdiffuse_pipe.plan.plan import Plan, digest
+from vemdiffuse_pipe.plan.plan import Plan
 from vemdiffuse_pipe.render.block import Hardware
-from vemdiffuse_pipe.running import receipts, stages
-from vemdiffuse_pipe.running.events import Listener, silent
-from vemdiffuse_pipe.running.opening import open_run_model, open_run_source
-from vemdiffuse_pipe.running.retries import Patience
-from vemdiffuse_pipe.running.segments import SegmentWriter
-from vemdiffuse_pipe.running.stages import Rendered, Sections, Workplace
-from vemdiffuse_pipe.storage import open_sink, parse_address
-from vemdiffuse_pipe.volume import Source
+from vemdiffuse_pipe.running import stages
+from vemdiffuse_pipe.running.binding import bind_gpu
+from vemdiffuse_pipe.running.hosts import device_name
+from vemdiffuse_pipe.running.leaving import Departure, job_deadline
+from vemdiffuse_pipe.running.opening import open_run_source
+from vemdiffuse_pipe.running.retries import Patience, persist
+from vemdiffuse_pipe.running.stages import Rendered, Sections, Workplace, open_workplace
+from vemdiffuse_pipe.running.walltime import Deadline
+
+T = TypeVar("T")
 
 _PLACES: dict[str, Workplace] = {}
+_DEPARTURES: dict[str, Departure] = {}
+_OPENING = Lock()
 
 
 def read(key: str, block_index: int, output_box: Box) -> Sections:
-    """The task that reads."""
-    return stages.read(_PLACES[key], block_index, output_box)
+    """The task that reads. A process that is about to end hands it back."""
+    if key in _DEPARTURES:
+        _DEPARTURES[key].begin(output_box)
+    return _followed(key, output_box, False, lambda: stages.read(_place(key), block_index, output_box))
 
 
 def render(key: str, sections: Sections) -> Rendered:
     """The task that renders."""
-    return stages.render(_PLACES[key], sections)
+    return _followed(key, sections.output_box, False, lambda: stages.render(_place(key), sections))
 
 
 def write(key: str, rendered: Rendered) -> None:
     """The task that writes. Nothing returns: to fetch a result would cost the driver a message and a wait."""
-    stages.write(_PLACES[key], rendered)
+    _followed(key, rendered.output_box, True, lambda: stages.write(_place(key), rendered))
+
+
+def _followed(key: str, output_box: Box, is_last: bool, stage: Callable[[], T]) -> T:
+    """The result of a stage; where it fails, or is the last one, the block has ended in this process."""
+    departure, is_done = _DEPARTURES.get(key), False
+    try:
+        result = stage()
+        is_done = True
+        return result
+    finally:
+        if departure is not None and (is_last or not is_done):
+            departure.end(output_box, is_done=is_done)
+
+
+def _place(key: str) -> Workplace:
+    """The workplace of a run. Where it could not be opened when this process began, it is opened now."""
+    if key not in _PLACES:
+        with _OPENING:
+            if key not in _PLACES:
+                plugins = get_worker().plugins.values()
+                plugin = next(p for p in plugins if isinstance(p, OpenWorkplace) and p.key == key)
+                _PLACES[key] = persist(plugin.open, plugin.patience, lambda reason: None)
+    return _PLACES[key]
 
 
 @contextmanager
 def present(key: str, place: Workplace) -> Iterator[None]:
-    """While it lasts, tasks in this process find `place` under `key`."""
+    """While it lasts, tasks in this process find `place` under `key`. Its journal is the caller's."""
     _PLACES[key] = place
     try:
         yield
@@ -68,35 +99,41 @@ class OpenWorkplace(WorkerPlugin):
     def setup(self, worker: Worker) -> None:
         """Open; what opening raises, the driver gets."""
         torch.set_num_threads(1)
+        run_file = self.plan.run_file
+        table, is_elsewhere = run_file.run, run_file.run.is_elsewhere
+        bind_gpu(str(worker.name), table, run_file.cluster)
+        if table.engine != "threads":
+            deadline = job_deadline() if is_elsewhere else Deadline(None)
+            departure = Departure(worker, deadline, restart=not is_elsewhere)
+            departure.listen()
+            _DEPARTURES[self.key] = departure
+        _PLACES[self.key] = self.open()
+
+    def open(self) -> Workplace:
+        """The workplace. Raises InputError or TransientError."""
         source = open_run_source(self.plan.run_file)
-        _PLACES[self.key] = open_workplace(self.plan, self.hardware, self.patience, source)
+        place = open_workplace(self.plan, self.hardware, self.patience, source)
+        place.journal.tell("worker started", device=device_name(self.hardware.device))
+        return place
 
     def teardown(self, worker: Worker) -> None:
         """Close."""
+        if self.key in _DEPARTURES:
+            _DEPARTURES.pop(self.key).close()
         if self.key in _PLACES:
-            _PLACES.pop(self.key).receipts.close()
+            place = _PLACES.pop(self.key)
+            place.journal.tell("worker ended")
+            place.close()
 
 
-def open_workplace(
-    plan: Plan,
-    hardware: Hardware,
-    patience: Patience,
-    source: Source,
-    tell: Listener = silent,
-    model: Model | None = None,
-) -> Workplace:
-    """A workplace of this process, around an open source. Raises InputError or TransientError.
-
-    `model`: the plan's, where it is open already.
+def register(client: Client, plugin: OpenWorkplace) -> None:
+    """Have it in every worker, also of those that come later. Raises ConfigError where workers are too
+    different to understand it, and what opening raises.
     """
-    return Workplace(
-        plan=plan,
-        digest=digest(plan.identity()),
-        source=source,
-        model=model or open_run_model(plan),
-        sink=open_sink(plan.run_file.output.url),
-        receipts=SegmentWriter(parse_address(plan.run_file.output.url) / receipts.FOLDER),
-        hardware=hardware,
-        patience=patience,
-        tell=tell,
-    )
+    try:
+        client.register_plugin(plugin, name=plugin.key)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"the workers of {plugin.plan.run_file.run.engine} cannot do this run ({error}): the same "
+            "version of vemdiffuse_pipe must be installed where they are"
+        ) from None

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, MutableMapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from vemdiffuse_pipe.errors import MissingDataError
 from vemdiffuse_pipe.storage import faults, stores
 from vemdiffuse_pipe.storage.address import Address
+
+READ_AHEAD = 16  # objects
 
 UNFINISHED = ".unfinished"  # how the name of a file that is not yet whole ends
 
@@ -38,6 +44,54 @@ def write_bytes_atomically(address: Address, data: bytes) -> None:
             _replace_file(address.path, data)
         else:
             stores.opened(address.store).write(address.key, data).result()
+
+
+def write_bytes_if_absent(address: Address, data: bytes) -> None:
+    """Put `data` at `address`, durably, unless something is there, which is left alone.
+
+    Of many that do so at once one wins. Raises OutputError, StorageFullError or TransientError.
+    """
+    with faults.writing(str(address)):
+        if address.is_local:
+            _link_file(address.path, data)
+            return
+        store = stores.opened(address.store)
+        found = store.read(address.key).result()
+        if found.state == "missing":
+            store.write(address.key, data, if_equal=found.stamp.generation).result()
+
+
+def read_changed(
+    folder: Address, names: Sequence[str], generations: MutableMapping[str, bytes]
+) -> Iterator[tuple[str, bytes]]:
+    """(name, data) of the objects of a remote folder that are not what `generations` says, in that order.
+
+    `generations`: by name, which one was read last; kept up to date. READ_AHEAD are asked for at once; what
+    did not change is not sent. Raises DataError or TransientError.
+    """
+    store = stores.opened(folder.store)
+    waiting = deque(names)
+    asked: deque[tuple[str, Any]] = deque()
+    while waiting or asked:
+        while waiting and len(asked) < READ_AHEAD:
+            name = waiting.popleft()
+            known = generations.get(name)
+            asked.append((name, store.read((folder / name).key, if_not_equal=known)))
+        name, future = asked.popleft()
+        with faults.reading(str(folder / name)):
+            found = future.result()
+        if found.state == "value":
+            generations[name] = found.stamp.generation
+            yield name, bytes(found.value)
+
+
+def remove(address: Address) -> None:
+    """Take the object at `address` away, if there is one. Raises OutputError or TransientError."""
+    with faults.writing(str(address)):
+        if address.is_local:
+            address.path.unlink(missing_ok=True)
+        else:
+            stores.opened(address.store).write(address.key, None).result()
 
 
 def list_names(address: Address) -> Iterator[str]:
@@ -88,6 +142,30 @@ def _replace_file(path: Path, data: bytes) -> None:
     finally:
         unfinished.unlink(missing_ok=True)
     _sync_folder(path.parent)
+
+
+def _link_file(path: Path, data: bytes) -> None:
+    """Unlike a replacement, a link fails where something is there: also on NFS, and for many at once."""
+    if path.exists():
+        return
+    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}{UNFINISHED}")
+    _make_folder(path.parent)
+    try:
+        _write_durably(unfinished, data)
+        with suppress(FileExistsError):
+            _link(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _link(whole: Path, path: Path) -> None:
+    try:
+        path.hardlink_to(whole)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
+            raise
+        whole.replace(path)  # a disk without links: the last one wins, and all write the same
 
 
 def _write_durably(path: Path, data: bytes) -> None:

@@ -43,7 +43,8 @@ def create_sink(
 
     Each of `arrays` is an image of one level: uint8, zyx, placed by `frame`. `provenance`: one code a plane,
     (frame.shape[0],) uint8. `attributes` describe the run. Nothing that is there is ever written over; an
-    output whose creation was interrupted is completed by creating it again.
+    output whose creation was interrupted is completed by creating it again, and of many processes that create
+    one at once each ends with the same: what the first of them wrote.
 
     Raises OutputError where the output cannot be made here, or as described; StorageFullError.
     """
@@ -58,7 +59,7 @@ def create_sink(
     contents = output_objects(frame, arrays, chunk_shape, shard_shape, output_format, attributes, provenance)
     _check_place(address, contents)
     for key, data in contents.items():
-        objects.write_bytes_atomically(address / key, data)
+        objects.write_bytes_if_absent(address / key, data)
     return open_sink(url)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from math import prod
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vemdiffuse_pipe.errors import AccessError, SourceError
 from vemdiffuse_pipe.geometry.box import Box
@@ -56,6 +57,29 @@ def open_source(
     spec = _spec(volume, chosen, reader, given_nm)
     grey = to_grey(reader.dtype, window, volume.url)
     return StoredSource(spec, reader, grey, Policies(missing, corrupt), channel)
+
+
+def open_mask(
+    url: str | os.PathLike[str],
+    *,
+    voxel_size_nm: Sequence[float | str] | None = None,
+    level: str | None = None,
+) -> Source:
+    """A volume of any type as a mask: it reads 1 where it is neither 0 nor NaN, else 0. Metadata only.
+
+    A chunk that is absent is 0: who writes labels leaves chunks out that have none. `voxel_size_nm`,
+    `level`: as in `open_source`. Raises SourceError where there is no volume.
+    """
+    given_nm = exact_nm(voxel_size_nm) if voxel_size_nm is not None else None
+    volume = find_volume(source_address(url))
+    chosen = volume.choose(level, _positive(given_nm))
+    reader = chosen.array.open(CACHE_BYTES)
+    return StoredSource(_spec(volume, chosen, reader, given_nm), reader, _is_set, Policies("fill"), None)
+
+
+def _is_set(values: NDArray[np.generic]) -> Voxels:
+    is_number: NDArray[np.bool_] = np.equal(values, values)  # NaN is not itself
+    return np.asarray(np.not_equal(values, 0) & is_number, np.uint8)
 
 
 def find_volume(address: Address) -> Volume:

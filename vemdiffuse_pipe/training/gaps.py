@@ -1,27 +1,36 @@
-"""Gaps cut from isotropic volumes: two sections and the true planes between them.
+"""Batches of gaps: two sections and the true planes between them, cut out of slabs and varied.
 
-        z0          z0 + 1 .. z0 + r - 1        z0 + r
-     section             targets                section        (r drawn anew for every batch)
+        section       targets        section
+           |   |   |   |   |   |   |   |           along the axis of the gap; r is drawn anew for every batch
 
-A batch is a function of (seed, step), so training resumes where it stopped.
+A batch is a function of (seed, step), whatever was read before and how long that took, so training resumes
+where it stopped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 
-from vemdiffuse_pipe.errors import PlanError
+from vemdiffuse_pipe.errors import DataError
+from vemdiffuse_pipe.training.pool import HeldSlab, SlabPool
+from vemdiffuse_pipe.training.slabs import RATIOS, SAMPLES, Cut, evenly, generator
 from vemdiffuse_pipe.volume import Voxels
 
 # Microscopes scan along x: texture there differs from that along y (in FIB-25 the upper half of the spectrum
 # holds 1.6 times more along y). A network trained on half quarter turns gave both axes the same texture.
 QUARTER_TURNS = 0.1
+TRIES = 64  # crops in a row that may be black or flat
+BLUR_SIGMA_PX, BLUR_RADIUS_PX = 1.5, 3
+
+Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,60 +43,188 @@ class GapBatch:
 
 
 @dataclass(frozen=True, slots=True)
-class TrainingVolume:
-    """uint8 voxels (zyx) with the mean and deviation of their grey levels."""
+class Variation:
+    """What is done to crops at random. Flips along each axis, with the gap turned round, are always.
 
-    voxels: Voxels
-    mean: float
-    std: float
+    `quarter_turns`: share of crops that get one. `blur`: share of sections that are blurred, each by itself;
+    targets never are. `gain`: the contrast of a new volume is only estimated, so it is changed by up to this.
+    `least_contrast`: a crop whose sections vary less, in deviations of the volume, is replaced by another.
+    """
 
-    @classmethod
-    def of(cls, voxels: Voxels) -> TrainingVolume:
-        """The volume with its contrast measured."""
-        return cls(voxels, float(voxels.mean()), float(voxels.std()))
+    quarter_turns: float = QUARTER_TURNS
+    blur: float = 0.0
+    gain: float = 0.1
+    least_contrast: float = 0.1
+
+
+class Batches(Protocol):
+    """Batches of gaps by step, and what they cost. Not to be used by two threads at once."""
+
+    @property
+    def n_bytes(self) -> tuple[int, int]:
+        """(decoded, used) so far."""
+        ...
+
+    @property
+    def n_rejected(self) -> int:
+        """Crops that were black or flat, so far."""
+        ...
+
+    def batch(self, step: int, share: slice = slice(None)) -> GapBatch:
+        """The batch of `step`, or a share of it: what one of several processes takes."""
+        ...
+
+    def close(self) -> None:
+        """End the readers."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
-class GapSampler:
-    """Random gaps of `volumes`, drawn in proportion to their size.
+class InTurn:
+    """Batches of one kind after the other: step by step, in turn."""
 
-    `ratios`: weight of each r. Augmentation: flips of the plane, z reversal, few
-    quarter turns, and a gain of up to 10 %, because the contrast of a new volume is only estimated.
+    kinds: Sequence[Batches]
+
+    @property
+    def n_bytes(self) -> tuple[int, int]:
+        """(decoded, used) so far, of all kinds."""
+        decoded, used = zip(*(kind.n_bytes for kind in self.kinds), strict=True)
+        return sum(decoded), sum(used)
+
+    @property
+    def n_rejected(self) -> int:
+        """Of all kinds."""
+        return sum(kind.n_rejected for kind in self.kinds)
+
+    def batch(self, step: int, share: slice = slice(None)) -> GapBatch:
+        """The batch of `step`: of the kind whose turn it is."""
+        n = len(self.kinds)
+        return self.kinds[step % n].batch(step // n, share)
+
+    def close(self) -> None:
+        """End the readers of all kinds."""
+        for kind in self.kinds:
+            kind.close()
+
+
+class GapBatches:
+    """Batches by step, of `batch_size` gaps. `ratios`: weight of each r; the cuts are as deep as the largest.
+
+    Not to be used by two threads at once.
     """
 
-    volumes: Sequence[TrainingVolume]
-    ratios: dict[int, float]
-    crop_px: int = 64
-    batch_size: int = 16
-    seed: int = 0
+    def __init__(
+        self,
+        pool: SlabPool,
+        ratios: Mapping[int, float],
+        batch_size: int,
+        variation: Variation = Variation(),
+    ) -> None:
+        self.pool = pool
+        self.ratios = dict(ratios)
+        self.batch_size = batch_size
+        self.variation = variation
+        self.seed = pool.schedule.seed
+        self.cut = pool.schedule.cut
+        self.bytes_used = 0
+        self.n_rejected = 0
 
-    def __post_init__(self) -> None:
-        needed = (max(self.ratios) + 1, self.crop_px, self.crop_px)
-        for volume in self.volumes:
-            if any(n < m for n, m in zip(volume.voxels.shape, needed, strict=True)):
-                raise PlanError(
-                    f"training volume of {volume.voxels.shape} voxels; at least {needed} are needed"
-                )
+    @property
+    def n_bytes(self) -> tuple[int, int]:
+        """(decoded, used) so far."""
+        return self.pool.bytes_read, self.bytes_used
 
-    def batch(self, step: int) -> GapBatch:
-        """The batch of `step`."""
-        rng = np.random.Generator(np.random.Philox(key=self.seed, counter=[0, 0, 0, step]))
+    def close(self) -> None:
+        """End the reader of its pool."""
+        self.pool.close()
+
+    def ratio(self, step: int) -> int:
+        """The r of all gaps of a step."""
         weights = np.array(list(self.ratios.values()))
-        ratio = int(rng.choice(list(self.ratios), p=weights / weights.sum()))
-        planes = np.stack([self._draw(rng, ratio) for _ in range(self.batch_size)])
-        stack = torch.from_numpy(planes)
-        return GapBatch(stack[:, [0, -1]].contiguous(), stack[:, 1:-1].contiguous(), ratio)
+        rng = generator(self.seed, self.cut.axis, RATIOS, step)
+        return int(rng.choice(list(self.ratios), p=weights / weights.sum()))
 
-    def _draw(self, rng: np.random.Generator, ratio: int) -> NDArray[np.float32]:
-        sizes = np.array([v.voxels.size for v in self.volumes], dtype=float)
-        volume = self.volumes[int(rng.choice(len(sizes), p=sizes / sizes.sum()))]
-        size = (ratio + 1, self.crop_px, self.crop_px)
-        z, y, x = (int(rng.integers(n - m + 1)) for n, m in zip(volume.voxels.shape, size, strict=True))
-        crop = volume.voxels[z : z + size[0], y : y + size[1], x : x + size[2]]
-        turned = crop[:: _sign(rng), :: _sign(rng), :: _sign(rng)]
-        turned = turned.swapaxes(1, 2) if rng.random() < QUARTER_TURNS else turned
-        grey = (turned.astype(np.float32) - volume.mean) * (rng.uniform(0.9, 1.1) / volume.std)
-        return np.ascontiguousarray(grey, dtype=np.float32)
+    def batch(self, step: int, share: slice = slice(None)) -> GapBatch:
+        """The batch of `step`, or a share of it: what one of several processes takes.
+
+        Raises DataError where the volumes are black or flat wherever they are looked at, and what reading
+        raises.
+        """
+        ratio = self.ratio(step)
+        first = step * self.batch_size
+        numbers = range(first, first + self.batch_size)[share]
+        planes = torch.from_numpy(np.stack([self._sample(number, ratio) for number in numbers]))
+        return GapBatch(planes[:, [0, -1]].contiguous(), planes[:, 1:-1].contiguous(), ratio)
+
+    def _sample(self, number: int, ratio: int) -> Floats:
+        """Gap `number` since the beginning: (r + 1, row, column); the sections first and last."""
+        window = self.pool.schedule.window(number)
+        self.pool.move_to(window)
+        rng = generator(self.seed, self.cut.axis, SAMPLES, number)
+        for _ in range(TRIES):
+            held = self.pool.get(int(rng.integers(window.start, window.stop)))
+            crop = cropped(rng, held, self.cut, ratio)
+            contrast = self.pool.schedule.volumes[held.slab.volume].contrast
+            if is_lively(crop[[0, -1]], self.variation.least_contrast * contrast[1]):
+                self.bytes_used += crop.size
+                return varied(rng, crop, self.cut, contrast, self.variation)
+            self.n_rejected += 1
+        raise DataError(
+            f"{TRIES} crops in a row are black or flat, the last in {held.slab.box} of "
+            f"{self.pool.schedule.volumes[held.slab.volume].source.spec.url}; choose a region with tissue, "
+            "or a smaller data.least_contrast"
+        )
+
+
+def cropped(rng: np.random.Generator, held: HeldSlab, cut: Cut, ratio: int) -> Voxels:
+    """A gap of a slab, evenly drawn: (r + 1, row of the source, column), a view."""
+    z, y, x = (evenly(rng, held.slab.first) - held.slab.box.start).tolist()
+    dz, dy, dx = cut.extent
+    deep = cut.oriented(held.voxels[z : z + dz, y : y + dy, x : x + dx])
+    offset = int(rng.integers(cut.depth - ratio))
+    return deep[offset : offset + ratio + 1]
+
+
+def is_lively(sections: Voxels, least_deviation: float) -> bool:
+    """True where both sections vary, and no more than half of them is black or white."""
+    padding = np.count_nonzero((sections == 0) | (sections == 255))
+    return bool(2 * padding <= sections.size) and all(float(s.std()) >= least_deviation for s in sections)
+
+
+def varied(
+    rng: np.random.Generator, crop: Voxels, cut: Cut, contrast: tuple[float, float], variation: Variation
+) -> Floats:
+    """A crop as it is trained on: standardised grey, resampled where the cut says so, flipped, blurred."""
+    mean, deviation = contrast
+    grey = (crop.astype(np.float32) - mean) * (
+        rng.uniform(1 - variation.gain, 1 + variation.gain) / deviation
+    )
+    phase = int(rng.integers(cut.upsampling))
+    grey = resampled(grey.astype(np.float32), cut, phase)
+    grey = grey[:: _sign(rng), :: _sign(rng), :: _sign(rng)]
+    if rng.random() < variation.quarter_turns and cut.rows == cut.columns:
+        grey = grey.swapaxes(1, 2)
+    grey = np.ascontiguousarray(cut.as_seen(grey))
+    for section in (0, -1):
+        if rng.random() < variation.blur:
+            grey[section] = ndimage.gaussian_filter(
+                grey[section], BLUR_SIGMA_PX, radius=BLUR_RADIUS_PX, mode="mirror"
+            )
+    return grey
+
+
+def resampled(grey: Floats, cut: Cut, phase: int = 0) -> Floats:
+    """Rows between those of the source, by linear interpolation, `phase` new rows further on.
+
+    (plane, cut.source_rows, column) -> (plane, cut.rows, column); unchanged where the cut resamples nothing.
+    """
+    if cut.upsampling == 1:
+        return grey
+    at = (np.arange(cut.rows) + phase) / cut.upsampling
+    lower = at.astype(int)
+    t = (at - lower).astype(np.float32)[:, None]
+    between: Floats = grey[:, lower] * (1 - t) + grey[:, lower + 1] * t
+    return between
 
 
 def _sign(rng: np.random.Generator) -> int:

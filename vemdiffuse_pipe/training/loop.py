@@ -1,146 +1,226 @@
-"""Training of the lean network on gaps: EDM loss on the residual, EMA, exact resume."""
+"""The training loop: data -> batch -> objective -> step -> state, and now and then a validation.
+
+step      the batch of the step, a function of (seed, step), made ahead by a thread
+  |       its loss, by the objective; gradients clipped; Adam; moving average
+  |       every log_every steps: a line of the journal; a loss that is no number ends training
+  |       every validate_every: the average, driven by the real sampler; the best is kept
+  +-----  every save_every, and when it ends: the state, from which the same command goes on
+"""
 
 from __future__ import annotations
 
-import copy
-import json
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal, Protocol
 
-import safetensors.torch
 import torch
-from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
+from torch import Tensor, nn
 
-from vemdiffuse_pipe.models.edm import draw_training_sigmas, preconditioning
-from vemdiffuse_pipe.models.lean import LeanNetwork
-from vemdiffuse_pipe.training.gaps import GapBatch, GapSampler
+from vemdiffuse_pipe.errors import TrainingError
+from vemdiffuse_pipe.training.gaps import Batches, GapBatch
+from vemdiffuse_pipe.training.objectives import Draws, Objective
+from vemdiffuse_pipe.training.prefetch import Prefetched
+from vemdiffuse_pipe.training.processes import Crew
+from vemdiffuse_pipe.training.settings import TrainTable
+from vemdiffuse_pipe.training.state import Identity, TrainingState
+
+Stopped = Literal["", "patience", "time", "interrupted"]
+STOPS: tuple[Stopped, ...] = ("", "patience", "time", "interrupted")
+Record = Mapping[str, object]
+
+
+class Watcher(Protocol):
+    """Who is told what happens. Only the first of several processes tells."""
+
+    def begin(self, step: int) -> None:
+        """Training goes on after so many steps; what was told of later ones will be told again."""
+        ...
+
+    def hear(self, record: Record) -> None:
+        """A line for the journal: `step`, and `loss` or `score`."""
+        ...
+
+    def validate(self, average: nn.Module, step: int) -> float | None:
+        """The score of the averaged network, more is better; None where nothing was held back."""
+        ...
+
+    def keep(self, average: nn.Module, step: int) -> None:
+        """Write the checkpoint: this is the best so far, or the last where none is better."""
+        ...
+
+    def is_interrupted(self) -> bool:
+        """True from when training should end."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
-class Schedule:
-    """How long and how fast: Adam, linear warm-up, cosine to zero, EMA of the weights."""
+class Course:
+    """What is trained on what, how, and where its state is kept."""
 
-    n_steps: int
-    lr: float = 1e-3
-    n_warmup: int = 200
-    ema: float = 0.999
-    clip: float = 1.0
-
-    def lr_at(self, step: int) -> float:
-        """Learning rate of `step`."""
-        warm = min(1.0, (step + 1) / self.n_warmup)
-        return self.lr * warm * 0.5 * (1 + math.cos(math.pi * step / self.n_steps))
+    network: nn.Module
+    objective: Objective
+    batches: Batches
+    table: TrainTable
+    state_file: Path
+    identity: Identity
+    lr: float
+    clock: Callable[[], float] = time.monotonic
 
 
-def linear_between(sections: Tensor, ratio: int) -> Tensor:
-    """Linear interpolation of a gap at its r - 1 planes: (b, 2, y, x) -> (b, r - 1, y, x)."""
-    t = (torch.arange(1, ratio, device=sections.device) / ratio)[:, None, None]
-    return sections[:, :1] * (1 - t) + sections[:, 1:] * t
+@dataclass(frozen=True, slots=True)
+class TrainingOutcome:
+    """How training ended. `stopped`: why before its last step; empty where it did not. `best`: a score."""
+
+    step: int
+    stopped: Stopped
+    best: float | None
+    best_step: int
+    elapsed_s: float
 
 
-def edm_loss(
-    network: LeanNetwork, batch: GapBatch, residual_scale: float, generator: torch.Generator
-) -> Tensor:
-    """Mean square error of F against its target: EDM Eq. 8 with the weight that makes it uniform.
+def lr_at(table: TrainTable, lr: float, step: int) -> float:
+    """Learning rate of `step`: linear warm-up, then constant, or a cosine to zero."""
+    warm = min(1.0, (step + 1) / table.warmup)
+    return (
+        lr * warm * (0.5 * (1 + math.cos(math.pi * step / table.steps)) if table.lr_decay == "cosine" else 1)
+    )
 
-    The clean sample is the residual (truth - linear interpolation) / residual_scale.
+
+def train(course: Course, crew: Crew, watcher: Watcher) -> TrainingOutcome:
+    """Train the network of `course` in place, from where its state was left.
+
+    Raises TrainingError where the loss is no number, what reading the data raises, and StorageFullError; the
+    state that was saved last is then still there.
     """
-    device = batch.targets.device
-    clean = (batch.targets - linear_between(batch.sections, batch.ratio)) / residual_scale
-    sigma = draw_training_sigmas(len(clean), generator)[:, None, None, None]
-    noise = torch.randn(clean.shape, generator=generator).to(device)
-    c_skip, c_out, c_in, c_noise = (c.to(device) for c in preconditioning(sigma))
-    noisy = clean + sigma.to(device) * noise
-    positions = torch.arange(1, batch.ratio, device=device) / batch.ratio
-    with torch.autocast(device.type, torch.bfloat16):
-        raw = network(c_in * noisy, batch.sections, positions, float(batch.ratio), c_noise.flatten())
-    error: Tensor = raw.float() - (clean - c_skip * noisy) / c_out
-    return error.square().mean()
+    return _Loop(course, crew, watcher).run()
 
 
-def train(
-    network: LeanNetwork,
-    sampler: GapSampler,
-    schedule: Schedule,
-    *,
-    residual_scale: float,
-    folder: Path,
-    device: torch.device,
-    save_every: int = 500,
-    log: Callable[[dict[str, float]], None] = lambda record: None,
-) -> LeanNetwork:
-    """Train `network` in place and return the moving average of its weights.
+class _Loop:
+    """One call of `train`."""
 
-    Everything needed to go on lies in `folder` (state.safetensors); called again, it goes on there.
-    """
-    network.on(device)
-    average = copy.deepcopy(network)
-    optimiser = torch.optim.Adam(network.parameters(), lr=schedule.lr, betas=(0.9, 0.99))
-    first = _resume(folder, network, average, optimiser)
-    start = time.monotonic()
-    for step in range(first, schedule.n_steps):
-        batch = _to(sampler.batch(step), device)
-        generator = torch.Generator().manual_seed(sampler.seed * 2**32 + step)
-        for group in optimiser.param_groups:
-            group["lr"] = schedule.lr_at(step)
-        loss = edm_loss(network, batch, residual_scale, generator)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        clip_grad_norm_(network.parameters(), schedule.clip)
-        optimiser.step()
-        _update_average(average, network, min(schedule.ema, (step + 1) / (step + 10)))
-        log({"step": step, "loss": loss.item(), "ratio": batch.ratio, "seconds": time.monotonic() - start})
-        if (step + 1) % save_every == 0 or step + 1 == schedule.n_steps:
-            _save(folder, step + 1, network, average, optimiser)
-    return average
+    def __init__(self, course: Course, crew: Crew, watcher: Watcher) -> None:
+        self.course, self.crew, self.watcher, self.table = course, crew, watcher, course.table
+        course.network.to(crew.device)
+        course.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.state = TrainingState(course.network, course.lr)
+        self.state.restore(course.state_file)
+        together = crew.together(course.network)
+        if self.table.compile:
+            together.compile()
+        self.network = together
+        self.share = crew.share(self.table.batch_size)
+        self.started = course.clock() - self.state.progress.elapsed_s
+        self.losses: list[Tensor] = []
+        self.validated_at = -1
+        if crew.is_first:
+            watcher.begin(self.state.progress.step)
+
+    def run(self) -> TrainingOutcome:
+        """All steps that are left."""
+        steps = range(self.state.progress.step, self.table.steps)
+        stopped = self._reason()
+        if not stopped:
+            with Prefetched(lambda step: self.course.batches.batch(step, self.share), steps) as batches:
+                for step, batch in zip(steps, batches, strict=True):
+                    self._learn(step, batch)
+                    stopped = self._after(step + 1, batches)
+                    if stopped:
+                        break
+        if stopped != "interrupted":
+            self._finish()
+        self._save()
+        p = self.state.progress
+        return TrainingOutcome(p.step, stopped, p.best, p.best_step, p.elapsed_s)
+
+    def _learn(self, step: int, batch: GapBatch) -> None:
+        draws = Draws.of(self.table.seed, step, self.table.batch_size, self.share)
+        loss = self.course.objective(self.network, _moved(batch, self.crew.device), draws)
+        ema = min(self.table.ema, (step + 1) / (step + 10))
+        self.state.learn(loss, lr_at(self.table, self.course.lr, step), self.table.clip, ema)
+        self.losses.append(loss.detach())
+
+    def _after(self, step: int, batches: Prefetched[GapBatch]) -> Stopped:
+        """What is due after so many steps; why training should end, if it should."""
+        table = self.table
+        now = self.course.clock() - self.started
+        self.state.progress = replace(self.state.progress, step=step, elapsed_s=now)
+        is_due = [step % every == 0 for every in (table.log_every, table.validate_every, table.save_every)]
+        if any(is_due) or step == table.steps:
+            self._check_and_log(step, batches)
+        if is_due[1]:
+            self._validate(step)
+        if is_due[2]:
+            self._save()
+        return self._reason() if self.crew.size == 1 or any(is_due) else ""
+
+    def _check_and_log(self, step: int, batches: Prefetched[GapBatch]) -> None:
+        loss = self.crew.mean(float(torch.stack(self.losses).mean())) if self.losses else 0.0
+        self.losses.clear()
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the loss is {loss} near step {step}; {self.course.state_file} is as it was saved before: "
+                'give a smaller train.lr or train.clip, or train.precision = "float32"'
+            )
+        data, elapsed = self.course.batches, self.state.progress.elapsed_s
+        decoded, used = data.n_bytes
+        if self.crew.is_first:
+            self.watcher.hear(
+                {
+                    "step": step,
+                    "loss": loss,
+                    "lr": lr_at(self.table, self.course.lr, step - 1),
+                    "seconds": round(elapsed, 3),
+                    "waited_s": round(batches.waited_s, 3),
+                    "read_per_used": round(decoded / max(1, used), 3),
+                    "rejected_crops": data.n_rejected,
+                }
+            )
+
+    def _validate(self, step: int) -> None:
+        """Score the average; keep it where it is the best so far: all processes decide alike."""
+        self.validated_at = step
+        p = self.state.progress
+        is_better = 0
+        if self.crew.is_first:
+            score = self.watcher.validate(self.state.average, step)
+            if score is not None and (p.best is None or score > p.best):
+                is_better = 1
+                self.watcher.keep(self.state.average, step)
+                p = replace(p, best=score)
+        if self.crew.decide(is_better):
+            self.state.progress = replace(p, best_step=step, n_since_best=0)
+        else:
+            self.state.progress = replace(p, n_since_best=p.n_since_best + 1)
+
+    def _reason(self) -> Stopped:
+        table, p = self.table, self.state.progress
+        found = 0
+        if self.watcher.is_interrupted():
+            found = 3
+        elif table.hours is not None and p.elapsed_s >= 3600 * table.hours:
+            found = 2
+        elif table.patience is not None and p.n_since_best >= table.patience:
+            found = 1
+        return STOPS[self.crew.decide(found)]
+
+    def _finish(self) -> None:
+        """The last validation; without any, the last average is what is kept."""
+        step = self.state.progress.step
+        if self.validated_at != step and step != self.state.progress.best_step:
+            self._validate(step)
+        if self.crew.is_first and self.state.progress.best is None:
+            self.watcher.keep(self.state.average, step)
+
+    def _save(self) -> None:
+        if self.crew.is_first:
+            self.state.save(self.course.state_file, self.course.identity)
 
 
-def _to(batch: GapBatch, device: torch.device) -> GapBatch:
+def _moved(batch: GapBatch, device: torch.device) -> GapBatch:
     def move(t: Tensor) -> Tensor:
         return t.to(device=device, memory_format=torch.channels_last, non_blocking=True)
 
     return GapBatch(move(batch.sections), move(batch.targets), batch.ratio)
-
-
-@torch.no_grad()
-def _update_average(average: LeanNetwork, network: LeanNetwork, keep: float) -> None:
-    for a, b in zip(average.parameters(), network.parameters(), strict=True):
-        a.lerp_(b, 1 - keep)
-
-
-def _save(
-    folder: Path, step: int, network: LeanNetwork, average: LeanNetwork, optimiser: torch.optim.Adam
-) -> None:
-    """One file, replaced atomically: weights, average, Adam's moments, and the step in its metadata."""
-    tensors = {f"network.{k}": v for k, v in network.state_dict().items()}
-    tensors |= {f"average.{k}": v for k, v in average.state_dict().items()}
-    for i, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"adam.{i}.{k}": v for k, v in state.items()}
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    part = folder / "state.part"
-    safetensors.torch.save_file(tensors, part, metadata={"step": json.dumps(step)})
-    part.replace(folder / "state.safetensors")
-
-
-def _resume(folder: Path, network: LeanNetwork, average: LeanNetwork, optimiser: torch.optim.Adam) -> int:
-    path = folder / "state.safetensors"
-    if not path.exists():
-        return 0
-    with safetensors.safe_open(path, "pt") as file:
-        tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 (not a mapping)
-        step = int(json.loads(file.metadata()["step"]))
-    for prefix, module in (("network.", network), ("average.", average)):
-        module.load_state_dict(
-            {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        )
-    state: dict[int, dict[str, Tensor]] = {}
-    for name in (k for k in tensors if k.startswith("adam.")):
-        _, i, field = name.split(".", 2)
-        state.setdefault(int(i), {})[field] = tensors[name]
-    optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
-    return step

@@ -1,0 +1,259 @@
+"""Engines: clusters that run already, GPUs that are bound, and workers that leave without losing anything."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from queue import SimpleQueue
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from distributed import Client, LocalCluster, Reschedule, Worker
+from small_runs import SHAPE, interpolated, receipt_files, small_run, stored
+
+from vemdiffuse_pipe.config import ClusterTable, RunFile, RunTable, dump
+from vemdiffuse_pipe.errors import ConfigError
+from vemdiffuse_pipe.render.block import Hardware
+from vemdiffuse_pipe.running import engines, leaving, workers
+from vemdiffuse_pipe.running.binding import VISIBLE, bind_gpu
+from vemdiffuse_pipe.running.driver import drive
+from vemdiffuse_pipe.running.engines import GPU, connect, n_workers, wait_for_resources
+from vemdiffuse_pipe.running.leaving import JOB_ENDS, RETIRING_S, Departure, job_deadline
+from vemdiffuse_pipe.running.opening import open_output
+from vemdiffuse_pipe.running.reconstruct import prepare, run
+from vemdiffuse_pipe.running.resources import threads_per_worker
+from vemdiffuse_pipe.running.retries import Patience
+from vemdiffuse_pipe.running.shards import ShardSet, Work, missing_work
+from vemdiffuse_pipe.running.status import status
+from vemdiffuse_pipe.running.walltime import Deadline
+from vemdiffuse_pipe.running.workers import OpenWorkplace
+from vemdiffuse_pipe.testing import SlowSource, position_coded
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[LocalCluster]:
+    """A dask cluster that somebody else started: a worker process, with a GPU."""
+    with LocalCluster(
+        n_workers=1,
+        threads_per_worker=3,
+        resources={GPU: 1},
+        memory_limit=0,
+        dashboard_address="127.0.0.1:0",
+        worker_dashboard_address="127.0.0.1:0",
+    ) as cluster:
+        yield cluster
+
+
+def n_receipts(run_file: RunFile) -> int:
+    return sum(file.read_bytes().count(b"\n") for file in receipt_files(run_file))
+
+
+def places(dask_worker: Worker) -> list[str]:
+    """The workplaces that a worker holds."""
+    return list(workers._PLACES)
+
+
+@pytest.mark.slow
+def test_a_running_cluster_does_a_run_and_keeps_nothing_of_it(tmp_path: Path, running: LocalCluster) -> None:
+    run_file = small_run(tmp_path, run={"engine": running.scheduler_address})
+    assert run(run_file).exit_code == 0
+    np.testing.assert_array_equal(stored(run_file), interpolated(position_coded(SHAPE), 5))
+    with Client(running, set_as_default=False) as client:
+        assert list(client.run(places).values()) == [[]]
+
+
+@pytest.mark.slow
+def test_a_run_whose_driver_was_killed_is_gone_on_with_from_elsewhere(
+    tmp_path: Path, running: LocalCluster
+) -> None:
+    run_file = small_run(tmp_path, run={"engine": running.scheduler_address, "block_shape": (8, 16, 16)})
+    (tmp_path / "run.toml").write_text(dump(run_file))
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "vemdiffuse_pipe", "run", str(tmp_path / "run.toml")],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.DEVNULL,
+    )
+    while n_receipts(run_file) < 3 and driver.poll() is None:
+        time.sleep(0.01)
+    driver.kill()
+    driver.wait()
+    outcome = run(run_file)
+    assert (outcome.exit_code, outcome.set_aside) == (0, ())
+    np.testing.assert_array_equal(stored(run_file), interpolated(position_coded(SHAPE), 5))
+
+
+def test_a_cluster_whose_workers_lack_the_resource_is_told_how_to_start_them(running: LocalCluster) -> None:
+    bare = SimpleNamespace(scheduler_info=lambda: {"workers": {"a": {"resources": {}}}})
+    with pytest.raises(ConfigError, match=r"none of the 1 workers at tcp://h:1 .* --resources GPU=1"):
+        wait_for_resources(bare, "tcp://h:1", within_s=0.0)  # type: ignore[arg-type]
+
+
+def test_an_address_where_nobody_answers_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "ANSWERS_WITHIN_S", 0.5)
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{unused.getsockname()[1]}"
+        with (
+            pytest.raises(ConfigError, match="no dask scheduler answers at"),
+            connect(RunTable(engine=address)),
+        ):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("name", "engine", "gpus", "assigned", "bound"),
+    [
+        ("1", "local", 1, "4,7", "7"),
+        ("1", "local", 1, None, "1"),
+        ("SLURMCluster-3", "slurm", 1, "GPU-5f", "GPU-5f"),
+        ("SLURMCluster-3-2", "slurm", 4, "0,1,2,3", "2"),
+        ("anything", "tcp://host:1", 1, "2,3", "2,3"),
+    ],
+)
+def test_a_worker_sees_one_gpu_of_those_that_it_was_assigned(
+    name: str, engine: str, gpus: int, assigned: str | None, bound: str
+) -> None:
+    environ = {} if assigned is None else {VISIBLE: assigned}
+    bind_gpu(name, RunTable(engine=engine, device="cuda"), ClusterTable(memory_gb=1, gpus=gpus), environ)
+    assert environ == {VISIBLE: bound}
+
+
+def test_a_worker_without_a_gpu_of_its_own_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"worker 2 is number 3 .* 2 GPU\(s\)"):
+        bind_gpu("2", RunTable(engine="local", device="cuda"), None, {VISIBLE: "0,1"})
+
+
+def test_nothing_is_bound_where_the_device_is_named() -> None:
+    environ: dict[str, str] = {}
+    bind_gpu("1", RunTable(engine="local", device="cuda:1"), None, environ)
+    assert environ == {}
+
+
+def test_as_many_workers_are_kept_busy_as_jobs_may_bring() -> None:
+    cluster = ClusterTable(memory_gb=1, gpus=4, cores=32, max_jobs=8)
+    nobody = SimpleNamespace()
+    assert n_workers(nobody, RunTable(engine="pbs"), cluster) == 32  # type: ignore[arg-type]
+    assert threads_per_worker(RunTable(engine="pbs"), cluster) == 8
+
+
+class Loop:
+    """Remembers what it is asked to call."""
+
+    def __init__(self) -> None:
+        self.called: list[object] = []
+
+    def add_callback(self, *call: object) -> None:
+        self.called.append(call)
+
+
+def departure(left_s: float | None, monkeypatch: pytest.MonkeyPatch) -> tuple[Departure, Loop]:
+    monkeypatch.setattr(leaving, "HANDED_BACK_S", 0.0)
+    loop = Loop()
+    return Departure(SimpleNamespace(loop=loop), Deadline(left_s), restart=False), loop  # type: ignore[arg-type]
+
+
+def test_a_block_that_would_not_end_in_time_is_handed_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    leaver, loop = departure(0.05, monkeypatch)
+    leaver.begin("a")
+    time.sleep(0.06)
+    leaver.end("a", is_done=True)  # it took longer than is left now
+    for block in "bc":
+        with pytest.raises(Reschedule):
+            leaver.begin(block)
+    assert len(loop.called) == 1, "it leaves once"
+
+
+def test_a_worker_whose_job_nobody_ends_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    leaver, loop = departure(None, monkeypatch)
+    for block in range(99):
+        leaver.begin(block)
+        leaver.end(block, is_done=True)
+    assert loop.called == []
+
+
+def test_blocks_end_before_the_job_does() -> None:
+    ends = int(time.time()) + 1000
+    left_s = job_deadline({JOB_ENDS: str(ends)}).left_s()
+    assert 990 - RETIRING_S <= left_s <= 1000 - RETIRING_S
+    for nonsense in ("", "soon", "-5", "٣"):
+        assert job_deadline({JOB_ENDS: nonsense}).left_s() == float("inf")
+
+
+@dataclass(frozen=True)
+class SlowWorkplace(OpenWorkplace):
+    """Takes a moment for each read."""
+
+    def open(self) -> workers.Workplace:
+        place = super().open()
+        return replace(place, source=SlowSource(place.source, 0.2))
+
+
+class Heard:
+    """A reporter that ends a worker when it has heard of a few blocks."""
+
+    def __init__(self, pids: list[int], number: signal.Signals) -> None:
+        self.n_done, self._pids, self._number = 0, pids, number
+
+    def done(self, work: Work) -> None:
+        self.n_done += 1
+        if self.n_done == 5:
+            os.kill(self._pids[0], self._number)
+
+    def set_aside(self, work: Work, reason: str, n_attempts: int) -> None:
+        raise AssertionError(reason)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_worker_that_is_asked_to_end_loses_no_block(tmp_path: Path, number: signal.Signals) -> None:
+    run_file = small_run(tmp_path, run={"engine": "local", "workers": 1})
+    _, plan = prepare(run_file)
+    open_output(plan)
+    work = missing_work(plan.blocks, ShardSet(plan.shards))
+    with connect(run_file.run) as client:
+        workers.register(client, SlowWorkplace("k", plan, Hardware(), Patience()))
+        before = list(client.run(os.getpid).values())
+        heard = Heard(before, number)
+        assert drive(client, "k", work, 6, heard, SimpleQueue()) == ""
+        assert list(client.run(os.getpid).values()) != before, "it was not asked to end"
+    assert heard.n_done == n_receipts(run_file) == status(run_file.output.url).n_blocks == 24
+
+
+@dataclass(frozen=True)
+class LateWorkplace(OpenWorkplace):
+    """Cannot be opened when the worker starts."""
+
+    def open(self) -> workers.Workplace:
+        marker = Path(self.plan.run_file.output.url) / "tried"
+        if not marker.exists():
+            marker.touch()
+            raise OSError("the file system is not mounted yet")
+        return super().open()
+
+    def setup(self, worker: Worker) -> None:
+        with suppress(OSError):  # as dask does in a worker that comes later: it says so in a log
+            super().setup(worker)
+
+
+@pytest.mark.slow
+def test_a_worker_that_could_not_open_its_workplace_opens_it_with_the_first_block(tmp_path: Path) -> None:
+    run_file = small_run(tmp_path, run={"engine": "local", "workers": 1})
+    _, plan = prepare(run_file)
+    open_output(plan)
+    heard, work = Heard([], signal.SIGTERM), missing_work(plan.blocks, ShardSet(plan.shards))
+    heard.n_done = 100
+    with connect(run_file.run) as client:
+        workers.register(client, LateWorkplace("k", plan, Hardware(), Patience()))
+        assert drive(client, "k", work, 6, heard, SimpleQueue()) == ""
+    assert heard.n_done == 124

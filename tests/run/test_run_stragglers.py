@@ -1,0 +1,96 @@
+"""Near the end: what is late is done by another worker too, and one death proves nothing against a block."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from queue import SimpleQueue
+
+import numpy as np
+import pytest
+from killed_workers import KillingWorkplace, SlowWorkplace
+from small_runs import SHAPE, interpolated, small_run, stored
+
+from vemdiffuse_pipe.config import RunFile
+from vemdiffuse_pipe.plan.plan import Plan
+from vemdiffuse_pipe.render.block import Hardware
+from vemdiffuse_pipe.running.driver import drive
+from vemdiffuse_pipe.running.engines import connect
+from vemdiffuse_pipe.running.opening import open_output
+from vemdiffuse_pipe.running.pace import Pace
+from vemdiffuse_pipe.running.reconstruct import prepare
+from vemdiffuse_pipe.running.retries import Patience
+from vemdiffuse_pipe.running.shards import ShardSet, Work, missing_work
+from vemdiffuse_pipe.running.workers import OpenWorkplace
+from vemdiffuse_pipe.testing import position_coded
+
+
+class Heard:
+    """A reporter that remembers."""
+
+    def __init__(self) -> None:
+        self.done_blocks: list[int] = []
+        self.copies: list[tuple[int, str]] = []
+
+    def done(self, work: Work) -> None:
+        self.done_blocks.append(work.block_index)
+
+    def set_aside(self, work: Work, reason: str, n_attempts: int) -> None:
+        raise AssertionError(reason)
+
+    def copied(self, work: Work, worker: str) -> None:
+        self.copies.append((work.block_index, worker))
+
+
+def begun(folder: Path, block: tuple[int, int, int]) -> tuple[RunFile, Plan]:
+    """A run on two processes, its output there."""
+    run_file = small_run(folder, run={"workers": 2, "engine": "local", "block_shape": block})
+    _, plan = prepare(run_file)
+    open_output(plan)
+    return run_file, plan
+
+
+def driven(run_file: RunFile, plan: Plan, workplace: OpenWorkplace) -> Heard:
+    """What was heard of the whole run."""
+    heard, work = Heard(), missing_work(plan.blocks, ShardSet(plan.shards))
+    with connect(run_file.run) as client:
+        client.register_plugin(workplace)
+        assert drive(client, workplace.key, work, 6, heard, SimpleQueue(), heard.copied) == ""
+    return heard
+
+
+@pytest.mark.slow
+def test_what_a_slow_worker_holds_at_the_end_is_done_by_the_other_one(tmp_path: Path) -> None:
+    run_file, plan = begun(tmp_path, (8, 16, 32))
+    claim = tmp_path / "slow"
+    heard = driven(run_file, plan, SlowWorkplace("k", plan, Hardware(), Patience(), claim, delay_s=60))
+    assert sorted(heard.done_blocks) == list(range(24))
+    assert heard.copies
+    assert {worker for _, worker in heard.copies}.isdisjoint({claim.read_text()})
+    np.testing.assert_array_equal(stored(run_file), interpolated(position_coded(SHAPE), 5))
+
+
+@pytest.mark.slow
+def test_a_block_whose_worker_died_once_is_done_by_the_next(tmp_path: Path) -> None:
+    run_file, plan = begun(tmp_path, (8, 48, 64))
+    (tmp_path / "graves").mkdir()
+    killing = KillingWorkplace("k", plan, Hardware(), Patience(), tmp_path / "graves", 2, n_deaths=1)
+    heard = driven(run_file, plan, killing)
+    assert sorted(heard.done_blocks) == [0, 1, 2, 3]
+    assert len(list((tmp_path / "graves").iterdir())) == 1
+    np.testing.assert_array_equal(stored(run_file), interpolated(position_coded(SHAPE), 5))
+
+
+def test_a_block_is_late_after_three_times_the_median() -> None:
+    pace = Pace()
+    for took_s in (10, 2, 300):
+        pace.add(took_s)
+    assert pace.late_after_s() == 30
+
+
+def test_nothing_is_late_while_too_little_is_known_and_what_is_quick_is_never_late_at_once() -> None:
+    pace = Pace()
+    pace.add(0.01)
+    pace.add(0.01)
+    assert pace.late_after_s() == float("inf")
+    pace.add(0.01)
+    assert pace.late_after_s() == 1

@@ -1,0 +1,101 @@
+"""vemdiffuse compare: models held against a truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from vemdiffuse_pipe.cli.options import json_option, print_json
+from vemdiffuse_pipe.evaluation.degradation import Degradation
+from vemdiffuse_pipe.evaluation.table import COLUMNS, aligned, report_cells
+from vemdiffuse_pipe.running.compared_rows import Figures
+from vemdiffuse_pipe.running.comparison import ComparedTable, Law, compare
+from vemdiffuse_pipe.running.comparison_file import load_comparison
+
+Layout = Callable[[Sequence[Sequence[str]]], str]
+COSTS = ("FLOP/voxel", "voxels/s", "MB")
+
+
+@click.command("compare")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--ratio", "ratios", type=click.IntRange(2), multiple=True, metavar="R", help="Only this one.")
+@click.option(
+    "--degradation",
+    "degradations",
+    type=click.Choice(["dropped", "averaged"]),
+    multiple=True,
+    help="Only this way of making sections.",
+)
+@click.option("--markdown", is_flag=True, help="Print the tables as Markdown.")
+@json_option
+def command(
+    file: Path,
+    ratios: tuple[int, ...],
+    degradations: tuple[Degradation, ...],
+    markdown: bool,
+    as_json: bool,
+) -> None:
+    """Hold models against a truth, in tables.
+
+    FILE says which truth, at which ratios, and which models. A table is one ratio and one way of making
+    sections: planes dropped, or averaged; only generated planes count. Rows are kept as they come: running
+    again resumes.
+
+    \b
+    Examples:
+      vemdiffuse compare compare_fib25.toml --ratio 5 --degradation dropped
+      vemdiffuse compare compare_fib25.toml --ratio 5 --degradation dropped --markdown
+    """
+    tables = compare(
+        load_comparison(file),
+        ratios=ratios or None,
+        degradations=degradations or None,
+        on_row=lambda row: click.echo(row, err=True),
+    )
+    if as_json:
+        print_json({"tables": [_as_dict(table) for table in tables]})
+        return
+    for i, table in enumerate(tables):
+        click.echo(("\n" if i else "") + _shown(table, _markdown if markdown else aligned))
+
+
+def _as_dict(table: ComparedTable) -> dict[str, object]:
+    return {
+        "degradation": table.degradation,
+        "ratio": table.ratio,
+        "rows": {row: figures.as_dict() for row, figures in table.rows.items()},
+        "laws": [asdict(law) for law in table.laws],
+    }
+
+
+def _shown(table: ComparedTable, layout: Layout) -> str:
+    heading = f"sections {table.degradation}, r = {table.ratio}; generated planes only"
+    rows = [("", *COLUMNS, *COSTS), *((row, *_cells(f)) for row, f in table.rows.items())]
+    laws = [_in_words(law) for law in table.laws]
+    return "\n".join([heading, "", layout(rows), *([""] if laws else []), *laws])
+
+
+def _cells(figures: Figures) -> tuple[str, ...]:
+    if not figures.peak_bytes:
+        return (*report_cells(figures.report), *("-" for _ in COSTS))
+    costs = (
+        f"{figures.flop_per_voxel:.2g}",
+        f"{figures.voxels_per_s:,.0f}",
+        f"{figures.peak_bytes / 1e6:.0f}",
+    )
+    return (*report_cells(figures.report), *costs)
+
+
+def _in_words(law: Law) -> str:
+    return (
+        f"{law.method}, K = {law.samples}: {law.psnr:.2f} dB; its one-pass twin less "
+        f"10 log10(1 + 1/{law.samples}) is {law.expected:.2f}: {law.psnr - law.expected:+.2f}"
+    )
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> str:
+    heading, *others = (f"| {' | '.join(row)} |" for row in rows)
+    return "\n".join([heading, "| --- " * len(rows[0]) + "|", *others])

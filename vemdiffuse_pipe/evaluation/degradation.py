@@ -1,0 +1,63 @@
+"""Anisotropic sections from an isotropic truth, in the two ways that are in use. Never mix their figures.
+
+planes of the truth    0   1   2   3   4   5   6   7   8   9  10        r = 5
+dropped                |                   |                   |        section u is plane 5 u
+averaged              [---- 0 ----]       [---- 1 ----]                 section u is planes 5 u .. 5 u + 4
+                              |                   |                     its centre: plane 5 u + 2
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from vemdiffuse_pipe.errors import ConfigError
+from vemdiffuse_pipe.geometry.grey import to_grey
+from vemdiffuse_pipe.volume import Voxels
+
+Degradation = Literal["dropped", "averaged"]
+
+
+@dataclass(frozen=True, slots=True)
+class Degraded:
+    """Sections and the truth that a reconstruction of them is held against; uint8, zyx.
+
+    Plane u * r of `truth` lies where the centre of section u lies: (M - 1) * r + 1 planes for M sections.
+    """
+
+    sections: Voxels
+    truth: Voxels
+    r: int
+
+    @property
+    def generated(self) -> list[int]:
+        """The planes between the sections: those that count."""
+        return [z for z in range(len(self.truth)) if z % self.r]
+
+
+def degrade(volume: Voxels, r: int, degradation: Degradation) -> Degraded:
+    """As many sections as `volume` gives at ratio r, and the part of it that they span.
+
+    dropped: section u is plane u * r, and the planes between are not seen. averaged: a section is as thick
+    as r planes, a box centred on plane u * r + r // 2: its r planes where r is odd; where r is even, r - 1
+    planes and half of the plane on either side, so that the centre is a plane of the truth for every r and
+    the truth need not be resampled. A mean is rounded to a grey level. Raises ConfigError for fewer than
+    two sections.
+    """
+    reach = 0 if degradation == "dropped" else r // 2
+    n = (len(volume) - 1 - 2 * reach) // r + 1
+    if n < 2:
+        raise ConfigError(
+            f"{len(volume)} planes at ratio {r}, {degradation}, give fewer than 2 sections; "
+            f"at least {r + 1 + 2 * reach} planes are needed"
+        )
+    truth = volume[reach : reach + (n - 1) * r + 1]
+    if degradation == "dropped":
+        return Degraded(truth[::r], truth, r)
+    weights = np.full(2 * reach + 1, 1 / r)
+    if r % 2 == 0:
+        weights[[0, -1]] /= 2
+    boxes = np.stack([volume[u * r : u * r + len(weights)] for u in range(n)])
+    return Degraded(to_grey(np.einsum("w,uwyx->uyx", weights, boxes)), truth, r)

@@ -1,0 +1,152 @@
+"""Workers as batch jobs, through dask-jobqueue: it submits, counts and replaces them; what a job is told is
+ours (`schedulers`), so that a worker's job and a job of an array ask for the same things.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from distributed.deploy.spec import ProcessInterface
+
+from vemdiffuse_pipe.config import ClusterTable, Scheduler
+from vemdiffuse_pipe.errors import ConfigError
+from vemdiffuse_pipe.running.leaving import JOB_ENDS
+from vemdiffuse_pipe.running.schedulers import SUBMIT, Job, directives
+
+ANY_PORT = "127.0.0.1:0"
+LONGEST_WAIT_S = 60.0
+
+_NAMES = {"slurm": "SLURM", "lsf": "LSF", "pbs": "PBS", "sge": "SGE"}
+
+
+@contextmanager
+def job_cluster(
+    scheduler: Scheduler, table: ClusterTable, logs: Path, resource: str, n_threads: int
+) -> Iterator[Any]:
+    """A dask cluster whose workers are jobs, `min_jobs` to `max_jobs` of them; lost ones are replaced.
+
+    Each worker process holds one `resource` and `n_threads`. The first job is submitted before this returns:
+    raises ConfigError where it is refused.
+    """
+    if shutil.which(SUBMIT[scheduler]) is None:
+        raise ConfigError(
+            f"engine {scheduler}: {SUBMIT[scheduler]} is not on the PATH; run this where jobs are submitted"
+        )
+    logs.mkdir(parents=True, exist_ok=True)
+    cluster_class, job_class = _classes(scheduler)
+    patient = _patient(job_class)
+    with cluster_class(
+        job_cls=patient,
+        scheduler_options={"dashboard": False, "dashboard_address": ANY_PORT},
+        silence_logs=logging.CRITICAL + 1,
+        **job_options(scheduler, table, logs, resource, n_threads),
+    ) as cluster:
+        cluster.scale(jobs=1)
+        while not patient.is_accepted:
+            if patient.refusal:
+                raise ConfigError(f"{SUBMIT[scheduler]} refused the first job: {patient.refusal}")
+            time.sleep(0.05)
+        cluster.adapt(minimum_jobs=table.min_jobs, maximum_jobs=table.max_jobs)
+        yield cluster
+
+
+def job_options(
+    scheduler: Scheduler, table: ClusterTable, logs: Path, resource: str, n_threads: int
+) -> dict[str, Any]:
+    """What dask-jobqueue is told of each job. Its own directives are left out: ours stand in their place."""
+    return {
+        "cores": n_threads * table.workers_a_job,  # as dask counts: threads of its workers
+        "processes": table.workers_a_job,
+        "memory": f"{table.memory_gb}GB",
+        "interface": table.interface,
+        "job_name": "vemdiffuse",
+        "job_directives_skip": [""],
+        "job_extra_directives": directives(scheduler, Job(table, logs)),
+        "job_script_prologue": [
+            f"export {JOB_ENDS}=$(( $(date +%s) + {table.walltime_s} ))",
+            *table.prologue,
+        ],
+        "worker_extra_args": [
+            *("--resources", f"{resource}=1"),
+            *("--memory-limit", "0"),  # the bounded window limits it
+            *("--dashboard-address", ANY_PORT),
+        ],
+        "local_directory": '"${TMPDIR:-/tmp}"',
+        "python": None,
+    }
+
+
+def _classes(scheduler: Scheduler) -> tuple[Any, Any]:
+    """dask-jobqueue's classes of a cluster and of a job. Raises ConfigError where it is not installed."""
+    try:
+        import dask_jobqueue
+    except ImportError:
+        raise ConfigError(
+            f"engine {scheduler} needs dask-jobqueue, which is not installed: "
+            "pip install 'vemdiffuse_pipe[cluster]'"
+        ) from None
+    cluster_class = getattr(dask_jobqueue, f"{_NAMES[scheduler]}Cluster")
+    return cluster_class, cluster_class.job_cls
+
+
+def job_script(scheduler: Scheduler, table: ClusterTable, logs: Path, resource: str, n_threads: int) -> str:
+    """The script of a worker's job, with a scheduler's address that stands for any."""
+    options = job_options(scheduler, table, logs, resource, n_threads)
+    job = _classes(scheduler)[1]("tcp://192.0.2.1:8786", name="vemdiffuse-0", **options)
+    script: str = job.job_script()
+    return script
+
+
+class _Patient:
+    """A job whose submission is tried again: a scheduler that is busy for a minute must not end a run.
+
+    Not so the first one of a run: if it is refused, the settings are wrong.
+    """
+
+    is_accepted = False
+    refusal = ""
+
+    async def start(self) -> None:
+        try:
+            await super().start()  # type: ignore[misc]
+            type(self).is_accepted = True
+        except (RuntimeError, ValueError, OSError) as error:
+            await ProcessInterface.start(self)  # type: ignore[arg-type]  # without a job; dask counts on it
+            if self.is_accepted:
+                self._trying = asyncio.create_task(self._try_again())
+            else:
+                type(self).refusal = _said(error)
+
+    async def _try_again(self) -> None:
+        wait_s = 2.0
+        while True:
+            await asyncio.sleep(wait_s)
+            wait_s = min(LONGEST_WAIT_S, 2 * wait_s)
+            try:
+                await super().start()  # type: ignore[misc]
+            except (RuntimeError, ValueError, OSError):
+                continue
+            return
+
+    async def close(self) -> None:
+        if trying := getattr(self, "_trying", None):
+            trying.cancel()
+        await super().close()  # type: ignore[misc]
+
+
+def _patient(job_class: type) -> type[_Patient]:
+    """The class of the jobs of one run: what happens to the first of them, all know."""
+    return type(job_class.__name__, (_Patient, job_class), {})
+
+
+def _said(error: Exception) -> str:
+    """What the program said: its last line that is not empty."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:300] if lines else type(error).__name__

@@ -1,0 +1,245 @@
+"""What a process that works on an output tells of itself: a log that stays, and a heartbeat that does not.
+
+    .vemdiffuse/events/node1-4242-9f3c.jsonl    {"check":..,"time":..,"host":..,"what":"set aside",..}
+    .vemdiffuse/beats/node1-4242-51d0.json      {"check":..,"time":..,"every_s":5,"blocks":[17,18],..}
+
+No scheduler is asked which blocks are at work: each process names its own in a heartbeat, one small object
+that is put anew every few seconds and taken away at the end. Whoever was killed leaves one that grows old.
+A log of heartbeats would grow without end: 64 processes would write 2 GB in two weeks.
+
+All is written by one thread, never by those who work; what a crash cuts off is the last few seconds of an
+account. Receipts and marks of what was set aside do not pass through here: those are durable, and they count.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from threading import Event as Flag
+from threading import Lock, Thread
+from types import TracebackType
+from typing import Literal, TypeAlias
+
+from vemdiffuse_pipe.errors import VemdiffuseError
+from vemdiffuse_pipe.geometry.box import Zyx
+from vemdiffuse_pipe.running.hosts import job_id
+from vemdiffuse_pipe.running.segments import SegmentWriter, encode, is_whole
+from vemdiffuse_pipe.storage import objects
+from vemdiffuse_pipe.storage.address import Address
+from vemdiffuse_pipe.storage.metadata import Json
+
+EVENTS = ".vemdiffuse/events"
+BEATS = ".vemdiffuse/beats"
+
+EVERY_S = 5.0  # on a disk
+EVERY_S_ON_A_STORE = 30.0  # where each put is paid for: 64 processes put 180,000 times a day, for a dollar
+FIRST_S = 1.0  # a run that is over sooner leaves no heartbeat
+BEATS_UNTIL_OLD = 3
+SLOWEST_S = 120.0  # no heartbeat makes itself young for longer than three times this
+LARGEST_BEAT = 1 << 20
+N_READERS = 16
+MOST_LINES = 10_000  # kept while the output cannot be written
+
+What: TypeAlias = Literal[
+    "run started",
+    "worker started",
+    "attempt failed",
+    "set aside",
+    "given to a second worker",
+    "worker ended",
+    "run stopped",
+    "run ended",
+]
+
+
+class Journal:
+    """The account of one process. For many threads; nothing that is called here waits for the output.
+
+    `output`: where the run's output is. `block_shape`: what block indices are of; it may change between two
+    starts. `device`: what the process renders on. Use it as a context, or `close` it. What cannot be written
+    is tried again at the next heartbeat, and never fails a run.
+    """
+
+    def __init__(
+        self,
+        output: Address,
+        block_shape: Zyx,
+        device: str = "",
+        *,
+        every_s: float | None = None,
+        first_s: float = FIRST_S,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._every_s = every_s or (EVERY_S if output.is_local else EVERY_S_ON_A_STORE)
+        self._first_s = min(first_s, self._every_s)
+        self._clock = clock
+        self._output = output
+        self._who: dict[str, Json] = {"host": socket.gethostname(), "pid": os.getpid(), "job": job_id()}
+        name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.json"
+        self._beat_at = output / BEATS / name
+        self._as_ever: dict[str, Json] = {
+            **self._who,
+            "device": device,
+            "since": clock(),
+            "every_s": self._every_s,
+            "block_shape": list(block_shape),
+        }
+        self._blocks: Counter[int] = Counter()
+        self._lines: list[dict[str, Json]] = []
+        self._log = SegmentWriter(output / EVENTS)
+        self._lock = Lock()
+        self._closing = Flag()
+        self._thread: Thread | None = None
+        self._n_named = 0  # in the last heartbeat
+
+    def begun(self, block_index: int) -> None:
+        """From now on this process works on the block."""
+        with self._lock:
+            self._blocks[block_index] += 1
+            self._wake()
+
+    def ended(self, block_index: int) -> None:
+        """It no longer does, however that ended. As often as `begun`."""
+        with self._lock:
+            self._blocks[block_index] -= 1
+            if self._blocks[block_index] <= 0:
+                del self._blocks[block_index]
+
+    @contextmanager
+    def working_on(self, block_index: int) -> Iterator[None]:
+        """`begun`, and at the end of the context `ended`."""
+        self.begun(block_index)
+        try:
+            yield
+        finally:
+            self.ended(block_index)
+
+    def tell(
+        self, what: What, block_index: int | None = None, reason: str = "", **facts: str | float | None
+    ) -> None:
+        """Enter an event. `facts` are stored beside it: JSON, by name; those that are None or '' are not."""
+        named = {"block": block_index, "reason": reason, **facts}
+        told = {name: value for name, value in named.items() if value is not None and value != ""}
+        with self._lock:
+            self._lines.append({"time": round(self._clock(), 3), **self._who, "what": what, **told})
+            del self._lines[:-MOST_LINES]
+            self._wake()
+
+    def close(self) -> None:
+        """Write what was told, take the heartbeat away and end. Telling more begins again."""
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        self._closing.set()
+        thread.join()
+        self._closing.clear()
+        with suppress(VemdiffuseError):
+            self._write_lines()
+        self._log.close()
+        with suppress(VemdiffuseError):
+            objects.remove(self._beat_at)
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _wake(self) -> None:
+        if self._thread is None:
+            self._thread = Thread(target=self._keep, name="journal", daemon=True)
+            self._thread.start()
+
+    def _keep(self) -> None:
+        wait_s = self._first_s
+        while not self._closing.wait(wait_s):
+            with suppress(VemdiffuseError):
+                self._write_lines()
+            with suppress(VemdiffuseError):
+                self._beat()
+            wait_s = self._every_s
+
+    def _write_lines(self) -> None:
+        with self._lock:
+            lines, self._lines = self._lines, []
+        try:
+            if lines:
+                self._log.extend(lines)
+        except VemdiffuseError:
+            with self._lock:
+                self._lines = [*lines, *self._lines]
+            raise
+
+    def _beat(self) -> None:
+        """Say which blocks are at work. Once there is none any more, say that once."""
+        with self._lock:
+            blocks: list[Json] = [*sorted(self._blocks)]
+        if not blocks and not self._n_named:
+            return
+        beat = {"time": self._clock(), **self._as_ever, "blocks": blocks}
+        objects.write_bytes_atomically(self._beat_at, encode(beat))
+        self._n_named = len(blocks)
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """What a process at work last said. `time`, `since` (when it began): seconds since 1970, by its clock.
+
+    `blocks`: indices on a grid of `block_shape`; nobody has checked that there are such blocks.
+    """
+
+    host: str
+    pid: int
+    job: str
+    device: str
+    time: float
+    since: float
+    block_shape: Zyx
+    blocks: tuple[int, ...]
+
+
+def read_beats(output: Address, now: float, oldest_s: float | None = None) -> list[Beat]:
+    """The heartbeats that are young at `now`, by host: at most `oldest_s` old, or three times as old as the
+    process said that it would wait between two.
+
+    What cannot be read as a heartbeat is none. Raises DataError or TransientError where nothing can be read.
+    """
+    with ThreadPoolExecutor(N_READERS) as pool:
+        addresses = (output / BEATS / name for name in objects.list_names(output / BEATS))
+        found = pool.map(_beat_at, addresses)
+        young = [
+            beat for beat, every_s in filter(None, found) if now - beat.time <= _limit(oldest_s, every_s)
+        ]
+    return sorted(young, key=lambda beat: (beat.host, beat.pid))
+
+
+def _limit(oldest_s: float | None, every_s: float) -> float:
+    return BEATS_UNTIL_OLD * min(every_s, SLOWEST_S) if oldest_s is None else oldest_s
+
+
+def _beat_at(address: Address) -> tuple[Beat, float] | None:
+    data = objects.read_bytes(address, LARGEST_BEAT)
+    if data is None or not is_whole(data):
+        return None
+    try:
+        record = json.loads(data)
+        numbers = (float(record["time"]), float(record["since"]), float(record["every_s"]))
+        blocks = tuple(int(block) for block in record["blocks"])
+        z, y, x = (max(1, int(side)) for side in record["block_shape"])
+        who = (str(record["host"]), int(record["pid"]), str(record["job"]), str(record["device"]))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return Beat(*who, *numbers[:2], (z, y, x), blocks), numbers[2]

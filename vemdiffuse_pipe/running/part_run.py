@@ -1,0 +1,207 @@
+"""One part of a run, in this process alone: no scheduler, and nobody who remembers everything.
+
+    own share, from its beginning --> what others have left, from its end --> whatever is still missing
+
+Any number of processes do this at once. They know of each other by receipts only, which each of them reads
+again now and then: what somebody else has done is not done again, and what two have done at once is equal.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from dataclasses import replace
+from itertools import islice
+from queue import Empty, SimpleQueue
+
+from vemdiffuse_pipe.errors import DataError, TransientError
+from vemdiffuse_pipe.models.protocol import Model
+from vemdiffuse_pipe.plan.plan import Plan, digest
+from vemdiffuse_pipe.render.block import Hardware
+from vemdiffuse_pipe.running import signals
+from vemdiffuse_pipe.running.endings import Bookkeeper, EndedError, Endings, one_at_a_time
+from vemdiffuse_pipe.running.events import Listener, Outcome, RunEnded, RunStarted, silent
+from vemdiffuse_pipe.running.filled import note_what_was_filled
+from vemdiffuse_pipe.running.hosts import device_name
+from vemdiffuse_pipe.running.journal import Journal
+from vemdiffuse_pipe.running.mask import begin_output
+from vemdiffuse_pipe.running.opening import open_run_model
+from vemdiffuse_pipe.running.parts import Part
+from vemdiffuse_pipe.running.pipeline import Ended, Inbox, Pipeline
+from vemdiffuse_pipe.running.pricing import refuse_what_costs_too_much
+from vemdiffuse_pipe.running.progress import Progress
+from vemdiffuse_pipe.running.resources import refuse_what_does_not_fit, threads_per_worker
+from vemdiffuse_pipe.running.retries import Patience
+from vemdiffuse_pipe.running.shards import Work
+from vemdiffuse_pipe.running.stages import open_workplace
+from vemdiffuse_pipe.running.walltime import BlockTimes, Deadline
+from vemdiffuse_pipe.storage import parse_address
+from vemdiffuse_pipe.volume import Source
+
+LEFTOVERS = 256  # looked up at once, and taken in any order: helpers seldom take the same one
+LOOKING, LOOKING_HELPING = 0.05, 0.5  # of the time at most, for reading what others have done
+HOPELESS_S = 5.0  # for blocks in flight to end by themselves, where nothing is hoped for
+
+
+def run_part(
+    plan: Plan,
+    source: Source,
+    part: Part,
+    *,
+    model: Model | None = None,
+    listener: Listener = silent,
+    max_blocks: int | None = None,
+    patience: Patience = Patience(),  # noqa: B008 (frozen)
+    deadline: Deadline | None = None,
+) -> Outcome:
+    """Do `part` of what `plan` says and its output lacks, then help with what is left of the others.
+
+    The output knows nothing of parts: the next process may divide it otherwise. `deadline`: when this process
+    is ended. Raises what `run_plan` raises.
+    """
+    alone = _alone(plan)
+    refuse_what_does_not_fit(alone)
+    refuse_what_costs_too_much(plan)
+    model = model or open_run_model(plan)
+    begin_output(plan)
+    address = parse_address(plan.run_file.output.url)
+    progress = Progress(address, digest(plan.identity()), plan.blocks, plan.shards)
+    journal = Journal(address, plan.blocks.block_shape, device_name(plan.run_file.run.device))
+    keeper = Bookkeeper(progress, one_at_a_time(listener), journal)
+    inbox: Inbox = SimpleQueue()
+    with signals.received(inbox.put) as heard, closing(progress), journal:
+        keeper.tell(_started(plan, progress, part))
+        place = open_workplace(plan, _hardware(alone), patience, source, keeper.tell, model, journal)
+        with keeper.told(plan, f"part {part}") as ended:
+            with closing(place.receipts), Pipeline(place, inbox, progress.is_missing) as pipeline:
+                shift = Shift(progress, pipeline, Endings(keeper), deadline or Deadline(None), max_blocks)
+                ended.stopped = shift.work_off(part, columns=plan.by_columns)
+            shift.hear_the_last()
+        outcome = progress.outcome(ended.stopped, drained=heard.asks_to_drain or shift.is_out_of_time)
+    if not progress.n_missing():  # whoever ends last writes the same; an earlier one would write less
+        note_what_was_filled(plan)
+    keeper.tell(RunEnded(outcome))
+    return outcome
+
+
+class Shift:
+    """The work of one process: what it takes next, and when it goes."""
+
+    def __init__(
+        self,
+        progress: Progress,
+        pipeline: Pipeline,
+        endings: Endings,
+        deadline: Deadline,
+        max_blocks: int | None = None,
+    ) -> None:
+        self._progress = progress
+        self._pipeline = pipeline
+        self._endings = endings
+        self._deadline = deadline
+        self._times = BlockTimes()
+        self._n_left = float("inf") if max_blocks is None else max_blocks
+        self._looking = LOOKING
+        self._looks_at = time.monotonic()
+        self.is_out_of_time = False
+
+    def work_off(self, part: Part, *, columns: bool) -> str:
+        """Do the part, then help. What ended it early, else ''."""
+        for pieces in self._turns(part, columns):
+            if stopped := self._do(pieces):
+                return stopped
+        return ""
+
+    def hear_the_last(self) -> None:
+        """Take in what came to its end while the pipeline was closed, and what others did meanwhile."""
+        with suppress(Empty):
+            while True:
+                self._hear(self._pipeline.arrival(0))
+        self._look()
+
+    def _turns(self, part: Part, columns: bool) -> Iterator[Iterator[Work]]:
+        """What is taken, one after the other; each is looked up when the one before is done."""
+        yield self._progress.missing(columns=columns, share=part.own)
+        self._looking = LOOKING_HELPING  # from here on somebody else may be at the same block
+        self._look()
+        yield self._progress.missing(columns=columns, share=part.helped, backwards=True)
+        while self._n_left > 0 and (left := self._leftovers(columns)):
+            yield iter(left)
+
+    def _leftovers(self, columns: bool) -> list[Work]:
+        self._look()
+        left = list(islice(self._progress.missing(columns=columns, backwards=True), LEFTOVERS))
+        random.shuffle(left)
+        return left
+
+    def _do(self, pieces: Iterator[Work]) -> str:
+        while True:
+            while self._pipeline.has_room and (work := self._next_of(pieces)) is not None:
+                self._pipeline.launch(work)
+            if not self._pipeline.n_in_flight:
+                return "the time of this job is nearly over" if self.is_out_of_time else ""
+            arrival = self._pipeline.arrival()
+            if isinstance(arrival, signal.Signals):
+                self._drain(signals.GRACE_S[arrival])
+                return f"{arrival.name} was received"
+            self._hear(arrival)
+            if stopped := self._endings.hopeless():
+                self._drain(HOPELESS_S)
+                return stopped
+
+    def _next_of(self, pieces: Iterator[Work]) -> Work | None:
+        """The next piece that is still missing, while there is time for it."""
+        self.is_out_of_time = self.is_out_of_time or not self._deadline.leaves_time_for(self._times)
+        if self.is_out_of_time or self._n_left <= 0:
+            return None
+        if time.monotonic() >= self._looks_at:
+            self._look()
+        work = next((piece for piece in pieces if self._progress.is_missing(piece)), None)
+        self._n_left -= work is not None
+        return work
+
+    def _look(self) -> None:
+        """Read what others have done. Where that fails, it is seen later, or done twice."""
+        began = time.monotonic()
+        with suppress(DataError, TransientError):
+            self._progress.read_again()
+        now = time.monotonic()
+        self._looks_at = now + (now - began) * (1 / self._looking - 1)
+
+    def _hear(self, arrival: Ended | signal.Signals | None) -> None:
+        if not isinstance(arrival, Ended):
+            return
+        if arrival.error is None:
+            self._times.add(arrival.seconds)
+            self._endings.done(arrival.work)
+        elif not isinstance(arrival.error, EndedError):
+            self._endings.failed(arrival.work, arrival.error)
+
+    def _drain(self, grace_s: float) -> None:
+        """Let blocks that are being rendered or stored end, while there is time; give the others back."""
+        self._pipeline.give_back()
+        ends = time.monotonic() + min(grace_s, self._deadline.left_s())
+        with suppress(Empty):
+            while self._pipeline.n_in_flight and (left_s := ends - time.monotonic()) > 0:
+                self._hear(self._pipeline.arrival(left_s))
+
+
+def _alone(plan: Plan) -> Plan:
+    """The plan as one process does it, whatever workers the run file speaks of."""
+    table = plan.run_file.run.model_copy(update={"workers": 1, "engine": "threads"})
+    return replace(plan, run_file=plan.run_file.model_copy(update={"run": table}))
+
+
+def _hardware(plan: Plan) -> Hardware:
+    table = plan.run_file.run
+    return Hardware(table.device, threads_per_worker(table), table.tile_batch)
+
+
+def _started(plan: Plan, progress: Progress, part: Part) -> RunStarted:
+    """What the part is; its voxels are its share of those that are missing."""
+    n_missing = progress.n_missing()
+    n_own = progress.n_missing(columns=plan.by_columns, share=part.own)
+    return RunStarted(plan, n_own, round(progress.n_voxels_missing() * n_own / max(1, n_missing)))

@@ -1,0 +1,204 @@
+"""From a training run file and its open sources to what the loop is given. Nothing is written here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from math import ceil
+
+import torch
+
+from vemdiffuse_pipe.errors import ConfigError, PlanError
+from vemdiffuse_pipe.geometry.box import Box
+from vemdiffuse_pipe.geometry.frame import show_nm
+from vemdiffuse_pipe.plan.plan import choose_ratio
+from vemdiffuse_pipe.training.gaps import QUARTER_TURNS, Batches, GapBatches, InTurn, Variation
+from vemdiffuse_pipe.training.kinds import multiple_px
+from vemdiffuse_pipe.training.objectives import linear_between
+from vemdiffuse_pipe.training.pool import SlabPool
+from vemdiffuse_pipe.training.settings import DataTable, TrainFile, TrainingSource, ValidationTable, box_of
+from vemdiffuse_pipe.training.slabs import Cut, SlabSchedule, TrainingVolume
+from vemdiffuse_pipe.training.validation import Validation, gaps_in_use, held_gaps
+from vemdiffuse_pipe.volume import Source
+
+AXES = {"z": (0,), "y": (1,), "x": (2,), "yx": (1, 2)}
+SCALE_BATCHES = 16
+ISOTROPIC = Fraction(3, 2)  # dz / dxy below which a volume counts as isotropic, as in a plan
+
+
+def regions(tables: Sequence[TrainingSource], sources: Sequence[Source]) -> list[Box]:
+    """The part of each source that is used. Raises ConfigError for one that is not inside its volume."""
+    return [_region(table, source) for table, source in zip(tables, sources, strict=True)]
+
+
+def _region(table: TrainingSource, source: Source) -> Box:
+    whole = source.spec.frame.box
+    region = whole if table.region is None else box_of(table.region)
+    if region.is_empty or not whole.contains(region):
+        raise ConfigError(
+            f"source.region {[*map(list, (region.start, region.stop))]} is no part of {source.spec.url}, "
+            f"which has {list(whole.stop)} voxels; a region is its first voxel and the one after its last"
+        )
+    return region
+
+
+def held_back(table: ValidationTable | None, region: Box) -> Box | None:
+    """What nothing may be learnt from, of the source that [validation] names. Raises ConfigError."""
+    if table is None:
+        return None
+    if table.region is not None:
+        box = box_of(table.region)
+        if box.is_empty or box.intersect(region).is_empty:
+            raise ConfigError(
+                f"validation.region {[*map(list, table.region)]} has no voxel in the region that is used, "
+                f"{[*map(list, (region.start, region.stop))]}"
+            )
+        return box.intersect(region)
+    axis = "zyx".index(table.axis)
+    start = list(region.start)
+    start[axis] = region.stop[axis] - ceil((table.share or 0) * region.shape[axis])
+    return Box((start[0], start[1], start[2]), region.stop)
+
+
+def ratios(table: DataTable, sources: Sequence[Source]) -> dict[int, float]:
+    """Weight of each r. Raises PlanError where it does not go with the voxels of the sources."""
+    given = table.ratios or ({table.ratio: 1.0} if table.ratio else None)
+    for source in sources:
+        _check_ratio(table, given, source)
+    if given is not None:
+        return dict(given)
+    if table.axis == "z":
+        raise ConfigError("data.ratio is missing: how many planes apart the sections of a gap are")
+    return {choose_ratio(sources[0].spec.frame, None): 1.0}
+
+
+def _check_ratio(table: DataTable, given: dict[int, float] | None, source: Source) -> None:
+    sizes = source.spec.frame.voxel_size_nm
+    exact = sizes[0] / min(sizes[1:])
+    shown = f"{source.spec.url} has voxels of {show_nm(sizes)} nm, dz / dxy {float(exact):.4g}"
+    if table.axis == "z" and exact >= ISOTROPIC:
+        raise PlanError(
+            f'{shown}: between its sections there is no truth to learn from; train along y and x, axis = "yx"'
+        )
+    if table.axis != "z" and given is not None and not any(abs(r - exact) < 1 for r in given):
+        raise PlanError(
+            f"{shown}, and data.ratio is {', '.join(map(str, given))}: the network would never see "
+            f"the gaps that it is for; give {round(exact)}"
+        )
+
+
+def cuts(table: DataTable, deepest: int, source: Source, multiple_px: int) -> list[Cut]:
+    """How crops lie in the volumes, for gaps of up to `deepest`. Raises ConfigError."""
+    px = (table.crop_px, table.crop_px) if isinstance(table.crop_px, int) else table.crop_px
+    if any(n % multiple_px for n in px):
+        nearest = [max(1, round(n / multiple_px)) * multiple_px for n in px]
+        raise ConfigError(
+            f"data.crop_px = {list(px)}; this network needs multiples of {multiple_px}: {nearest}"
+        )
+    return [Cut(axis, deepest + 1, *px, _upsampling(table, source, axis)) for axis in AXES[table.axis]]
+
+
+def _upsampling(table: DataTable, source: Source, axis: int) -> int:
+    sizes = source.spec.frame.voxel_size_nm
+    return round(sizes[0] / min(sizes[1:])) if axis and table.z == "resampled" else 1
+
+
+def variation(table: DataTable) -> Variation:
+    """What is done to crops. Quarter turns only where rows and columns are alike, or on demand."""
+    alike = table.axis == "z"
+    turns = (QUARTER_TURNS if alike else 0.0) if table.quarter_turns is None else table.quarter_turns
+    return Variation(turns, table.blur, table.gain, table.least_contrast)
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What is learnt from, and how it is cut: one cut an axis. `held`: what is held back, if anything."""
+
+    volumes: tuple[TrainingVolume, ...]
+    held: Box | None
+    ratios: dict[int, float]
+    cuts: tuple[Cut, ...]
+
+    def looked_at(self, look: Callable[[int, TrainingVolume], TrainingVolume]) -> Material:
+        """With volumes of which more is known, by number."""
+        return replace(self, volumes=tuple(look(i, volume) for i, volume in enumerate(self.volumes)))
+
+
+def material(file: TrainFile, sources: Sequence[Source]) -> Material:
+    """What a training run file makes of its sources: no voxel is read.
+
+    Raises ConfigError and PlanError where they do not go together. Contrasts that nobody stated are (0, 1).
+    """
+    given = ratios(file.data, sources)
+    used = regions(file.source, sources)
+    number = file.validation.source if file.validation else 0
+    held = held_back(file.validation, used[number])
+    volumes = tuple(
+        TrainingVolume(
+            source, table.contrast or (0.0, 1.0), region, _holes(table, region, held if i == number else None)
+        )
+        for i, (table, source, region) in enumerate(zip(file.source, sources, used, strict=True))
+    )
+    made = cuts(file.data, max(given), sources[0], multiple_px(file.model))
+    found = Material(volumes, held, given, tuple(made))
+    for cut in found.cuts:
+        slabs(file, found, cut)
+    return found
+
+
+def _holes(table: TrainingSource, region: Box, held: Box | None) -> tuple[Box, ...]:
+    rejected = tuple(section_box(region, u) for u in table.rejected_sections)
+    return rejected if held is None else (held, *rejected)
+
+
+def section_box(region: Box, section: int) -> Box:
+    """One section of a region."""
+    return Box((section, *region.start[1:]), (section + 1, *region.stop[1:]))
+
+
+def slabs(file: TrainFile, made: Material, cut: Cut) -> SlabSchedule:
+    """The slabs of one cut. Raises PlanError where a volume has no room for it."""
+    table = file.data
+    n_bytes = int(table.slab_mb * 2**20)
+    return SlabSchedule(made.volumes, cut, file.train.seed, table.pool_slabs, n_bytes, table.samples_per_slab)
+
+
+def batches(file: TrainFile, made: Material) -> Batches:
+    """The batches of the run, to be closed: of each axis in turn."""
+    size, changes = file.train.batch_size, variation(file.data)
+    every = [GapBatches(SlabPool(slabs(file, made, cut)), made.ratios, size, changes) for cut in made.cuts]
+    return every[0] if len(every) == 1 else InTurn(every)
+
+
+def measured_residual_scale(made: Batches) -> float:
+    """Deviation of (truth - linear), in deviations of grey, over the first batches: to 3 digits."""
+    first = (made.batch(step) for step in range(SCALE_BATCHES))
+    squares = [(b.targets - linear_between(b.sections, b.ratio)).square().mean() for b in first]
+    return float(f"{float(torch.stack(squares).mean().sqrt()):.3g}") or 1.0
+
+
+def validation(file: TrainFile, made: Material, source: Source, device: torch.device) -> Validation:
+    """Gaps of what is held back, read once, at the ratio with the largest weight. Raises ConfigError."""
+    table, held = file.validation, made.held
+    assert table is not None
+    assert held is not None
+    px, multiple, ratio = (
+        table.crop_px,
+        multiple_px(file.model),
+        max(made.ratios, key=lambda r: made.ratios[r]),
+    )
+
+    def fitting(n: int) -> int:
+        return max(1, min(px, n) // multiple) * multiple
+
+    gaps = []
+    for cut in made.cuts:
+        rows, columns = (n for i, n in enumerate(held.shape) if i != cut.axis)
+        rows = rows if cut.upsampling == 1 else (rows - 2) * cut.upsampling
+        fitted = Cut(cut.axis, ratio + 1, fitting(rows), fitting(columns), cut.upsampling)
+        gaps += held_gaps(source, held, fitted, ratio, ceil(table.gaps / len(made.cuts)))
+    if file.data.axis != "z":
+        gaps += gaps_in_use(source, held, (fitting(held.shape[1]), fitting(held.shape[2])), table.gaps)
+    lines = {"z": (0, 1), "y": (0,), "x": (1,), "yx": (0, 1)}[file.data.axis]
+    return Validation(gaps, ratio, file.model.samples, lines, device)
