@@ -16,6 +16,9 @@ METADATA = (".zarray", ".zattrs", ".zgroup", ".json", "attributes", "info")
 class _Server(ThreadingHTTPServer):
     request_queue_size = 256  # else parallel reads wait for each other's connections
 
+    def handle_error(self, *_: object) -> None:
+        pass  # whoever asked was killed
+
 
 class _Handler(SimpleHTTPRequestHandler):
     protocol_version = "HTTP/1.1"

@@ -26,7 +26,7 @@ from vemdiffuse_pipe.render.block import Hardware
 from vemdiffuse_pipe.running import engines, leaving, workers
 from vemdiffuse_pipe.running.binding import VISIBLE, bind_gpu
 from vemdiffuse_pipe.running.driver import drive
-from vemdiffuse_pipe.running.engines import GPU, connect, n_workers, wait_for_resources
+from vemdiffuse_pipe.running.engines import GPU, connect, wait_for_resources, window
 from vemdiffuse_pipe.running.leaving import JOB_ENDS, RETIRING_S, Departure, job_deadline
 from vemdiffuse_pipe.running.opening import open_output
 from vemdiffuse_pipe.running.reconstruct import prepare, run
@@ -140,10 +140,21 @@ def test_nothing_is_bound_where_the_device_is_named() -> None:
     assert environ == {}
 
 
-def test_as_many_workers_are_kept_busy_as_jobs_may_bring() -> None:
-    cluster = ClusterTable(memory_gb=1, gpus=4, cores=32, max_jobs=8)
-    nobody = SimpleNamespace()
-    assert n_workers(nobody, RunTable(engine="pbs"), cluster) == 32  # type: ignore[arg-type]
+def test_blocks_are_in_flight_for_the_workers_that_are_there() -> None:
+    there: dict[str, dict[str, dict[str, int]]] = {}
+    client = SimpleNamespace(scheduler_info=lambda: {"workers": there})
+    most = window(client, RunTable(engine="pbs"), looks_every_s=0.0)  # type: ignore[arg-type]
+    found = [most()]
+    for name in "abc":
+        there[name] = {"resources": {GPU: 1}}
+        found.append(most())
+    there["without"] = {"resources": {}}
+    assert [*found, most()] == [3, 3, 6, 9, 9]
+    assert window(client, RunTable(workers=5))() == 15  # type: ignore[arg-type]
+
+
+def test_the_workers_of_a_job_share_its_cores() -> None:
+    cluster = ClusterTable(memory_gb=1, gpus=4, cores=32)
     assert threads_per_worker(RunTable(engine="pbs"), cluster) == 8
 
 
@@ -215,8 +226,34 @@ class Heard:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_worker_that_is_asked_to_end_loses_no_block(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_worker_of_a_cluster_that_is_asked_to_end_leaves_its_blocks_to_others(tmp_path: Path) -> None:
+    with LocalCluster(
+        n_workers=2,
+        threads_per_worker=3,
+        resources={GPU: 1},
+        memory_limit=0,
+        dashboard_address="127.0.0.1:0",
+        worker_dashboard_address="127.0.0.1:0",
+    ) as cluster:
+        run_file = small_run(tmp_path, run={"engine": cluster.scheduler_address})
+        _, plan = prepare(run_file)
+        open_output(plan)
+        work = missing_work(plan.blocks, ShardSet(plan.shards))
+        with connect(run_file.run) as client:
+            workers.register(client, SlowWorkplace("k", plan, Hardware(), Patience()))
+            before = list(client.run(os.getpid).values())
+            heard = Heard(before, signal.SIGUSR1)
+            assert drive(client, "k", work, 6, heard, SimpleQueue()) == ""
+            ends = time.monotonic() + 60
+            while before[0] in client.run(os.getpid, on_error="ignore").values():
+                assert time.monotonic() < ends, "it did not leave"
+                time.sleep(0.1)
+            client.unregister_worker_plugin("k")
+    assert heard.n_done == n_receipts(run_file) == 24
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_asked_to_end_loses_no_block(tmp_path: Path) -> None:
     run_file = small_run(tmp_path, run={"engine": "local", "workers": 1})
     _, plan = prepare(run_file)
     open_output(plan)
@@ -224,7 +261,7 @@ def test_a_worker_that_is_asked_to_end_loses_no_block(tmp_path: Path, number: si
     with connect(run_file.run) as client:
         workers.register(client, SlowWorkplace("k", plan, Hardware(), Patience()))
         before = list(client.run(os.getpid).values())
-        heard = Heard(before, number)
+        heard = Heard(before, signal.SIGTERM)
         assert drive(client, "k", work, 6, heard, SimpleQueue()) == ""
         assert list(client.run(os.getpid).values()) != before, "it was not asked to end"
     assert heard.n_done == n_receipts(run_file) == status(run_file.output.url).n_blocks == 24

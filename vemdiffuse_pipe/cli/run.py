@@ -54,8 +54,6 @@ def command(
     """
     if walltime is not None and part is None:
         raise ConfigError("--walltime is for a part; write --part 1/1 for the whole")
-    if engine is not None and part is not None:
-        raise ConfigError("--part does the work in this process; --engine is for runs that are not divided")
     run_file = config.with_engine(config.load(file), engine)
     chosen = None if part is None else parse_part(part, os.environ)
     walltime_s = None if walltime is None else parse_walltime(walltime)

@@ -212,7 +212,14 @@ def _ram_bytes(plan: Plan, n_threads: int) -> int:
     gap_bytes = floats_per_gap * 4 * n_planes * prod(block.shape[1:])
     tile_bytes = n_threads * tile_px * (_activation_bytes(plan) + 3 * 4 * n_planes)
     encoded_bytes = 2 * block_bytes  # a block being cut into shards, and compressed
-    small = CACHE_BYTES + chunk_bytes + gap_bytes + tile_bytes + _waiting_bytes(plan, block, n_threads)
+    whole = plan.source.frame.box.whole(plan.source.chunk_shape).n_voxels * itemsize
+    small = (
+        min(CACHE_BYTES, whole)
+        + chunk_bytes
+        + gap_bytes
+        + tile_bytes
+        + _waiting_bytes(plan, block, n_threads)
+    )
     return int(PROCESS_BYTES + encoded_bytes + in_flight + FRAGMENTATION * small)
 
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from distributed.deploy.adaptive import Adaptive
 from distributed.deploy.spec import ProcessInterface
 
 from vemdiffuse_pipe.config import ClusterTable, Scheduler
@@ -35,10 +36,7 @@ def job_cluster(
     Each worker process holds one `resource` and `n_threads`. The first job is submitted before this returns:
     raises ConfigError where it is refused.
     """
-    if shutil.which(SUBMIT[scheduler]) is None:
-        raise ConfigError(
-            f"engine {scheduler}: {SUBMIT[scheduler]} is not on the PATH; run this where jobs are submitted"
-        )
+    check_jobs(scheduler, table, logs)
     logs.mkdir(parents=True, exist_ok=True)
     cluster_class, job_class = _classes(scheduler)
     patient = _patient(job_class)
@@ -53,8 +51,18 @@ def job_cluster(
             if patient.refusal:
                 raise ConfigError(f"{SUBMIT[scheduler]} refused the first job: {patient.refusal}")
             time.sleep(0.05)
-        cluster.adapt(minimum_jobs=table.min_jobs, maximum_jobs=table.max_jobs)
+        cluster.adapt(minimum_jobs=table.min_jobs, maximum_jobs=table.max_jobs, Adaptive=_Eager)
         yield cluster
+
+
+def check_jobs(scheduler: Scheduler, table: ClusterTable, logs: Path) -> None:
+    """Raises ConfigError where no job can be described or submitted here."""
+    Job(table, logs)
+    _classes(scheduler)
+    if shutil.which(SUBMIT[scheduler]) is None:
+        raise ConfigError(
+            f"engine {scheduler}: {SUBMIT[scheduler]} is not on the PATH; run this where jobs are submitted"
+        )
 
 
 def job_options(
@@ -102,6 +110,22 @@ def job_script(scheduler: Scheduler, table: ClusterTable, logs: Path, resource: 
     job = _classes(scheduler)[1]("tcp://192.0.2.1:8786", name="vemdiffuse-0", **options)
     script: str = job.job_script()
     return script
+
+
+class _Eager(Adaptive):
+    """Wants all the workers that there may be, until there is less work than they have in flight.
+
+    Dask's own choice counts the tasks that it holds: no more than the window lets through, which is made for
+    the workers that are there.
+    """
+
+    async def target(self) -> int:
+        """How many workers there should be now."""
+        scheduler = self.cluster.scheduler  # type: ignore[attr-defined]  # in this process
+        n_blocks = sum(1 for key in scheduler.tasks if str(key).startswith("write-"))
+        enough = 2 * max(1, len(scheduler.workers))
+        wanted: int = await super().target()  # type: ignore[no-untyped-call]
+        return int(self.maximum) if n_blocks >= enough else wanted
 
 
 class _Patient:

@@ -55,7 +55,7 @@ def drive(
     client: Client,
     key: str,
     work: Iterator[Work],
-    window: int,
+    window: int | Callable[[], int],
     reporter: Reporter,
     inbox: Inbox,
     on_copy: OnCopy = unheard,
@@ -65,7 +65,8 @@ def drive(
     A signal does, and so do MOST_IN_A_ROW pieces in a row that were given up because something transient did
     not pass: a store that answers nobody is no reason to give up a million blocks, one by one.
 
-    `inbox`: where signals arrive, if any do. `on_copy`: hears what was given to a second worker, and which.
+    `window`: blocks in flight, or what says how many may be now. `inbox`: where signals arrive, if any do.
+    `on_copy`: hears what was given to a second worker, and which.
     Raises StorageFullError and InputError, after which no block could be written, as they come.
     """
     endings = Endings(reporter)
@@ -73,7 +74,8 @@ def drive(
     suspects: deque[Work] = deque()
     near_end = False
     while True:
-        room = max(0, window - len(flight))
+        most = window() if callable(window) else window
+        room = max(0, most - len(flight))
         near_end = flight.launch(islice(work, room), FIRST) < room or near_end
         if not len(flight) and not suspects:
             return ""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,8 +22,9 @@ from distributed import Client, LocalCluster
 
 from vemdiffuse_pipe.config import ClusterTable, RunTable
 from vemdiffuse_pipe.errors import ConfigError
+from vemdiffuse_pipe.plan.estimate import BLOCKS_IN_FLIGHT
 from vemdiffuse_pipe.running import signals
-from vemdiffuse_pipe.running.batch import job_cluster
+from vemdiffuse_pipe.running.batch import check_jobs, job_cluster
 
 GPU = "GPU"
 THREADS_PER_WORKER = 3
@@ -118,6 +119,12 @@ def is_here(table: RunTable) -> bool:
     return table.engine == "threads"
 
 
+def check_engine(table: RunTable, cluster: ClusterTable | None, logs: Path) -> None:
+    """Raises ConfigError where it can be known beforehand that no worker can be started."""
+    if table.scheduler is not None:
+        check_jobs(table.scheduler, needed_cluster(table, cluster), logs)
+
+
 def needed_cluster(table: RunTable, cluster: ClusterTable | None) -> ClusterTable:
     """The [cluster] table. Raises ConfigError where the run file has none."""
     if cluster is None:
@@ -128,11 +135,20 @@ def needed_cluster(table: RunTable, cluster: ClusterTable | None) -> ClusterTabl
     return cluster
 
 
-def n_workers(client: Client, table: RunTable, cluster: ClusterTable | None) -> int:
-    """Workers to keep busy: as many as there may be, or there are."""
-    if table.scheduler is not None and cluster is not None:
-        return cluster.max_jobs * cluster.workers_a_job
-    return max(table.workers, n_with_resource(client)) if table.is_remote else table.workers
+def window(client: Client, table: RunTable, looks_every_s: float = 2.0) -> Callable[[], int]:
+    """Says how many blocks may be in flight now: those of the workers that are there, which come and go.
+
+    With more, the first worker of a cluster would read the blocks of those that are still in the queue.
+    """
+    n, looked = table.workers, float("-inf")
+
+    def most() -> int:
+        nonlocal n, looked
+        if table.is_elsewhere and time.monotonic() - looked > looks_every_s:
+            n, looked = max(1, n_with_resource(client)), time.monotonic()
+        return BLOCKS_IN_FLIGHT * n
+
+    return most
 
 
 def n_with_resource(client: Client) -> int:

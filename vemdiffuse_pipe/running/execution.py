@@ -12,19 +12,12 @@ from threading import Event as Flag
 from distributed import Client
 
 from vemdiffuse_pipe.models.protocol import Model
-from vemdiffuse_pipe.plan.estimate import BLOCKS_IN_FLIGHT
 from vemdiffuse_pipe.plan.plan import Plan, digest
 from vemdiffuse_pipe.render.block import Hardware
 from vemdiffuse_pipe.running import signals
 from vemdiffuse_pipe.running.driver import Inbox, drive
 from vemdiffuse_pipe.running.endings import Bookkeeper, one_at_a_time, until
-from vemdiffuse_pipe.running.engines import (
-    check_dashboard,
-    connect,
-    is_in_process,
-    n_workers,
-    needed_cluster,
-)
+from vemdiffuse_pipe.running.engines import check_dashboard, check_engine, connect, is_in_process, window
 from vemdiffuse_pipe.running.events import DashboardServed, Listener, Outcome, RunEnded, RunStarted, silent
 from vemdiffuse_pipe.running.filled import note_what_was_filled
 from vemdiffuse_pipe.running.hosts import device_name
@@ -57,8 +50,7 @@ def run_plan(
     be used leaves no output behind. Raises PlanError, ConfigError, ModelError, OutputError, StorageFullError.
     """
     table = plan.run_file.run
-    if table.scheduler is not None:
-        needed_cluster(table, plan.run_file.cluster)
+    check_engine(table, plan.run_file.cluster, log_folder(plan.run_file))
     refuse_what_does_not_fit(plan)
     check_dashboard(table)
     refuse_what_costs_too_much(plan)
@@ -97,10 +89,8 @@ def _work_off(
         dashboard = client.dashboard_link if table.dashboard else ""
         if dashboard:
             keeper.tell(DashboardServed(dashboard))
-        workers = n_workers(client, table, plan.run_file.cluster)
-        with keeper.told(plan, table.engine, workers=workers, dashboard=dashboard) as ended:
-            window = BLOCKS_IN_FLIGHT * workers
-            ended.stopped = drive(client, key, work, window, keeper, inbox, keeper.copied)
+        with keeper.told(plan, table.engine, workers=table.workers, dashboard=dashboard) as ended:
+            ended.stopped = drive(client, key, work, window(client, table), keeper, inbox, keeper.copied)
     return ended.stopped
 
 

@@ -9,8 +9,11 @@ from vemdiffuse_pipe.volume import Source
 
 
 def n_workers(plan: Plan) -> int:
-    """Workers that the run will have at once."""
-    return plan.run_file.run.workers
+    """Workers that the run will have at once, where it is given all the jobs that it may have."""
+    table, cluster = plan.run_file.run, plan.run_file.cluster
+    if table.scheduler is not None and cluster is not None:
+        return cluster.max_jobs * cluster.workers_a_job
+    return table.workers
 
 
 def measured_price(plan: Plan, source: Source) -> Price:

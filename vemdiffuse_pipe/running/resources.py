@@ -53,7 +53,8 @@ def refuse_what_is_not_allowed(plan: Plan) -> None:
 
 def refuse_what_no_job_holds(plan: Plan, cluster: ClusterTable, n_workers: int) -> None:
     """Raises PlanError where `n_workers` processes may need more memory than a job is given."""
-    figures = estimate(plan, n_threads=max(1, cluster.cores // n_workers))
+    n_threads = plan.run_file.run.threads or max(1, cluster.cores // n_workers)
+    figures = estimate(plan, n_threads=n_threads)
     refuse_if_too_large(plan, figures, int(cluster.memory_gb * 1e9), n_workers)
 
 
