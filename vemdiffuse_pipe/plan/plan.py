@@ -15,7 +15,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from vemdiffuse_pipe.config import OutputTable, RunFile, SourceTable
+from vemdiffuse_pipe.config import OutputTable, RunFile, SourceTable, Task
 from vemdiffuse_pipe.errors import PlanError
 from vemdiffuse_pipe.geometry import morton
 from vemdiffuse_pipe.geometry.box import Box, Zyx
@@ -23,7 +23,7 @@ from vemdiffuse_pipe.geometry.frame import Frame, exact_nm, show_nm
 from vemdiffuse_pipe.geometry.gaps import Gaps
 from vemdiffuse_pipe.geometry.grid import BlockGrid
 from vemdiffuse_pipe.geometry.lattice import TileLattice
-from vemdiffuse_pipe.geometry.region import planes_of, whole_sections
+from vemdiffuse_pipe.geometry.region import planes_of, whole_sections, whole_voxels
 from vemdiffuse_pipe.geometry.restored import Singles
 from vemdiffuse_pipe.models.card import ModelCard
 from vemdiffuse_pipe.volume import VolumeSpec
@@ -179,8 +179,7 @@ def make_plan(run_file: RunFile, source: VolumeSpec, card: ModelCard) -> Plan:
     """
     gaps, whole = choose_planes(run_file, source, card)
     _check_extent(source, gaps)
-    n_least = 2 if card.task == "isotropic" else 1
-    region = planes_of(choose_region(run_file.source, source, n_least), gaps.r, card.scale)
+    region = planes_of(choose_region(run_file.source, source, card.task), gaps.r, card.scale)
     output = whole.cropped(region)
     chunk, shard = choose_shards(run_file, output.shape)
     block = choose_block(run_file, output.shape, shard)
@@ -212,23 +211,21 @@ def choose_planes(run_file: RunFile, source: VolumeSpec, card: ModelCard) -> tup
     return Singles(source.shape[0], rejected), source.frame.refined_yx(card.scale)
 
 
-def choose_region(table: SourceTable, source: VolumeSpec, n_least: int = 2) -> Box:
-    """The voxels of the source that are wanted: as asked for, else all. Raises PlanError.
-
-    `n_least`: sections that it must have.
-    """
+def choose_region(table: SourceTable, source: VolumeSpec, task: Task) -> Box:
+    """The voxels of the source that are wanted: as asked for, else all. Raises PlanError."""
     if table.region is not None and table.region_nm is not None:
         raise PlanError("region and region_nm are both given; one of them says which part is wanted")
     if table.region_nm is not None:
         first, stop = table.region_nm
-        return whole_sections(source.frame, exact_nm(first), exact_nm(stop))
+        whole = whole_sections if task == "isotropic" else whole_voxels
+        return whole(source.frame, exact_nm(first), exact_nm(stop))
     if table.region is None:
         return source.frame.box
     box = Box(*table.region)
     if box.is_empty or not source.frame.box.contains(box):
         raise PlanError(f"region {box} is not inside {source.url}, which has {source.frame.box}, z y x")
-    if box.shape[0] < n_least:
-        raise PlanError(f"region {box} has one section; at least {n_least} are needed")
+    if box.shape[0] < 2 and task == "isotropic":
+        raise PlanError(f"region {box} has one section; at least 2 are needed")
     return box
 
 
