@@ -17,6 +17,7 @@ import click
 import numpy as np
 import tifffile
 import torch
+from torch import nn
 
 from vemdiffuse_pipe import config
 from vemdiffuse_pipe.evaluation import Report, evaluate, render_table
@@ -26,8 +27,11 @@ from vemdiffuse_pipe.models.checkpoint import save_checkpoint
 from vemdiffuse_pipe.models.lean import LeanConfig, LeanNetwork
 from vemdiffuse_pipe.running.reconstruct import run
 from vemdiffuse_pipe.storage import open_sink
-from vemdiffuse_pipe.training.loop import Schedule, train
+from vemdiffuse_pipe.training.loop import Course, Record, train
+from vemdiffuse_pipe.training.objectives import ResidualDiffusion
 from vemdiffuse_pipe.training.pairs import PairSampler, PairVolume, halved, with_noise
+from vemdiffuse_pipe.training.processes import Crew
+from vemdiffuse_pipe.training.settings import TrainTable
 from vemdiffuse_pipe.volume import Voxels
 
 PEAK, READ_STD = (
@@ -53,32 +57,54 @@ def residual_scale(volumes: list[PairVolume], task: str) -> float:
     return round(float((batch.targets - batch.sections[:, :1]).std()), 3)
 
 
+class Keeper:
+    """Writes the journal, and has the average of the last step; nothing is held back to validate on."""
+
+    def __init__(self, journal: Path) -> None:
+        self.journal = journal
+        self.average = LeanNetwork(CONFIG)
+
+    def begin(self, step: int) -> None:
+        """Say where training goes on."""
+        click.echo(f"from step {step}", err=True)
+
+    def hear(self, record: Record) -> None:
+        """Write a line."""
+        with self.journal.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def validate(self, average: nn.Module, step: int) -> float | None:
+        """No score."""
+        return None
+
+    def keep(self, average: nn.Module, step: int) -> None:
+        """Take over the average."""
+        self.average.load_state_dict(average.state_dict())
+
+    def is_interrupted(self) -> bool:
+        """Never."""
+        return False
+
+
 def trained(volumes: list[PairVolume], folder: Path, task: str, steps: int, lr: float) -> Path:
     """The checkpoint of a network trained for `steps`."""
     path = folder / f"{task}.safetensors"
     scale = residual_scale(volumes, task)
     sampler = PairSampler(volumes, task, crop_px=64, batch_size=8)
     torch.manual_seed(0)
-    losses: list[float] = []
-
-    def log(record: dict[str, float]) -> None:
-        losses.append(record["loss"])
-        if len(losses) == 50:
-            line = json.dumps({**record, "loss": sum(losses) / 50})
-            losses.clear()
-            with (folder / f"{task}.jsonl").open("a") as file:
-                file.write(line + "\n")
-
-    began = time.process_time()
-    average = train(
+    table = TrainTable(steps=steps, batch_size=8, warmup=100, ema=0.995, validate_every=steps)
+    keeper = Keeper(folder / f"{task}.jsonl")
+    course = Course(
         LeanNetwork(CONFIG),
+        ResidualDiffusion(scale),
         sampler,
-        Schedule(n_steps=steps, lr=lr, n_warmup=100, ema=0.995),
-        residual_scale=scale,
-        folder=folder / task,
-        device=torch.device("cpu"),
-        log=log,
+        table,
+        folder / f"{task}.state",
+        {"task": task, "residual_scale": scale},
+        lr,
     )
+    began = time.process_time()
+    train(course, Crew(torch.device("cpu")), keeper)
     training = f"{steps} steps of 8 crops of 64 px, {time.process_time() - began:.0f} s of processor time"
     click.echo(f"{task}: {training}, residual_scale {scale}", err=True)
     card = ModelCard(
@@ -89,18 +115,17 @@ def trained(volumes: list[PairVolume], folder: Path, task: str, steps: int, lr: 
         is_tile_exact=True,
         reach_sections=0,
         context_px=0,
-        multiple_px=0,
+        multiple_px=1,
         min_ratio=2,
         max_ratio=2,
         samples=2,
         steps=8,
         residual_scale=scale,
         task=task,
-        halo_px=1 if task == "superres" else 0,
         trained_on="FIB-25, synthetic pairs; Takemura et al., PNAS 2015",
         training=training,
     )
-    save_checkpoint(path, average, card)
+    save_checkpoint(path, keeper.average, card)
     return path
 
 

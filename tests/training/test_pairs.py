@@ -8,6 +8,7 @@ import torch
 
 from vemdiffuse_pipe.errors import PlanError
 from vemdiffuse_pipe.testing import position_coded
+from vemdiffuse_pipe.training.gaps import Batches
 from vemdiffuse_pipe.training.pairs import (
     PairSampler,
     PairVolume,
@@ -73,6 +74,13 @@ def test_raw_and_clean_of_a_batch_are_of_one_place(task: str) -> None:
     again, next_one = sampler.batch(4), sampler.batch(5)
     assert torch.equal(again.targets, batch.targets)
     assert not torch.equal(next_one.targets, batch.targets)
+
+
+def test_shares_of_a_batch_are_the_batch() -> None:
+    clean = position_coded((3, 40, 40))
+    batches: Batches = PairSampler([PairVolume.of(clean, clean)], "denoise", crop_px=16, batch_size=6)
+    shares = [batches.batch(2, part).targets for part in (slice(0, 2), slice(2, 6))]
+    assert torch.equal(torch.cat(shares), batches.batch(2).targets)
 
 
 def test_volumes_that_are_no_pair_are_refused() -> None:

@@ -110,7 +110,7 @@ class PairVolume:
 
 @dataclass(frozen=True, slots=True)
 class PairSampler:
-    """Random crops of `volumes`, drawn in proportion to their size; batch `step` is a function of the seed.
+    """Batches of random crops of `volumes`, in proportion to their size; each is a function of seed and step.
 
     Augmentation: flips, and a gain of up to 10 %, because the contrast of a new volume is only estimated.
     `crop_px`: of the clean crops.
@@ -136,10 +136,23 @@ class PairSampler:
                     f"pairs of {volume.clean.shape} voxels hold no crop of {self.crop_px} px with its rim"
                 )
 
-    def batch(self, step: int) -> GapBatch:
-        """The batch of `step`: gaps of ratio 2, standardised grey."""
+    @property
+    def n_bytes(self) -> tuple[int, int]:
+        """(0, 0): the volumes are in memory, nothing is decoded."""
+        return 0, 0
+
+    @property
+    def n_rejected(self) -> int:
+        """None: every crop is taken."""
+        return 0
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def batch(self, step: int, share: slice = slice(None)) -> GapBatch:
+        """The batch of `step`, or a share of it: gaps of ratio 2, standardised grey."""
         rng = np.random.Generator(np.random.Philox(key=self.seed, counter=[0, 0, 0, step]))
-        raws, cleans = zip(*(self._draw(rng) for _ in range(self.batch_size)), strict=True)
+        raws, cleans = zip(*[self._draw(rng) for _ in range(self.batch_size)][share], strict=True)
         raw = torch.from_numpy(np.stack(raws))[:, None]
         given = doubled(raw) if self.task == "superres" else raw
         return GapBatch(given.repeat(1, 2, 1, 1), torch.from_numpy(np.stack(cleans))[:, None], 2)
