@@ -47,8 +47,8 @@ def command(raw: str, clean: str, output: Path, scale: int, window: Window | Non
 
     \b
     Examples:
-      vemdiffuse register raw.tif clean.tif registered.tif
-      vemdiffuse register raw.tif clean.tif registered_half.tif --scale 2 --json
+      vemdiffuse register raw.tif clean.tif raw_on_clean.tif
+      vemdiffuse register raw.tif clean.tif raw_on_clean_half.tif --scale 2 --json
     """
     sources = [_opened(url, window) for url in (raw, clean)]
     _check(raw, clean, output, sources)
