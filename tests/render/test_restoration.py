@@ -27,6 +27,7 @@ from vemdiffuse_pipe.models.lean import LeanConfig, LeanNetwork
 from vemdiffuse_pipe.models.protocol import Model
 from vemdiffuse_pipe.plan.estimate import estimate
 from vemdiffuse_pipe.plan.plan import Plan, make_plan
+from vemdiffuse_pipe.plan.price import Speed, price
 from vemdiffuse_pipe.render.block import Hardware, render_block
 from vemdiffuse_pipe.volume import VolumeSpec, Voxels
 
@@ -179,6 +180,15 @@ def test_the_estimate_counts_what_is_rendered_and_read(task: str, model: str) ->
     assert figures.n_tiles_rendered == n_tiles * plan.sampling.samples
     assert figures.read_bytes == sum(plan.source_box(b).n_voxels for b in boxes)
     assert figures.flop > 0
+
+
+@pytest.mark.parametrize(("task", "preview"), [("denoise", "gaussian"), ("superres", "linear")])
+def test_a_preview_of_a_restoring_network_is_the_filter_of_its_task(task: str, preview: str) -> None:
+    plan = plan_of(task, "small")
+    speed = Speed(flop=1e9, render_s=1.0, is_gpu=False, origin="")
+    found = price(plan, speed, n_workers=1, n_threads=1)
+    (saving,) = [s for s in found.cheaper if s.change == f"model {preview}, a preview"]
+    assert saving.factor == pytest.approx(estimate(plan).flop / estimate(plan_of(task, preview)).flop)
 
 
 @pytest.mark.parametrize(
