@@ -81,6 +81,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the documents are followed: small volumes, the run files, and `vemdiffuse` on the path."""
     place = tmp_path_factory.mktemp("documents")
     texture = phantom((64, 48, 48), 1)
+    for name in ("raw.tif", "clean.tif"):
+        tifffile.imwrite(place / name, phantom((1, 160, 160), 2)[0], photometric="minisblack")
     for name, (z, y, x) in VOLUMES.items():
         path = place / name
         path.parent.mkdir(exist_ok=True)

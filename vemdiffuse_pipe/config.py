@@ -25,6 +25,7 @@ Corners = tuple[tuple[Voxel, Voxel, Voxel], tuple[Voxel, Voxel, Voxel]]
 CornersNm = tuple[tuple[Finite, Finite, Finite], tuple[Finite, Finite, Finite]]
 Policy = Literal["fail", "fill", "bridge"]
 BadSections = Literal["refuse", "bridge", "keep"]
+Task = Literal["isotropic", "denoise", "superres"]
 SamplerName = Literal["dpmpp-2m", "heun", "ancestral", "ancestral-rescaled"]
 OutputFormat = Literal["ome-zarr-0.5", "ome-zarr-0.4", "n5", "precomputed"]
 Scheduler = Literal["slurm", "lsf", "pbs", "sge"]
@@ -124,8 +125,9 @@ class OutputTable(Table):
 
 
 class ModelTable(Table):
-    """[model] what fills the gaps. Every key here changes voxels."""
+    """[model] what fills the gaps, or restores sections. Every key here changes voxels."""
 
+    task: Task = "isotropic"
     name: str = "default"
     ratio: Annotated[int, Field(ge=1, le=1024)] | None = None
     samples: Annotated[int, Field(ge=1, le=64)] | None = None

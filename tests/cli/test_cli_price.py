@@ -88,6 +88,15 @@ def test_a_price_is_measured_on_a_block_and_nothing_is_written(stack: Path, vemd
     assert not Path("out.zarr").exists()
 
 
+def test_restored_sections_have_a_price_too(stack: Path, vemdiffuse: Vemdiffuse) -> None:
+    for task, name in (("denoise", "gaussian"), ("superres", "cubic")):
+        path = Path(run_file(stack.parent))
+        path.write_text(path.read_text().replace('name = "linear"', f'task = "{task}"\nname = "{name}"'))
+        facts = json.loads(vemdiffuse("plan", path, "--price", "--json").stdout)
+        assert (facts["task"], facts["price"]["unit"]) == (task, "core")
+        assert facts["price"]["unit_hours"] > 0
+
+
 def test_time_is_another_word_for_price(stack: Path, vemdiffuse: Vemdiffuse) -> None:
     assert "core-hours" in vemdiffuse("plan", run_file(stack.parent), "--time").stdout
 

@@ -34,4 +34,4 @@ class TestModels(ModelConformance):
 
 
 def test_every_kind_is_here() -> None:
-    assert {"interpolation", *(case.kind for case in CASES.values() if case.sizes)} == set(KINDS)
+    assert {"interpolation", "filter", *(case.kind for case in CASES.values() if case.sizes)} == set(KINDS)

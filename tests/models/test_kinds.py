@@ -113,6 +113,7 @@ def test_only_networks_of_grey_levels_are_driven_by_ancestral_chains() -> None:
 def test_the_contrast_is_asked_for_where_it_is_needed() -> None:
     assert {name for name, kind in KINDS.items() if not kind.needs_contrast} == {
         "interpolation",
+        "filter",
         "udim",
         "cddpm",
     }

@@ -46,6 +46,28 @@ def test_a_region_has_the_voxels_that_the_whole_run_has_there(tmp_path: Path, mo
         np.testing.assert_array_equal(stored(part, array), stored(whole, array)[PART.slices])
 
 
+@pytest.mark.parametrize(("task", "name", "scale"), [("denoise", "gaussian", 1), ("superres", "cubic", 2)])
+def test_a_region_of_restored_sections_has_the_voxels_of_the_whole_run(
+    tmp_path: Path, task: str, name: str, scale: int
+) -> None:
+    whole = small_run(tmp_path, model={"task": task, "name": name}, source={"rejected_sections": [3]})
+    part = part_of(whole, tmp_path, region=REGION)
+    assert run(whole).exit_code == run(part).exit_code == 0
+    made = Box((2, 9 * scale, 13 * scale), (5, 30 * scale, 47 * scale))
+    np.testing.assert_array_equal(stored(part), stored(whole)[made.slices])
+    assert open_sink(part.output.url).spec.frame == prepare(whole)[1].output.cropped(made)
+    assert list(open_sink(part.output.url).provenance) == [8, 0, 8]
+    assert verify(part.output.url).is_good
+
+
+def test_a_region_of_one_section_is_enough_where_sections_are_restored(tmp_path: Path) -> None:
+    source_with_a_corner(tmp_path)
+    whole = small_run(tmp_path, model={"task": "denoise", "name": "gaussian"})
+    one = prepare(part_of(whole, tmp_path, region=[[3, 0, 0], [4, 9, 9]]))[1]
+    in_nm = prepare(part_of(whole, tmp_path, region_nm=[[1121, 200, -40], [1159, 271, 31]]))[1]
+    assert one.part == in_nm.part == Box((3, 0, 0), (4, 9, 9))
+
+
 def test_a_region_around_a_rejected_section_is_bridged_as_in_the_whole_run(tmp_path: Path) -> None:
     whole = small_run(tmp_path, source={"rejected_sections": [2, 3]})
     part = part_of(whole, tmp_path, region=REGION)

@@ -33,6 +33,7 @@ COMMANDS = {
     "train": "Train a network on your own volume; running again goes on.",
     "evaluate": "Hold a reconstruction against the truth.",
     "compare": "Hold models against a truth, in tables.",
+    "register": "Lay a raw image on the clean one of the same place.",
     "models": "List the models that can fill gaps.",
 }
 

@@ -28,14 +28,17 @@ MOST_VOXELS = 10**9  # both volumes are held in memory, and metrics work in floa
 @click.argument("prediction")
 @click.argument("truth")
 @click.option("--ratio", type=click.IntRange(2), metavar="R", help="Every R-th plane is a section.")
+@click.option("--every-plane", is_flag=True, help="No plane is a section: all count, as where restored.")
 @window_option
 @json_option
-def command(prediction: str, truth: str, ratio: int | None, window: Window | None, as_json: bool) -> None:
+def command(
+    prediction: str, truth: str, ratio: int | None, every_plane: bool, window: Window | None, as_json: bool
+) -> None:
     """Hold a reconstruction against the truth.
 
     PREDICTION is an output of vemdiffuse, which knows its generated planes, or any volume with --ratio.
-    Only generated planes count. TRUTH is cut to the prediction where it is larger, from its first voxel.
-    Linear and cubic interpolation of the same sections stand beside it.
+    Only generated planes count, and restored ones. TRUTH is cut to the prediction where it is larger, from
+    its first voxel. Linear and cubic interpolation of the same sections stand beside it.
 
     \b
     Examples:
@@ -43,7 +46,7 @@ def command(prediction: str, truth: str, ratio: int | None, window: Window | Non
       vemdiffuse evaluate isotropic.zarr/em truth.tif --ratio 11 --json
     """
     source, provenance = _opened(prediction, window)
-    measured = _measured(prediction, source, provenance, ratio)
+    measured = [] if every_plane else _measured(prediction, source, provenance, ratio)
     ours = _read(source, source.spec.shape)
     true = _read(_opened(truth, window)[0], ours.shape)
     if not np.array_equal(ours[measured], true[measured]):
@@ -72,11 +75,11 @@ def _opened(url: str, window: Window | None) -> tuple[Source, Voxels | None]:
     try:
         provenance = open_sink(url).provenance
     except OutputError:
-        return _volume(url, window), None
+        return open_any_volume(url, window), None
     return open_source(f"{url}/em"), provenance
 
 
-def _volume(url: str, window: Window | None) -> Source:
+def open_any_volume(url: str, window: Window | None) -> Source:
     """Any volume; how large its voxels are does not matter here, nor that nobody says so."""
     levels = find_volume(source_address(url)).levels
     voxel_size_nm = None if all(level.is_in_nm for level in levels) else (UNSTATED_NM,) * 3
@@ -93,7 +96,10 @@ def _measured(url: str, source: Source, provenance: Voxels | None, ratio: int | 
     if ratio is not None:
         return list(range(0, source.spec.shape[0], ratio))
     if provenance is None:
-        raise ConfigError(f"{url} is not an output of vemdiffuse; say which planes are sections: --ratio R")
+        raise ConfigError(
+            f"{url} is not an output of vemdiffuse; say which planes are sections: --ratio R, or "
+            "--every-plane for none"
+        )
     planes: list[int] = np.flatnonzero(provenance == Provenance.MEASURED).tolist()
     return planes
 

@@ -40,6 +40,7 @@ OPEN_KEYS = {
 # shard_shape = [64, 512, 512]
 """,
     "model": """\
+# task = "denoise"  # each section by itself, with a model made for it; "superres" doubles y and x
 # samples = 4  # more: a better mean and a better spread, for more time
 # sampler = "heun"  # or "dpmpp-2m", "ancestral", "ancestral-rescaled": as the model recommends if left out
 # steps = 8  # evaluations of the network for a sample

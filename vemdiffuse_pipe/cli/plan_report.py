@@ -6,7 +6,7 @@ from math import prod
 
 from vemdiffuse_pipe.cli.options import print_json, print_table
 from vemdiffuse_pipe.cli.price_report import price_rows
-from vemdiffuse_pipe.cli.words import ratio_in_words, show_bytes, show_count, show_shape
+from vemdiffuse_pipe.cli.words import show_bytes, show_count, show_shape, task_in_words
 from vemdiffuse_pipe.geometry.frame import show_nm
 from vemdiffuse_pipe.plan.assumed import ASSUMED
 from vemdiffuse_pipe.plan.estimate import Estimate
@@ -57,6 +57,7 @@ def plan_facts(plan: Plan, figures: Estimate, price: Price | None) -> dict[str, 
             "block_shape": plan.blocks.block_shape,
             "region": [plan.part.start, plan.part.stop],
         },
+        "task": plan.card.task,
         "ratio": plan.gaps.r,
         "anisotropy": plan.anisotropy,
         "identity": plan.identity(),
@@ -76,7 +77,7 @@ def plan_rows(plan: Plan, figures: Estimate, price: Price | None) -> dict[str, s
         "output": _output(plan, figures),
         **({"region": _region(plan)} if plan.is_part else {}),
         **({"mask": f"{mask.url}: shards outside are skipped, the figures count them"} if mask else {}),
-        "ratio": ratio_in_words(plan),
+        "ratio" if plan.card.task == "isotropic" else "task": task_in_words(plan),
         "model": _model(plan),
         "tiles": _tiles(plan, figures),
         "blocks": _blocks(plan, figures),
@@ -106,8 +107,7 @@ def _output(plan: Plan, figures: Estimate) -> str:
 
 
 def _region(plan: Plan) -> str:
-    whole = plan.gaps.n_planes * prod(plan.source.shape[1:])
-    share = plan.part.n_voxels / whole
+    share = plan.part.n_voxels / prod(plan.whole_shape)
     return f"{plan.part} of the output of the whole volume, {share:.3g} of it: its voxels, at its place"
 
 

@@ -53,6 +53,18 @@ def show_ratio(voxel_size_nm: Nm) -> str:
     return f"dz / dxy is {float(exact_ratio(voxel_size_nm)):.4g}"
 
 
+def task_in_words(plan: Plan) -> str:
+    """What is made of the sections, and how large its voxels are."""
+    y, x = (float(v) for v in plan.output.voxel_size_nm[1:])
+    match plan.card.task:
+        case "isotropic":
+            return ratio_in_words(plan)
+        case "denoise":
+            return "denoise: each section by itself; none passes through"
+        case "superres":
+            return f"superres: each section by itself, pixels of {y:.4g} x {x:.4g} nm, half as large"
+
+
 def ratio_in_words(plan: Plan) -> str:
     """What r is, and what anisotropy remains, since planes lie at whole fractions of the section distance."""
     stated, r = exact_ratio(plan.source.frame.voxel_size_nm), plan.gaps.r

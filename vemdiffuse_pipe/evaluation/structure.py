@@ -53,7 +53,7 @@ def ssim_3d(prediction: Voxels, truth: Voxels, planes: Sequence[int]) -> float:
 
 
 def _ssim_map(prediction: Voxels, truth: Voxels) -> NDArray[np.float64]:
-    _, local = structural_similarity(  # type: ignore[no-untyped-call]
+    _, local = structural_similarity(
         _unit(truth),
         _unit(prediction),
         data_range=1.0,

@@ -76,6 +76,12 @@ class Frame:
         size = (self.voxel_size_nm[0] / r, *self.voxel_size_nm[1:])
         return Frame.from_centre(((self.shape[0] - 1) * r + 1, *self.shape[1:]), size, self.centre_nm)
 
+    def refined_yx(self, r: int) -> Frame:
+        """The frame with each pixel cut into r x r: the corner stays where it was, first centres move."""
+        z, y, x = self.shape
+        dz, dy, dx = self.voxel_size_nm
+        return Frame((z, y * r, x * r), (dz, dy / r, dx / r), self.corner_nm)
+
     def cropped(self, box: Box) -> Frame:
         """The frame of a part of this one."""
         z, y, x = (c + s * a for c, s, a in zip(self.corner_nm, self.voxel_size_nm, box.start, strict=True))

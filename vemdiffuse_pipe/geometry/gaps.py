@@ -28,7 +28,8 @@ from vemdiffuse_pipe.errors import PlanError
 class Provenance(IntEnum):
     """Where a plane comes from; the numbers are those stored in the output.
 
-    The last three: some voxels of the sections that it comes from did not exist, and were filled.
+    Those that end in PARTLY_FILLED: some voxels of the sections that it comes from did not exist, and were
+    filled. RESTORED: made from the one section that lies where it lies (see restored.py).
     """
 
     MISSING = 0
@@ -38,6 +39,8 @@ class Provenance(IntEnum):
     MEASURED_PARTLY_FILLED = 5
     GENERATED_PARTLY_FILLED = 6
     BRIDGED_PARTLY_FILLED = 7
+    RESTORED = 8
+    RESTORED_PARTLY_FILLED = 12
 
 
 PARTLY_FILLED = 4  # what a code is raised by
@@ -56,6 +59,15 @@ class Gap:
     def n_planes(self) -> int:
         """Planes to generate."""
         return self.ratio - 1
+
+    @property
+    def sections(self) -> tuple[int, ...]:
+        """The sections that its planes are made from, ascending."""
+        return self.lower, self.upper
+
+    def position(self, plane: int) -> float:
+        """Where a plane lies: 0 at the lower section, 1 at the upper."""
+        return (plane - self.first_plane + 1) / self.ratio
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +103,11 @@ class Gaps:
     def max_ratio(self) -> int:
         """The widest gap, in planes: r unless sections are rejected."""
         return max((self.gap_above(section).ratio for section in self.rejected), default=self.r)
+
+    @property
+    def most_planes(self) -> int:
+        """Planes made at once, at most: those of the widest gap."""
+        return self.max_ratio - 1
 
     def is_rejected(self, section: int) -> bool:
         """True when `section` is bridged."""

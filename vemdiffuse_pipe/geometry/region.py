@@ -18,11 +18,10 @@ from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.frame import Frame, Nm, show_nm
 
 
-def whole_sections(frame: Frame, first_nm: Nm, stop_nm: Nm) -> Box:
-    """The smallest box of `frame` whose planes and pixels hold the part of the world that is asked for.
+def whole_voxels(frame: Frame, first_nm: Nm, stop_nm: Nm) -> Box:
+    """The smallest box of voxels of `frame` that holds the part of the world that is asked for.
 
-    Along z from the centre of a section to the centre of another: between them planes are made. Cut at the
-    volume. Raises PlanError where the two share nothing.
+    Cut at the volume. Raises PlanError where the two share nothing.
     """
     sizes = zip(frame.corner_nm, frame.shape, frame.voxel_size_nm, strict=True)
     ends = tuple(corner + n * size for corner, n, size in sizes)
@@ -35,18 +34,32 @@ def whole_sections(frame: Frame, first_nm: Nm, stop_nm: Nm) -> Box:
             f"{show_nm(frame.corner_nm)} to {show_nm((ends[0], ends[1], ends[2]))} nm, z y x; give a box "
             "that it shares, the smaller corner first"
         )
-    z, z_stop = _sections(frame, first_nm[0], stop_nm[0])
-    (y, x), (y_stop, x_stop) = (
-        tuple(rounded((at[axis] - frame.corner_nm[axis]) / frame.voxel_size_nm[axis]) for axis in (1, 2))
+    (z, y, x), (z_stop, y_stop, x_stop) = (
+        tuple(rounded((at[axis] - frame.corner_nm[axis]) / frame.voxel_size_nm[axis]) for axis in range(3))
         for at, rounded in ((first_nm, floor), (stop_nm, ceil))
     )
     return Box((z, y, x), (z_stop, y_stop, x_stop)).intersect(frame.box)
 
 
-def planes_of(sections: Box, r: int) -> Box:
-    """The voxels of the output of the whole volume that lie between the first and the last of `sections`."""
+def whole_sections(frame: Frame, first_nm: Nm, stop_nm: Nm) -> Box:
+    """The smallest box of `frame` whose planes and pixels hold the part of the world that is asked for.
+
+    Along z from the centre of a section to the centre of another: between them planes are made. Cut at the
+    volume. Raises PlanError where the two share nothing.
+    """
+    box = whole_voxels(frame, first_nm, stop_nm)
+    z, z_stop = _sections(frame, first_nm[0], stop_nm[0])
+    return Box((z, *box.start[1:]), (z_stop, *box.stop[1:]))
+
+
+def planes_of(sections: Box, r: int, scale: int = 1) -> Box:
+    """The voxels of the output of the whole volume that lie between the first and the last of `sections`.
+
+    `scale`: pixels of the output for one of the source, along y and along x.
+    """
     (z, y, x), (z_stop, y_stop, x_stop) = sections.start, sections.stop
-    return Box((z * r, y, x), ((z_stop - 1) * r + 1, y_stop, x_stop))
+    start = (z * r, scale * y, scale * x)
+    return Box(start, ((z_stop - 1) * r + 1, scale * y_stop, scale * x_stop))
 
 
 def _sections(frame: Frame, first_nm: Fraction, stop_nm: Fraction) -> tuple[int, int]:

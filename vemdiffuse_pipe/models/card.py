@@ -16,10 +16,19 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
+from vemdiffuse_pipe.config import Task
 from vemdiffuse_pipe.errors import ModelError
-from vemdiffuse_pipe.models.kinds import KINDS, USUAL_STEPS, InterpolationSizes, Kind, Sizes
+from vemdiffuse_pipe.models.kinds import KINDS, USUAL_STEPS, Kind, Sizes
+from vemdiffuse_pipe.models.weightless import FilterSizes, InterpolationSizes
 
 _MAX_HEADER_BYTES = 4 * 2**20
+
+SCALE: dict[Task, int] = {"isotropic": 1, "denoise": 1, "superres": 2}
+HALO_PX: dict[Task, int] = {
+    "isotropic": 0,
+    "denoise": 0,
+    "superres": 1,
+}  # of networks: what doubling linearly needs
 
 # What a card may claim. Cards are checked where they are read, from files that anyone may have written.
 Text = Annotated[str, Field(max_length=10_000)]
@@ -38,6 +47,7 @@ class ModelCard:
     only size of tile it takes; 0: any. `tile_deviation`: grey levels by which two tiles differ where they
     overlap, measured; 0 where it is exact beyond its context, or nobody measured. `residual_scale`:
     deviation of (truth - linear), in deviations of the grey levels. `sizes`: of its network, by name.
+    `task`: what it does; `halo_px`: pixels of the source around a tile that it is given whole.
     """
 
     name: Text
@@ -57,6 +67,8 @@ class ModelCard:
     tile_px: Px = 0
     tile_deviation: Annotated[float, Field(ge=0, le=255)] = 0.0
     sizes: Annotated[dict[str, Size], Field(max_length=32)] = field(default_factory=dict)
+    task: Task = "isotropic"
+    halo_px: Annotated[int, Field(ge=0, le=64)] = 0
     trained_on: Text = ""
     training: Text = ""
     voxel_size_nm: Text = ""
@@ -73,6 +85,16 @@ class ModelCard:
     def network_sizes(self) -> Sizes:
         """The sizes of its network, or of the interpolation."""
         return self.facts.sizes(**self.sizes)
+
+    @property
+    def scale(self) -> int:
+        """Pixels of the output for one of the source, along y and along x."""
+        return SCALE[self.task]
+
+    @property
+    def is_local(self) -> bool:
+        """True where it looks no further than the halo, so that its tiles may be cut anywhere."""
+        return self.context_px <= self.halo_px * self.scale
 
     @property
     def samplers(self) -> tuple[str, ...]:
@@ -112,6 +134,7 @@ def with_network(card: ModelCard, sizes: Sizes) -> ModelCard:
         context_px=sizes.context_px,
         multiple_px=sizes.multiple_px,
         tile_px=sizes.tile_px,
+        halo_px=HALO_PX[card.task],
         sampler=card.sampler or next(iter(kind.samplers), ""),
         sizes=asdict(sizes),  # type: ignore[call-overload]
     )
@@ -124,18 +147,45 @@ def interpolation_card(name: str, reach_sections: int) -> ModelCard:
     return with_network(card, InterpolationSizes(reach_sections))
 
 
+def filter_card(name: str, task: Task, halo_px: int) -> ModelCard:
+    """The card of a filter of one section that looks `halo_px` pixels of the source around: no weights."""
+    sha256 = hashlib.sha256(f"{task} {name}".encode()).hexdigest()
+    card = ModelCard(name, "filter", sha256, False, True, 0, 0, 1, 2, 2**31, task=task)
+    return replace(with_network(card, FilterSizes(halo_px, SCALE[task])), halo_px=halo_px)
+
+
 LINEAR = interpolation_card("linear", 0)
 CUBIC = interpolation_card("cubic", 12)
+BUILTIN: dict[Task, dict[str, ModelCard]] = {
+    "isotropic": {"linear": LINEAR, "cubic": CUBIC},
+    "denoise": {"gaussian": filter_card("gaussian", "denoise", 4)},
+    "superres": {
+        "linear": filter_card("linear", "superres", 1),
+        "cubic": filter_card("cubic", "superres", 12),
+    },
+}
 WEIGHTS = Path(__file__).parent / "weights"
 
 
-def find_card(model: str) -> ModelCard:
-    """The card of a model by name (linear, cubic, or one that is shipped) or by path of its checkpoint.
+def find_card(model: str, task: Task = "isotropic") -> ModelCard:
+    """The card of a model by name (one of the task's, or one that is shipped) or by path of its checkpoint.
 
-    Raises ModelError when there is no such model, or the file is not a checkpoint of ours.
+    Raises ModelError when there is no such model, it does something else than `task`, or the file is not a
+    checkpoint of ours.
     """
-    builtin = {"linear": LINEAR, "cubic": CUBIC}
-    return builtin[model] if model in builtin else read_card(find_checkpoint(model))
+    if model in BUILTIN[task]:
+        return BUILTIN[task][model]
+    if task != "isotropic" and model in shipped_models():
+        raise ModelError(
+            f"model {model} fills gaps, it does not {task}; choose {' or '.join(BUILTIN[task])}, "
+            "or the path of a checkpoint that was trained for it"
+        )
+    card = read_card(find_checkpoint(model))
+    if card.task != task:
+        raise ModelError(
+            f"{model} was trained for task {card.task}, asked for is {task}; set task in [model]"
+        )
+    return card
 
 
 def find_checkpoint(model: str) -> Path:
@@ -205,13 +255,27 @@ def _check_sizes(card: ModelCard, path: Path) -> None:
             f"{path} has a model card that names the sampler {card.sampler[:80]!r}; "
             f"a {card.kind} network has {', '.join(card.samplers) or 'none'}"
         )
+    can_restore = not card.reach_sections and card.min_ratio == 2 and card.multiple_px % card.scale == 0
+    if card.task != "isotropic" and not can_restore:
+        raise ModelError(
+            f"{path} has a model card that contradicts itself: task {card.task} needs a network that fills "
+            "gaps of ratio 2 from two sections"
+        )
     if card.min_ratio > card.max_ratio or sizes.ratio not in (0, card.min_ratio):
         raise ModelError(
             f"{path} has a model card that contradicts itself: ratio {card.min_ratio} to {card.max_ratio}"
         )
 
 
-_FROM_SIZES = ("is_stochastic", "is_tile_exact", "reach_sections", "context_px", "multiple_px", "tile_px")
+_FROM_SIZES = (
+    "is_stochastic",
+    "is_tile_exact",
+    "reach_sections",
+    "context_px",
+    "multiple_px",
+    "tile_px",
+    "halo_px",
+)
 
 
 def _first(error: ValidationError) -> str:

@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from vemdiffuse_pipe.config import Task
 from vemdiffuse_pipe.errors import ConfigError, ModelError
 from vemdiffuse_pipe.models.a2i3dem import AxialNetwork
 from vemdiffuse_pipe.models.card import ModelCard, find_card, find_checkpoint, with_network
@@ -22,6 +23,7 @@ from vemdiffuse_pipe.models.kinds import Sizes
 from vemdiffuse_pipe.models.lean import LeanNetwork
 from vemdiffuse_pipe.models.onepass import AxialRestoration, LeanRegression, VolumetricNetwork
 from vemdiffuse_pipe.models.protocol import Model, Settings
+from vemdiffuse_pipe.models.restoration import Filter, Restorer
 from vemdiffuse_pipe.models.sru3d import Sru3dNetwork
 from vemdiffuse_pipe.models.udim import UdimNetwork
 
@@ -65,13 +67,16 @@ def load_model(
     precision: str,
     device: str = "cpu",
     sampler: str = "",
+    task: Task = "isotropic",
 ) -> Model:
     """The model that `name` means, ready to render on `device`. Raises ConfigError or ModelError.
 
     `sampler`: as its card says if left empty.
     """
     _check_device(device)
-    card = find_card(name)
+    card = find_card(name, task)
+    if card.kind == "filter":
+        return Filter(task, name)
     if card.kind == "interpolation":
         return Interpolation(1 if card.name == "linear" else 3)
     if contrast is None and card.needs_contrast:
@@ -82,8 +87,9 @@ def load_model(
 
 
 def as_model(card: ModelCard, network: nn.Module, settings: Settings) -> Model:
-    """A network of the card's kind as a model."""
-    return _MADE[card.kind].model(card, network, settings)
+    """A network of the card's kind as a model, of gaps or of single sections as its task is."""
+    model = _MADE[card.kind].model(card, network, settings)
+    return model if card.task == "isotropic" else Restorer(card, model)
 
 
 def new_network(kind: str, sizes: Sizes) -> nn.Module:

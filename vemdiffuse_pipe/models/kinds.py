@@ -1,6 +1,7 @@
 """The kinds of models, and what a network's sizes say about it: context, tiles, operations, memory.
 
     kind        network                     draws     tiles               ratio
+    filter      none: of one section        no        exact               none: it fills no gap
     lean        LeanNetwork                 samples   exact               any
     regression  LeanNetwork, one pass       no        exact               any
     udim        UdimNetwork, two sections   samples   one size, inexact   the one it was trained at
@@ -19,6 +20,8 @@ from itertools import pairwise
 from typing import Annotated, Protocol
 
 from pydantic import ConfigDict, Field
+
+from vemdiffuse_pipe.models.weightless import FilterSizes, InterpolationSizes
 
 Count = Annotated[int, Field(ge=1, le=64)]
 Width = Annotated[int, Field(ge=1, le=2**16)]
@@ -53,26 +56,6 @@ class Sizes(Protocol):
     def bytes_per_pixel(self, n_planes: int, itemsize: int) -> int:
         """Upper bound of the memory of one evaluation of a gap, per (y, x) pixel of a tile."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class InterpolationSizes:
-    """An interpolation: a fixed weight for each section."""
-
-    reach_sections: Annotated[int, Field(ge=0, le=64)] = 0
-
-    context_px = 0
-    multiple_px = 1
-    tile_px = 0
-    ratio = 0
-
-    def flop_per_pixel(self, n_planes: int) -> float:
-        """One multiplication and one addition for each section and plane."""
-        return 2.0 * (2 + 2 * self.reach_sections) * n_planes
-
-    def bytes_per_pixel(self, n_planes: int, itemsize: int) -> int:
-        """Sections and planes in float32."""
-        return 4 * (2 + 2 * self.reach_sections + 2 * n_planes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,6 +354,7 @@ USUAL_STEPS = {"dpmpp-2m": 10, "heun": 35, "ancestral": 1000, "ancestral-rescale
 
 KINDS: dict[str, Kind] = {
     "interpolation": Kind(InterpolationSizes, needs_contrast=False, needs_weights=False),
+    "filter": Kind(FilterSizes, needs_contrast=False, needs_weights=False),
     "lean": Kind(LeanConfig, ODE_SAMPLERS),
     "regression": Kind(LeanConfig),
     "udim": Kind(UdimConfig, SAMPLERS, is_tile_exact=False, needs_contrast=False),

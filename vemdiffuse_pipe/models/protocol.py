@@ -21,6 +21,9 @@ class GapView:
     `sections`: (b, 2 + 2 * reach, y, x) float32 grey levels 0..255, ascending in z, the gap's own two in
     the middle; beyond the ends of the volume they are mirrored. `positions`: (n,) float64 in (0, 1).
     `ratio`: width of the gap in planes.
+
+    Of a section that is restored: (b, 1, y, x), with `card.halo_px` pixels of the source around the tile and
+    mirrored at the edges of the volume; one position, 0, and ratio 1.
     """
 
     sections: Tensor
@@ -51,6 +54,8 @@ class Model(Protocol):
     def generate(self, gap: GapView, noise: Noise) -> Tensor:
         """The planes between: (b, n, y, x) float32 grey levels, one sample for each of the b tiles.
 
+        Of a section that is restored: the tile without its halo, `card.scale` pixels for one along y and x.
+        `noise`: (b, n, y, x) normal deviates, those of the voxels; ignored unless `card.is_stochastic`.
         `noise(step)`: (b, n, y, x) normal deviates, those of the voxels; step 0 is where a sample starts, 1
         and on are for the steps of a stochastic sampler. Not asked for unless `card.is_stochastic`.
         Each tile's planes are a function of that tile's inputs alone.

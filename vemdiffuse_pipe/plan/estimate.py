@@ -62,7 +62,7 @@ def estimate(plan: Plan, *, n_threads: int = 1) -> Estimate:
     n_tiles = _along(plan, 1, _n_tiles(plan, 1)) * _along(plan, 2, _n_tiles(plan, 2))
     pixels = _along(plan, 1, _rendered(plan, 1)) * _along(plan, 2, _rendered(plan, 2))
     generated = int(np.count_nonzero(plan.provenance() > 1)) * prod(plan.output.shape[1:])
-    planes_rendered = n_gaps * (plan.gaps.r - 1)
+    planes_rendered = n_gaps * max(1, plan.gaps.r - 1)
     n_voxels = prod(plan.output.shape)
     itemsize = np.dtype(plan.source.dtype).itemsize
     read_voxels = prod(_along(plan, axis, _source_extent(plan, axis)) for axis in range(3))
@@ -110,7 +110,7 @@ def _n_tiles(plan: Plan, axis: int) -> Callable[[int, int], int]:
 
 def _rendered(plan: Plan, axis: int) -> Callable[[int, int], int]:
     """Pixels along `axis` that are rendered for [start, stop): whole tiles where a model has context."""
-    if plan.card.context_px == 0:
+    if plan.card.is_local:
         return lambda start, stop: stop - start
     n_tiles, tile_px = _n_tiles(plan, axis), plan.lattice.tile_px[axis - 1]
     return lambda start, stop: n_tiles(start, stop) * tile_px
@@ -185,6 +185,8 @@ def _gaps(plan: Plan) -> tuple[int, float]:
 
 def _ends(plan: Plan, first: int, stop: int) -> list[tuple[int, int]]:
     """(how many, planes each) of the gaps that touch planes [first, stop)."""
+    if plan.gaps.r == 1:
+        return [(stop - first - sum(first <= u < stop for u in plan.gaps.rejected), 1)]
     if plan.gaps.rejected:
         return [(1, gap.n_planes) for gap in plan.gaps.touching(first, stop)]
     r = plan.gaps.r
@@ -196,7 +198,7 @@ def _ram_bytes(plan: Plan, n_threads: int) -> int:
     """Upper bound of one worker's resident memory: blocks in flight, one gap's floats, the tiles at work."""
     block = _largest_block(plan)
     source = plan.source_box(block)
-    n_planes = plan.gaps.max_ratio - 1
+    n_planes = plan.gaps.most_planes
     tile_px = prod(plan.lattice.tile_px)
     itemsize = np.dtype(plan.source.dtype).itemsize
     block_bytes, source_bytes = block.n_voxels * len(plan.arrays), source.n_voxels * itemsize
@@ -206,7 +208,7 @@ def _ram_bytes(plan: Plan, n_threads: int) -> int:
         _with_fragments(source_bytes, source_bytes), _with_fragments(block_bytes, block.n_voxels)
     )
     chunk_bytes = 2 * n_threads * prod(plan.source.chunk_shape) * itemsize  # being decoded
-    floats_per_gap = 0 if plan.card.context_px == 0 and plan.sampling.samples == 1 else 6
+    floats_per_gap = 0 if plan.card.is_local and plan.sampling.samples == 1 else 6
     gap_bytes = floats_per_gap * 4 * n_planes * prod(block.shape[1:])
     tile_bytes = n_threads * tile_px * (_activation_bytes(plan) + 3 * 4 * n_planes)
     encoded_bytes = 2 * block_bytes  # a block being cut into shards, and compressed
@@ -228,11 +230,11 @@ def _with_fragments(n_bytes: int, largest: int) -> float:
 
 def _waiting_bytes(plan: Plan, block: Box, n_threads: int) -> int:
     """Batches of tiles that wait to be blended, and their noise: one a thread is at work already."""
-    if plan.card.context_px == 0:
+    if plan.card.is_local:
         return 0
     n_items = plan.sampling.samples * plan.lattice.n_touching(block.shift(plan.origin))
     n_waiting = min(n_items, (2 * n_threads + 1) * plan.run_file.run.tile_batch) - n_threads
-    return max(0, n_waiting) * 2 * 4 * prod(plan.lattice.tile_px) * (plan.gaps.max_ratio - 1)
+    return max(0, n_waiting) * 2 * 4 * prod(plan.lattice.tile_px) * plan.gaps.most_planes
 
 
 def _gpu_bytes(plan: Plan) -> int:
@@ -240,7 +242,7 @@ def _gpu_bytes(plan: Plan) -> int:
     batch = plan.run_file.run.tile_batch
     return (
         int(10**9 + batch * prod(plan.lattice.tile_px) * _activation_bytes(plan))
-        if plan.card.context_px
+        if not plan.card.is_local
         else 0
     )
 
@@ -248,7 +250,7 @@ def _gpu_bytes(plan: Plan) -> int:
 def _activation_bytes(plan: Plan) -> int:
     """Bytes a pixel of a tile while the model runs, as its card says."""
     itemsize = 2 if plan.sampling.precision == "bfloat16" else 4
-    return plan.card.bytes_per_pixel(plan.gaps.max_ratio - 1, itemsize)
+    return plan.card.bytes_per_pixel(plan.gaps.most_planes, itemsize)
 
 
 def _largest_block(plan: Plan) -> Box:

@@ -15,7 +15,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from vemdiffuse_pipe.config import OutputTable, RunFile, SourceTable
+from vemdiffuse_pipe.config import OutputTable, RunFile, SourceTable, Task
 from vemdiffuse_pipe.errors import PlanError
 from vemdiffuse_pipe.geometry import morton
 from vemdiffuse_pipe.geometry.box import Box, Zyx
@@ -23,7 +23,8 @@ from vemdiffuse_pipe.geometry.frame import Frame, exact_nm, show_nm
 from vemdiffuse_pipe.geometry.gaps import Gaps
 from vemdiffuse_pipe.geometry.grid import BlockGrid
 from vemdiffuse_pipe.geometry.lattice import TileLattice
-from vemdiffuse_pipe.geometry.region import planes_of, whole_sections
+from vemdiffuse_pipe.geometry.region import planes_of, whole_sections, whole_voxels
+from vemdiffuse_pipe.geometry.restored import Singles
 from vemdiffuse_pipe.models.card import ModelCard
 from vemdiffuse_pipe.volume import VolumeSpec
 
@@ -53,13 +54,14 @@ class Sampling:
 class Plan:
     """A run, before anything is computed. `contrast`: mean and deviation of the grey levels, if known.
 
+    `gaps`: which planes are made from which sections; where sections are restored, each from its own.
     `gaps` and `lattice` are those of the whole volume, whatever part of it is made: `origin` is where the
     first voxel of the output lies in the output of the whole. Output boxes are counted from it.
     """
 
     source: VolumeSpec
     card: ModelCard
-    gaps: Gaps
+    gaps: Gaps | Singles
     output: Frame
     lattice: TileLattice
     blocks: BlockGrid
@@ -86,9 +88,15 @@ class Plan:
         return Box.of_shape(self.output.shape, self.origin)
 
     @property
+    def whole_shape(self) -> Zyx:
+        """Shape of the output of the whole volume."""
+        _, y, x = self.source.shape
+        return self.gaps.n_planes, self.card.scale * y, self.card.scale * x
+
+    @property
     def is_part(self) -> bool:
         """True where a region of the volume is made, and not all of it."""
-        return self.output.shape != (self.gaps.n_planes, *self.source.shape[1:])
+        return self.output.shape != self.whole_shape
 
     @property
     def anisotropy(self) -> float:
@@ -107,8 +115,22 @@ class Plan:
         """
         whole_box = output_box.shift(self.origin)
         first, stop = self.gaps.sections_for(whole_box.start[0], whole_box.stop[0], self.card.reach_sections)
-        wide = self.lattice.reach(whole_box) if self.card.context_px else whole_box
-        return Box((first, *wide.start[1:]), (stop, *wide.stop[1:]))
+        wide = whole_box if self.card.is_local else self.lattice.reach(whole_box)
+        given = self.given_box(wide).intersect(self.source.frame.box)
+        return Box((first, *given.start[1:]), (stop, *given.stop[1:]))
+
+    def given_box(self, output_box: Box) -> Box:
+        """What a model is given for a box of the output of the whole volume: in the plane, source pixels with
+        its halo, not cut; z as is.
+
+        output   |  |  |##|##|##|  |          whole pixels of the source, scale 2
+        source   |  h  |#####|#####|  h  |    h halo
+        """
+        scale, halo = self.card.scale, self.card.halo_px
+        (z, *start), (z_stop, *stop) = output_box.start, output_box.stop
+        y, x = (a // scale - halo for a in start)
+        y_stop, x_stop = (-(-b // scale) + halo for b in stop)
+        return Box((z, y, x), (z_stop, y_stop, x_stop))
 
     def provenance(self, filled: Collection[int] = ()) -> NDArray[np.uint8]:
         """One code a plane of the output, (planes,) uint8. `filled`: sections that were partly filled."""
@@ -131,6 +153,7 @@ class Plan:
             "rejected_sections": list(self.gaps.rejected),
             "contrast": list(self.contrast) if self.contrast else None,
             "ratio": self.gaps.r,
+            **({} if self.card.task == "isotropic" else {"task": self.card.task}),
             "model": self.card.name,
             "model_sha256": self.card.sha256,
             "samples": self.sampling.samples,
@@ -154,13 +177,9 @@ def make_plan(run_file: RunFile, source: VolumeSpec, card: ModelCard) -> Plan:
 
     Raises PlanError where the run file, the volume and the model do not fit together.
     """
-    gaps = Gaps(
-        source.shape[0], choose_ratio(source.frame, run_file.model.ratio), run_file.source.rejected_sections
-    )
-    _check_model(card, gaps)
+    gaps, whole = choose_planes(run_file, source, card)
     _check_extent(source, gaps)
-    whole = source.frame.refined_z(gaps.r)
-    region = planes_of(choose_region(run_file.source, source), gaps.r)
+    region = planes_of(choose_region(run_file.source, source, card.task), gaps.r, card.scale)
     output = whole.cropped(region)
     chunk, shard = choose_shards(run_file, output.shape)
     block = choose_block(run_file, output.shape, shard)
@@ -180,19 +199,32 @@ def make_plan(run_file: RunFile, source: VolumeSpec, card: ModelCard) -> Plan:
     )
 
 
-def choose_region(table: SourceTable, source: VolumeSpec) -> Box:
-    """The voxels of the source that are made isotropic: as asked for, else all. Raises PlanError."""
+def choose_planes(run_file: RunFile, source: VolumeSpec, card: ModelCard) -> tuple[Gaps | Singles, Frame]:
+    """Which planes are made from which sections, and where the planes lie. Raises PlanError."""
+    rejected, ratio = run_file.source.rejected_sections, run_file.model.ratio
+    if card.task == "isotropic":
+        gaps = Gaps(source.shape[0], choose_ratio(source.frame, ratio), rejected)
+        _check_model(card, gaps)
+        return gaps, source.frame.refined_z(gaps.r)
+    if ratio is not None:
+        raise PlanError(f"ratio {ratio}; task {card.task} makes no planes between sections: leave ratio out")
+    return Singles(source.shape[0], rejected), source.frame.refined_yx(card.scale)
+
+
+def choose_region(table: SourceTable, source: VolumeSpec, task: Task) -> Box:
+    """The voxels of the source that are wanted: as asked for, else all. Raises PlanError."""
     if table.region is not None and table.region_nm is not None:
         raise PlanError("region and region_nm are both given; one of them says which part is wanted")
     if table.region_nm is not None:
         first, stop = table.region_nm
-        return whole_sections(source.frame, exact_nm(first), exact_nm(stop))
+        whole = whole_sections if task == "isotropic" else whole_voxels
+        return whole(source.frame, exact_nm(first), exact_nm(stop))
     if table.region is None:
         return source.frame.box
     box = Box(*table.region)
     if box.is_empty or not source.frame.box.contains(box):
         raise PlanError(f"region {box} is not inside {source.url}, which has {source.frame.box}, z y x")
-    if box.shape[0] < 2:
+    if box.shape[0] < 2 and task == "isotropic":
         raise PlanError(f"region {box} has one section; at least 2 are needed")
     return box
 
@@ -220,7 +252,7 @@ def choose_ratio(frame: Frame, ratio: int | None) -> int:
     return chosen
 
 
-def _check_extent(source: VolumeSpec, gaps: Gaps) -> None:
+def _check_extent(source: VolumeSpec, gaps: Gaps | Singles) -> None:
     """Raises PlanError for what no microscope made: a size that is mistyped, or metadata that lies."""
     if gaps.r > LARGEST_RATIO:
         raise PlanError(
@@ -250,7 +282,7 @@ def _check_model(card: ModelCard, gaps: Gaps) -> None:
 def choose_sampling(run_file: RunFile, card: ModelCard) -> Sampling:
     """K, evaluations, sampler and arithmetic: as asked for, else as the model's card recommends."""
     table = run_file.model
-    precision = table.precision if card.context_px else "float32"
+    precision = "float32" if card.is_local else table.precision
     if not card.is_stochastic:
         if (table.samples or 1) > 1 or table.sampler:
             what = "samples out, or set it to 1" if (table.samples or 1) > 1 else "sampler out"
@@ -268,11 +300,11 @@ def choose_sampling(run_file: RunFile, card: ModelCard) -> Sampling:
 def choose_lattice(run_file: RunFile, shape: Zyx, card: ModelCard) -> TileLattice:
     """Tiles as asked for, else of at most 384 px, sharing 32, sized so that the last reaches little beyond.
 
-    Interpolation looks at no neighbours: its tiles share nothing, fit a cache and are cut at the block.
+    What looks no further than its halo needs no overlap: such tiles fit a cache and are cut at the block.
     A model that takes tiles of one size gets that; one that is not exact under tiling shares 64 px.
     """
     ny, nx = shape[1:]
-    if card.context_px == 0:
+    if card.is_local:
         return TileLattice((ny, nx), (min(128, ny), min(1024, nx)), 0)
     table, multiple = run_file.model, card.multiple_px
     usual = 32 if card.is_tile_exact else min(64, card.tile_px // 4 // multiple * multiple)

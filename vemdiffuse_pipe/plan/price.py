@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 
 from vemdiffuse_pipe.config import PriceTable, RunFile
 from vemdiffuse_pipe.errors import PlanError
-from vemdiffuse_pipe.models.card import LINEAR, ModelCard
+from vemdiffuse_pipe.models.card import BUILTIN, ModelCard
 from vemdiffuse_pipe.plan.estimate import Estimate, estimate
 from vemdiffuse_pipe.plan.plan import Plan, make_plan
 
@@ -188,13 +188,14 @@ def _variants(plan: Plan) -> Iterator[tuple[str, RunFile, ModelCard, bool]]:
         for change, update in changed.items():
             model = table.model_copy(update=update)
             yield change, plan.run_file.model_copy(update={"model": model}), card, False
-        yield "model linear, a preview", _with_linear(plan.run_file), LINEAR, False
+        preview = next(iter(BUILTIN[card.task].values()))
+        yield f"model {preview.name}, a preview", _with_model(plan.run_file, preview.name), preview, False
     z, y, x = plan.blocks.block_shape
     run = plan.run_file.run.model_copy(update={"block_shape": (z, 2 * y, 2 * x)})
     change = f"block_shape = {[z, 2 * y, 2 * x]}"
     yield change, plan.run_file.model_copy(update={"run": run}), card, True
 
 
-def _with_linear(run_file: RunFile) -> RunFile:
-    changed: dict[str, object] = {"name": "linear", "samples": None, "steps": None}
+def _with_model(run_file: RunFile, name: str) -> RunFile:
+    changed: dict[str, object] = {"name": name, "samples": None, "steps": None}
     return run_file.model_copy(update={"model": run_file.model.model_copy(update=changed)})

@@ -1,6 +1,7 @@
 """One block, a pure function: sections in, planes and their uncertainty out.
 
     sections of the block (uint8) -> for each gap: for each sample, for each tile: noise -> model
+    (or each section)
                                                   ramps blend the tiles of one sample
                                      mean and spread over the samples -> planes (uint8)
 
@@ -25,6 +26,7 @@ from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.gaps import Gap
 from vemdiffuse_pipe.geometry.grey import to_grey, uncertainty_to_grey
 from vemdiffuse_pipe.geometry.lattice import Tile
+from vemdiffuse_pipe.geometry.restored import Single
 from vemdiffuse_pipe.models.noise import degrees_of_freedom, voxel_noise
 from vemdiffuse_pipe.models.protocol import GapView, Model
 from vemdiffuse_pipe.plan.plan import Plan
@@ -58,7 +60,8 @@ def render_block(
     """The arrays of one block, by name: uint8, each of the shape of `output_box`.
 
     `sections`: uint8, the voxels of `plan.source_box(output_box)`. `on_planes` hears of each gap's
-    planes as they are done. Measured sections pass through bit for bit, with uncertainty 0.
+    planes as they are done. Measured sections pass through bit for bit, with uncertainty 0; where sections
+    are restored none does, and planes of rejected ones stay 0.
     """
     out = {name: np.zeros(output_box.shape, np.uint8) for name in plan.arrays}
     source_box = plan.source_box(output_box)
@@ -77,14 +80,14 @@ def render_block(
 
 @dataclass(frozen=True, slots=True)
 class _GapPainter:
-    """Paints the planes of one gap that lie in the block."""
+    """Paints the planes of one gap, or of one restored section, that lie in the block."""
 
     plan: Plan
     model: Model
     sections: Voxels
     source_box: Box
     output_box: Box
-    gap: Gap
+    gap: Gap | Single
     hardware: Hardware
     pool: ThreadPoolExecutor
 
@@ -151,8 +154,8 @@ class _GapPainter:
         """The wanted planes of each (sample, tile): (planes, tile y, tile x) float32, in grey levels."""
         device = torch.device(self.hardware.device)
         all_planes = range(self.gap.first_plane, self.gap.first_plane + self.gap.n_planes)
-        wanted = all_planes if self.model.card.context_px else self.planes
-        positions = [(p - self.gap.first_plane + 1) / self.gap.ratio for p in wanted]
+        wanted = self.planes if self.model.card.is_local else all_planes
+        positions = [self.gap.position(p) for p in wanted]
         sections = np.stack([self._sections(tile) for _, tile in items])
         view = GapView(
             torch.from_numpy(sections).to(device).float(),
@@ -172,31 +175,41 @@ class _GapPainter:
         return voxel_noise(seed, sample, planes, tile.start, shape, step=step)
 
     def _sections(self, tile: Tile) -> Voxels:
-        """What the model looks at: (2 + 2 * reach, tile y, tile x) uint8, mirrored at the edges."""
+        """What the model looks at: (2 + 2 * reach, tile y, tile x) uint8, mirrored at the edges.
+
+        Of a restored section: (1 + 2 * reach, y, x), the source's pixels of the tile and of its halo.
+        """
         reach, n = self.plan.card.reach_sections, self.plan.gaps.n_sections
-        ny, nx = self.plan.lattice.tile_px
-        below = [_mirrored(self.gap.lower - i, n) for i in range(reach, 0, -1)]
-        above = [_mirrored(self.gap.upper + i, n) for i in range(1, reach + 1)]
-        indices = [u - self.source_box.start[0] for u in (*below, self.gap.lower, self.gap.upper, *above)]
-        _, rows, columns = self._window(tile).relative_to(self.source_box.start).slices
+        own = self.gap.sections
+        below = [_mirrored(own[0] - i, n) for i in range(reach, 0, -1)]
+        above = [_mirrored(own[-1] + i, n) for i in range(1, reach + 1)]
+        indices = [u - self.source_box.start[0] for u in (*below, *own, *above)]
+        given = self.plan.given_box(self._window(tile))
+        inside = given.intersect(_flat(self.plan.source.frame.box))
+        _, rows, columns = inside.relative_to(self.source_box.start).slices
         sections = self.sections[indices, rows, columns]
-        missing = (ny - sections.shape[1], nx - sections.shape[2])
-        if not any(missing) or not self.plan.card.context_px:
+        if inside == given:
             return sections
-        return np.pad(sections, [(0, 0), *((0, m) for m in missing)], mode="reflect")
+        missing = [
+            (a - b, c - d)
+            for a, b, c, d in zip(inside.start, given.start, given.stop, inside.stop, strict=True)
+        ]
+        return np.pad(sections, missing, mode="reflect")
 
     def _overlap(self, tile: Tile) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
         """What tile and block share: where it lies in the tile, and where in the block (y, x)."""
-        window, block = self._window(tile), _flat(self.output_box)
+        block, scale = _flat(self.output_box), self.plan.card.scale
+        window = self._window(tile)
         shared = window.intersect(block)
-        _, *here = shared.relative_to(window.start).slices
+        _, *here = shared.relative_to(window.whole((1, scale, scale)).start).slices
         _, *there = shared.relative_to(block.start).slices
         return (here[0], here[1]), (there[0], there[1])
 
     def _window(self, tile: Tile) -> Box:
-        """The part of a tile that was read: all of it inside the volume, or what lies in the block."""
+        """The part of a tile that is rendered: all of it, or where it may be cut what lies in the block."""
         (y, x), (ny, nx) = tile.start, self.plan.lattice.tile_px
-        return Box((0, y, x), (1, y + ny, x + nx)).intersect(_flat(self.source_box))
+        window = Box((0, y, x), (1, y + ny, x + nx))
+        return window.intersect(_flat(self.output_box)) if self.plan.card.is_local else window
 
 
 def _flat(box: Box) -> Box:

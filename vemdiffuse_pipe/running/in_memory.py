@@ -53,7 +53,7 @@ def plan_in_memory(sections: Voxels, model: ModelTable, run: RunTable = HERE) ->
         model=model,
         run=run,
     )
-    return make_plan(run_file, spec, find_card(model.name))
+    return make_plan(run_file, spec, find_card(model.name, model.task))
 
 
 def reconstruct_in_memory(sections: Voxels, model: ModelTable, run: RunTable = HERE) -> Rendered:

@@ -11,7 +11,7 @@ from vemdiffuse_pipe import config
 from vemdiffuse_pipe.config import RunFile, SourceTable
 from vemdiffuse_pipe.errors import ConfigError, OutputError
 from vemdiffuse_pipe.geometry.grey import UNCERTAINTY_STEP
-from vemdiffuse_pipe.models.card import find_card, shipped_models
+from vemdiffuse_pipe.models.card import BUILTIN, find_card, shipped_models
 from vemdiffuse_pipe.plan.assumed import assumed_spec, check_assumed
 from vemdiffuse_pipe.plan.estimate import CACHE_BYTES
 from vemdiffuse_pipe.plan.plan import Json, Plan, digest, make_plan
@@ -49,7 +49,7 @@ def prepare(run_file: RunFile) -> tuple[Source, Plan]:
     _check_apart(run_file)
     source = open_run_source(run_file)
     check_assumed(run_file.source, source.spec)
-    return source, make_plan(run_file, source.spec, find_card(run_file.model.name))
+    return source, make_plan(run_file, source.spec, find_card(run_file.model.name, run_file.model.task))
 
 
 def prepare_offline(run_file: RunFile) -> Plan:
@@ -58,7 +58,9 @@ def prepare_offline(run_file: RunFile) -> Plan:
     Raises InputError where the run file, what it assumes and the model do not fit together.
     """
     run_file = with_absolute_paths(run_file)
-    return make_plan(run_file, assumed_spec(run_file.source), find_card(run_file.model.name))
+    return make_plan(
+        run_file, assumed_spec(run_file.source), find_card(run_file.model.name, run_file.model.task)
+    )
 
 
 def _check_apart(run_file: RunFile) -> None:
@@ -98,6 +100,7 @@ def open_run_model(plan: Plan, device: str | None = None) -> Model:
         precision=sampling.precision,
         device=device or table.run.device,
         sampler=sampling.sampler,
+        task=table.model.task,
     )
 
 
@@ -159,7 +162,8 @@ def with_absolute_paths(run_file: RunFile) -> RunFile:
     if mask is not None:
         mask = mask.model_copy(update={"url": str(source_address(mask.url))})
     path = os.path.expanduser(model.name)  # noqa: PTH111 (Path's own raises for ~nobody,
-    if model.name not in shipped_models() and os.path.exists(path):  # noqa: PTH110 and for long names)
+    known = (*BUILTIN[model.task], *shipped_models())
+    if model.name not in known and os.path.exists(path):  # noqa: PTH110 and for long names)
         model = model.model_copy(update={"name": str(Path(path).absolute())})
     return run_file.model_copy(
         update={
