@@ -20,7 +20,8 @@ from vemdiffuse_pipe.running.event_log import Told, events, follow
 def command(output: str, go_on: bool, as_json: bool) -> None:
     """Print what happened in a run, in order of time.
 
-    Its starts and ends, and all that failed. Blocks that were done are no events; `status` counts them. With --json, one object a line.
+    Its starts and ends, and all that failed. Blocks that were done are no events; `status` counts them. With
+    --json, one object a line.
 
     \b
     Examples:
