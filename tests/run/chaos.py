@@ -61,7 +61,8 @@ CREDENTIALS = {
 class Result:
     """What became of one run. `n_twice`: renders beyond one a block.
 
-    `n_allowed`: window x workers for each start that was cut short.
+    `n_allowed`: window x workers for each start that was cut short, and, where parts help each other without
+    a scheduler, for the end.
     """
 
     engine: str
@@ -204,7 +205,7 @@ def run_trial(folder: Path, engine: str, place: str, endpoint: str, seed: int) -
             is_torn=not verify(url).is_good,
             is_different=stored_sha256(run_file) != _reference(folder, run_file),
             n_twice=sum(blocks.values()) - len(blocks),
-            n_allowed=WINDOW * WORKERS[engine] * (trial.n_starts - 1),
+            n_allowed=WINDOW * WORKERS[engine] * (trial.n_starts - (engine != "parts")),
         )
 
 

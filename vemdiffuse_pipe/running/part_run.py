@@ -1,6 +1,6 @@
 """One part of a run, in this process alone: no scheduler, and nobody who remembers everything.
 
-    own share, from its beginning --> what others have left, from its end --> whatever is still missing
+    own share, from its beginning --> what others have left, from its end --> what is late
 
 Any number of processes do this at once. They know of each other by receipts only, which each of them reads
 again now and then: what somebody else has done is not done again, and what two have done at once is equal.
@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import replace
 from itertools import islice
+from math import isfinite
 from queue import Empty, SimpleQueue
 
 from vemdiffuse_pipe.errors import DataError, TransientError
@@ -29,6 +30,7 @@ from vemdiffuse_pipe.running.hosts import device_name
 from vemdiffuse_pipe.running.journal import Journal
 from vemdiffuse_pipe.running.mask import begin_output
 from vemdiffuse_pipe.running.opening import open_run_model
+from vemdiffuse_pipe.running.pace import Pace
 from vemdiffuse_pipe.running.parts import Part
 from vemdiffuse_pipe.running.pipeline import Ended, Inbox, Pipeline
 from vemdiffuse_pipe.running.pricing import refuse_what_costs_too_much
@@ -41,6 +43,8 @@ from vemdiffuse_pipe.running.walltime import BlockTimes, Deadline
 from vemdiffuse_pipe.storage import parse_address
 from vemdiffuse_pipe.volume import Source
 
+UNKNOWN_S = 5.0  # after which a block is late where nobody knows how long one takes
+LOOKS = 10  # at what others have done, before that
 LEFTOVERS = 256  # looked up at once, and taken in any order: helpers seldom take the same one
 LOOKING, LOOKING_HELPING = 0.05, 0.5  # of the time at most, for reading what others have done
 HOPELESS_S = 5.0  # for blocks in flight to end by themselves, where nothing is hoped for
@@ -103,6 +107,7 @@ class Shift:
         self._endings = endings
         self._deadline = deadline
         self._times = BlockTimes()
+        self._pace = Pace()
         self._n_left = float("inf") if max_blocks is None else max_blocks
         self._looking = LOOKING
         self._looks_at = time.monotonic()
@@ -112,6 +117,9 @@ class Shift:
         """Do the part, then help. What ended it early, else ''."""
         for pieces in self._turns(part, columns):
             if stopped := self._do(pieces):
+                return stopped
+        while self._n_left > 0 and self._left(columns):
+            if stopped := self._await_others(columns) or self._do(iter(self._left(columns))):
                 return stopped
         return ""
 
@@ -128,10 +136,21 @@ class Shift:
         self._looking = LOOKING_HELPING  # from here on somebody else may be at the same block
         self._look()
         yield self._progress.missing(columns=columns, share=part.helped, backwards=True)
-        while self._n_left > 0 and (left := self._leftovers(columns)):
-            yield iter(left)
 
-    def _leftovers(self, columns: bool) -> list[Work]:
+    def _await_others(self, columns: bool) -> str:
+        """Leave what is left to those who are at it, until it is late. What ended the wait early, else ''."""
+        late_after_s = self._pace.late_after_s()
+        wait_s = late_after_s if isfinite(late_after_s) else UNKNOWN_S
+        ends = time.monotonic() + min(wait_s, self._deadline.left_s())
+        while time.monotonic() < ends and self._left(columns):
+            with suppress(Empty):
+                arrival = self._pipeline.arrival(wait_s / LOOKS)
+                if isinstance(arrival, signal.Signals):
+                    return f"{arrival.name} was received"
+        return ""
+
+    def _left(self, columns: bool) -> list[Work]:
+        """Some of what nobody has done, in any order."""
         self._look()
         left = list(islice(self._progress.missing(columns=columns, backwards=True), LEFTOVERS))
         random.shuffle(left)
@@ -176,6 +195,7 @@ class Shift:
             return
         if arrival.error is None:
             self._times.add(arrival.seconds)
+            self._pace.add(arrival.seconds)
             self._endings.done(arrival.work)
         elif not isinstance(arrival.error, EndedError):
             self._endings.failed(arrival.work, arrival.error)
