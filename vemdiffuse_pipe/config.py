@@ -194,6 +194,12 @@ class ClusterTable(Table):
         return (hours * 60 + minutes) * 60 + seconds
 
     @model_validator(mode="after")
+    def _a_minute_at_least(self) -> Self:
+        if self.walltime_s < 60:
+            raise ValueError(f"walltime {self.walltime} is under a minute, in which no job does anything")
+        return self
+
+    @model_validator(mode="after")
     def _no_fewer_jobs_than_the_fewest(self) -> Self:
         if self.min_jobs > self.max_jobs:
             raise ValueError(f"min_jobs {self.min_jobs} is more than max_jobs {self.max_jobs}")

@@ -13,7 +13,7 @@ import pytest
 from small_runs import SHAPE, interpolated, small_run, stored
 
 from vemdiffuse_pipe.config import RunFile
-from vemdiffuse_pipe.errors import CorruptDataError, OutputError, TransientError
+from vemdiffuse_pipe.errors import CorruptDataError, OutputError, TransientError, VemdiffuseError
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.plan.estimate import BLOCKS_IN_FLIGHT
 from vemdiffuse_pipe.running.endings import MOST_IN_A_ROW
@@ -90,6 +90,19 @@ def test_what_keeps_failing_is_set_aside_and_the_rest_done(tmp_path: Path) -> No
     outcome = failing(small_run(tmp_path), bad)
     assert [block.block_index for block in outcome.set_aside] == [18]
     assert (outcome.n_done, outcome.exit_code) == (23, 1)
+
+
+def test_a_machine_that_fails_at_everything_blames_no_block_and_leaves_them_to_others(tmp_path: Path) -> None:
+    outcome = failing(small_run(tmp_path), Failure(WHOLE, 999, VemdiffuseError))
+    assert "blocks in a row failed here, and are left to others" in outcome.stopped
+    assert (outcome.set_aside, outcome.n_done) == ((), 0)
+    assert sorted(done_by(small_run(tmp_path), Part(1, 1))) == list(range(24))
+
+
+def test_what_fails_on_a_machine_that_works_is_set_aside_in_the_end(tmp_path: Path) -> None:
+    outcome = failing(small_run(tmp_path), Failure(Box((6, 0, 0), (7, 1, 1)), 99, VemdiffuseError))
+    assert [block.block_index for block in outcome.set_aside] == [18]
+    assert outcome.n_done == 23
 
 
 def test_what_another_part_has_set_aside_is_not_tried_again(tmp_path: Path) -> None:

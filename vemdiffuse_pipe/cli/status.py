@@ -71,7 +71,7 @@ def _watch(output: str, picture: Path | None, as_json: bool) -> int:
             _draw(output, picture)
     except KeyboardInterrupt:
         return 0
-    return 0 if found.n_blocks_done == found.n_blocks else 1
+    return 0 if found.is_complete else 1
 
 
 def _redraws(as_json: bool) -> bool:
@@ -189,7 +189,7 @@ def _reason(reason: Reason) -> str:
 
 
 def _left(found: Status) -> str:
-    if found.n_blocks_done == found.n_blocks:
+    if found.is_complete:
         return "complete"
     if found.is_settled:
         return "nothing left but what is set aside"

@@ -48,7 +48,7 @@ def measure_speed(
     plan = with_contrast(plan, source)
     model, table = open_run_model(plan), plan.run_file.run
     box, sections, speed = _read_one(plan, source, ~outside, clock)
-    hardware = Hardware(table.device, threads_per_worker(table), table.tile_batch)
+    hardware = Hardware(table.device, threads_per_worker(table, plan.run_file.cluster), table.tile_batch)
     flops, ends = gap_flops(plan, box), [clock()]
 
     def on_planes(n_planes: int) -> None:

@@ -18,7 +18,7 @@ from itertools import islice
 from math import isfinite
 from queue import Empty, SimpleQueue
 
-from vemdiffuse_pipe.errors import DataError, TransientError
+from vemdiffuse_pipe.errors import DataError, InputError, StorageFullError, TransientError
 from vemdiffuse_pipe.models.protocol import Model
 from vemdiffuse_pipe.plan.plan import Plan, digest
 from vemdiffuse_pipe.render.block import Hardware
@@ -36,7 +36,7 @@ from vemdiffuse_pipe.running.pipeline import Ended, Inbox, Pipeline
 from vemdiffuse_pipe.running.pricing import refuse_what_costs_too_much
 from vemdiffuse_pipe.running.progress import Progress
 from vemdiffuse_pipe.running.resources import refuse_what_does_not_fit, threads_per_worker
-from vemdiffuse_pipe.running.retries import Patience
+from vemdiffuse_pipe.running.retries import GaveUpError, Patience, reason_of
 from vemdiffuse_pipe.running.shards import Work
 from vemdiffuse_pipe.running.stages import open_workplace
 from vemdiffuse_pipe.running.walltime import BlockTimes, Deadline
@@ -45,6 +45,8 @@ from vemdiffuse_pipe.volume import Source
 
 UNKNOWN_S = 5.0  # after which a block is late where nobody knows how long one takes
 LOOKS = 10  # at what others have done, before that
+MOST_FAILED = 3  # blocks in a row, before a process takes itself for broken
+BLAMED = (InputError, StorageFullError, DataError, GaveUpError)  # what would fail elsewhere too
 LEFTOVERS = 256  # looked up at once, and taken in any order: helpers seldom take the same one
 LOOKING, LOOKING_HELPING = 0.05, 0.5  # of the time at most, for reading what others have done
 HOPELESS_S = 5.0  # for blocks in flight to end by themselves, where nothing is hoped for
@@ -109,6 +111,8 @@ class Shift:
         self._times = BlockTimes()
         self._pace = Pace()
         self._n_left = float("inf") if max_blocks is None else max_blocks
+        self._failed: dict[Work, BaseException] = {}
+        self._n_in_a_row = 0
         self._looking = LOOKING
         self._looks_at = time.monotonic()
         self.is_out_of_time = False
@@ -121,6 +125,9 @@ class Shift:
         while self._n_left > 0 and self._left(columns):
             if stopped := self._await_others(columns) or self._do(iter(self._left(columns))):
                 return stopped
+        for work, error in self._failed.items():
+            if self._progress.is_missing(work):  # nobody else has done it meanwhile
+                self._endings.failed(work, error)
         return ""
 
     def hear_the_last(self) -> None:
@@ -152,7 +159,8 @@ class Shift:
     def _left(self, columns: bool) -> list[Work]:
         """Some of what nobody has done, in any order."""
         self._look()
-        left = list(islice(self._progress.missing(columns=columns, backwards=True), LEFTOVERS))
+        missing = self._progress.missing(columns=columns, backwards=True)
+        left = list(islice((work for work in missing if work not in self._failed), LEFTOVERS))
         random.shuffle(left)
         return left
 
@@ -167,7 +175,7 @@ class Shift:
                 self._drain(signals.GRACE_S[arrival])
                 return f"{arrival.name} was received"
             self._hear(arrival)
-            if stopped := self._endings.hopeless():
+            if stopped := self._endings.hopeless() or self._broken():
                 self._drain(HOPELESS_S)
                 return stopped
 
@@ -197,8 +205,19 @@ class Shift:
             self._times.add(arrival.seconds)
             self._pace.add(arrival.seconds)
             self._endings.done(arrival.work)
-        elif not isinstance(arrival.error, EndedError):
+            self._n_in_a_row = 0
+        elif isinstance(arrival.error, BLAMED):
             self._endings.failed(arrival.work, arrival.error)
+        elif not isinstance(arrival.error, EndedError):
+            self._failed[arrival.work] = arrival.error
+            self._n_in_a_row += 1
+
+    def _broken(self) -> str:
+        """A sentence where it seems that this machine fails and not the blocks, else ''."""
+        if self._n_in_a_row < MOST_FAILED:
+            return ""
+        *_, error = self._failed.values()
+        return f"{self._n_in_a_row} blocks in a row failed here, and are left to others ({reason_of(error)})"
 
     def _drain(self, grace_s: float) -> None:
         """Let blocks that are being rendered or stored end, while there is time; give the others back."""
@@ -210,8 +229,13 @@ class Shift:
 
 
 def _alone(plan: Plan) -> Plan:
-    """The plan as one process does it, whatever workers the run file speaks of."""
-    table = plan.run_file.run.model_copy(update={"workers": 1, "engine": "threads"})
+    """The plan as one process does it, whatever workers the run file speaks of; a job has its own cores."""
+    table, cluster = plan.run_file.run, plan.run_file.cluster
+    alone = table.model_copy(update={"workers": 1, "engine": "threads"})
+    threads = threads_per_worker(alone)
+    if cluster is not None and table.threads is None:
+        threads = min(threads, cluster.cores)
+    table = alone.model_copy(update={"threads": threads})
     return replace(plan, run_file=plan.run_file.model_copy(update={"run": table}))
 
 

@@ -29,7 +29,7 @@ def measured_price(plan: Plan, source: Source) -> Price:
         plan,
         measure_speed(plan, source, outside),
         n_workers=n_workers(plan),
-        n_threads=threads_per_worker(plan.run_file.run),
+        n_threads=threads_per_worker(plan.run_file.run, plan.run_file.cluster),
         wanted_share=share,
     )
 
@@ -40,7 +40,7 @@ def stated_price(plan: Plan) -> Price:
         plan,
         stated_speed(plan.run_file.price),
         n_workers=n_workers(plan),
-        n_threads=threads_per_worker(plan.run_file.run),
+        n_threads=threads_per_worker(plan.run_file.run, plan.run_file.cluster),
     )
 
 

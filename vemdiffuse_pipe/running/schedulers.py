@@ -107,6 +107,8 @@ def array_script(scheduler: Scheduler, job: Job, run_file: Path, folder: Path, p
     if scheduler == "pbs" and job.is_array:  # it numbers jobs and does not say how many there are
         part = f"auto/{job.n_jobs}"
     command = [python, "-m", "vemdiffuse_pipe", "run", str(run_file), "--engine", "threads"]
+    if endpoint := os.environ.get("AWS_ENDPOINT_URL"):  # not every scheduler hands the environment on
+        command += ["--endpoint-url", endpoint]
     lines = [
         f"cd {shlex.quote(str(folder))} || exit 1",
         *job.cluster.prologue,

@@ -101,6 +101,11 @@ class Status:
     slowest: tuple[SlowBlock, ...]
 
     @property
+    def is_complete(self) -> bool:
+        """True where every block that is wanted is done."""
+        return self.n_blocks_done + self.n_blocks_skipped == self.n_blocks
+
+    @property
     def is_settled(self) -> bool:
         """True where every block that is wanted is done or set aside."""
         n_given_up = len({b.block_index for b in self.set_aside})

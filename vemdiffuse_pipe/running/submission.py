@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ from pathlib import Path
 
 from vemdiffuse_pipe.config import RunFile, Scheduler
 from vemdiffuse_pipe.errors import ConfigError
-from vemdiffuse_pipe.running.opening import beside_output, log_folder, open_output, prepare, settled
+from vemdiffuse_pipe.running.mask import begin_output, open_run_mask
+from vemdiffuse_pipe.running.opening import beside_output, log_folder, prepare, settled
 from vemdiffuse_pipe.running.resources import refuse_what_no_job_holds
 from vemdiffuse_pipe.running.schedulers import SUBMIT, Job, array_script
 
@@ -42,6 +44,7 @@ def make_submission(
         )
     _, plan = prepare(run_file)
     refuse_what_no_job_holds(plan, cluster, 1)
+    open_run_mask(plan)  # each job would fail for want of it
     job = Job(cluster, log_folder(plan.run_file), n_jobs or cluster.max_jobs)
     script = array_script(scheduler, job, file.absolute(), Path.cwd(), sys.executable)
     return Submission(
@@ -54,8 +57,11 @@ def submit(run_file: RunFile, submission: Submission) -> str:
 
     Raises InputError where the output cannot be begun, and ConfigError where the scheduler refuses.
     """
+    program = SUBMIT[submission.scheduler]
+    if shutil.which(program) is None:
+        raise ConfigError(f"{program} is not on the PATH; run this where jobs are submitted")
     source, plan = prepare(run_file)
-    open_output(settled(plan, source))
+    begin_output(settled(plan, source))
     try:
         submission.logs.mkdir(parents=True, exist_ok=True)
         submission.path.write_text(submission.script)
@@ -63,7 +69,7 @@ def submit(run_file: RunFile, submission: Submission) -> str:
         raise ConfigError(
             f"{submission.path} cannot be written ({type(error).__name__}); name another with --script"
         ) from None
-    return _given(SUBMIT[submission.scheduler], submission.path)
+    return _given(program, submission.path)
 
 
 def _given(program: str, script: Path) -> str:
@@ -79,8 +85,6 @@ def _given(program: str, script: Path) -> str:
                 timeout=ANSWERS_WITHIN_S,
                 check=False,
             )
-    except FileNotFoundError:
-        raise ConfigError(f"{program} is not on the PATH; run this where jobs are submitted") from None
     except subprocess.TimeoutExpired:
         raise ConfigError(
             f"{program} did not answer within {ANSWERS_WITHIN_S} s; look whether the jobs are queued before "
