@@ -93,7 +93,8 @@ def test_the_planned_bound_is_near_what_is_held_whatever_the_block(
         }
     )
     bound = estimate(prepare(run_file)[1], n_threads=2).ram_bytes
-    assert bound / 1.5 < _peak_bytes(tmp_path, run_file, 3 * 10**9) < bound
+    # Sections of one grey hold less than tissue: benchmarks/memory.py has noise, and 1.20 to 1.41.
+    assert bound / 1.75 < _peak_bytes(tmp_path, run_file, 3 * 10**9) < bound
 
 
 @pytest.mark.parametrize("block", [(20, 128, 128), (40, 256, 384)])

@@ -39,7 +39,7 @@ MOST_PX = 10**8  # of an image: about 100 bytes a pixel are needed
 @window_option
 @json_option
 def command(raw: str, clean: str, output: Path, scale: int, window: Window | None, as_json: bool) -> None:
-    """Lay a raw image, or a stack, on the clean one of the same place.
+    """Lay a raw image on the clean one of the same place.
 
     Keypoints and a homography first, then dense optical flow. OUTPUT is a TIFF of as many pages as RAW and
     CLEAN have sections, on the pixels of CLEAN; beside it, OUTPUT.valid.tif is 255 where the pair may be
