@@ -59,7 +59,7 @@ stages.render = render  # in worker processes too: they import this file
 
 def write_source(folder: Path, n_blocks: int) -> str:
     """Sections for a row of blocks along x."""
-    shape = (2 * (BLOCK[0] // RATIO) + 1, BLOCK[1], BLOCK[2] * n_blocks // 2)
+    shape = (2 * (BLOCK[0] // RATIO), BLOCK[1], BLOCK[2] * n_blocks // 2)
     frame = Frame(shape, exact_nm([10 * RATIO, 10, 10]))
     sink = create_sink(
         folder / "source.zarr",
@@ -94,7 +94,7 @@ def overlapped(folder: Path, source: str, workers: int) -> None:
     sections = da.from_zarr(f"{source}/0")
     planes = da.repeat(sections[:-1], RATIO, axis=0).rechunk(BLOCK)
     with (
-        LocalCluster(workers, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster,
         Client(cluster) as client,
     ):
         done = planes.map_overlap(_asleep, depth=8, boundary="reflect", dtype=np.uint8)
