@@ -105,7 +105,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write_sbatch(path: Path) -> None:
-    """A Slurm of one slot, in which no more than two jobs of an array ever start: they do the rest as well."""
+    """A Slurm of one slot, in which only two jobs of an array ever start: they do the rest as well."""
     path.write_text(
         """#!/bin/bash
 export SLURM_ARRAY_TASK_MIN=1 SLURM_ARRAY_TASK_MAX=$(sed -n 's/#SBATCH --array=1-//p' "$1")

@@ -238,3 +238,10 @@ def test_rows_are_json_lines(comparison: Callable[..., ComparisonFile], tmp_path
     rows = [json.loads(line) for line in (tmp_path / "rows" / "rows.jsonl").read_text().splitlines()]
     assert [row["name"] for row in rows] == ["truth", "linear"]
     assert rows[0]["psnr"] is None
+
+
+def test_a_method_has_rows_at_its_own_ratios_only(comparison: Callable[..., ComparisonFile]) -> None:
+    cubic = {"name": "cubic", "model": "cubic", "ratios": [5]}
+    at_5, at_6 = compare(comparison(cubic, ratios=[5, 6]))
+    assert "cubic" in at_5.rows
+    assert "cubic" not in at_6.rows

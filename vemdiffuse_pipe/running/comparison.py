@@ -134,6 +134,8 @@ def _table(
 def _draws(file: ComparisonFile, degraded: Degraded) -> Iterator[_Draw]:
     """What is to be drawn of every method. Raises InputError for a model that cannot."""
     for method in file.method:
+        if method.ratios is not None and degraded.r not in method.ratios:
+            continue
         plan = plan_in_memory(degraded.sections, method.table(degraded.r, samples=1, seed=0), file.run)
         if not plan.card.is_stochastic and max(method.samples) > 1:
             raise ConfigError(f"method {method.name}: {method.model} draws no samples; leave samples out")

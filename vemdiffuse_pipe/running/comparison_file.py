@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from vemdiffuse_pipe.config import Count, Length, ModelTable, RunTable, Table, check, read_tables
+from vemdiffuse_pipe.config import Count, Length, ModelTable, RunTable, SamplerName, Table, check, read_tables
 from vemdiffuse_pipe.evaluation.degradation import Degradation
 
 Draws = Literal["independent", "pairs"]
-Ratio = Annotated[int, Field(ge=2, le=1024)]
+Ratios = Annotated[tuple[Annotated[int, Field(ge=2, le=1024)], ...], Field(min_length=1, max_length=64)]
 
 
 class TruthTable(Table):
@@ -34,7 +34,7 @@ class TruthTable(Table):
 class CompareTable(Table):
     """[compare] every table that is made: one for each ratio and each way of making sections."""
 
-    ratios: Annotated[tuple[Ratio, ...], Field(min_length=1, max_length=64)]
+    ratios: Ratios
     degradations: Annotated[tuple[Degradation, ...], Field(min_length=1, max_length=2)] = ("dropped",)
     results: str
 
@@ -42,14 +42,17 @@ class CompareTable(Table):
 class MethodTable(Table):
     """[[method]] one model and how it is driven; each number of samples becomes a row.
 
-    `draws`: "independent" draws are what theory speaks of, "pairs" are what the pipeline draws.
+    `draws`: "independent" draws are what theory speaks of, "pairs" are what the pipeline draws. `ratios`:
+    the only ones of the comparison at which it has rows, for a model that is made for one.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=60)]
     model: str
     samples: Annotated[tuple[Annotated[int, Field(ge=1, le=64)], ...], Field(min_length=1)] = (1,)
     draws: Annotated[tuple[Draws, ...], Field(min_length=1)] = ("independent",)
+    sampler: SamplerName | None = None
     steps: Annotated[int, Field(ge=1, le=1000)] | None = None
+    ratios: Ratios | None = None
     seed: Annotated[int, Field(ge=0, lt=2**62)] = 0
     precision: Literal["float32", "bfloat16"] = "float32"
     tile_px: Annotated[int, Field(ge=16, le=8192)] | None = None
@@ -61,6 +64,7 @@ class MethodTable(Table):
             name=self.model,
             ratio=ratio,
             samples=samples,
+            sampler=self.sampler,
             steps=self.steps,
             seed=seed,
             precision=self.precision,
