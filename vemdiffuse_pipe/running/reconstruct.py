@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import tomllib
 from typing import TYPE_CHECKING, Literal
 
@@ -12,6 +13,7 @@ from vemdiffuse_pipe.geometry.box import Zyx
 from vemdiffuse_pipe.plan.plan import Plan, digest
 from vemdiffuse_pipe.running import set_aside
 from vemdiffuse_pipe.running.events import Listener, Outcome, silent
+from vemdiffuse_pipe.running.journal import forget, read_beats
 from vemdiffuse_pipe.running.opening import (
     is_output,
     open_output,
@@ -167,14 +169,15 @@ def retry(output: str, *, listener: Listener = silent) -> Outcome:
     plan = settled(plan, source)
     model = open_run_model(plan)  # before anything is written
     open_output(plan)  # before marks are released: the output must be this run's
-    _release_marks(plan)
+    _absolve(plan)
     return run_plan(plan, source, model=model, listener=listener)
 
 
-def _release_marks(plan: Plan) -> None:
+def _absolve(plan: Plan) -> None:
     address = parse_address(plan.run_file.output.url)
     progress = Progress(address, digest(plan.identity()), plan.blocks, plan.shards)
     set_aside.release(address, progress.marks)
+    forget(address, read_beats(address, time.time()).dead)  # else what processes died of is blamed again
 
 
 def _engine(workers: int) -> Literal["threads", "local"]:
