@@ -219,7 +219,13 @@ def test_a_job_whose_time_is_over_makes_way_and_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--part", "0/8"), ("--part", "auto"), ("--part", "1/2", "--walltime", "4h"), ("--walltime", "1:00:00")],
+    [
+        ("--part", "0/8"),
+        ("--part", "auto"),
+        ("--part", "1/2", "--walltime", "4h"),
+        ("--walltime", "1:00:00"),
+        ("--part", "1/2", "--engine", "local"),
+    ],
 )
 def test_a_part_that_there_is_not_is_refused_and_nothing_written(
     tmp_path: Path, arguments: tuple[str, ...]

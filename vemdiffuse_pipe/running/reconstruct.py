@@ -49,7 +49,7 @@ def run(
 
     `part`: this part of it first, then what others have left of theirs; in this process alone, without dask,
     beside any number of others. `walltime_s`: seconds from the beginning of this process to its end, where no
-    scheduler says; a part begins no block that would last longer.
+    scheduler says; else, in a batch job, what [cluster] states. No block is begun that would last longer.
 
     Raises InputError where nothing can be started, also for an output of another run; StorageFullError when
     the output has no room left. What is done stays done.
@@ -61,9 +61,9 @@ def run(
 
         return run_plan(plan, source, listener=listener, max_blocks=max_blocks)
     from vemdiffuse_pipe.running.part_run import run_part
-    from vemdiffuse_pipe.running.walltime import deadline_of
+    from vemdiffuse_pipe.running.walltime import deadline_of, stated_walltime_s
 
-    deadline = deadline_of(walltime_s)
+    deadline = deadline_of(stated_walltime_s(run_file.cluster) if walltime_s is None else walltime_s)
     return run_part(plan, source, part, listener=listener, max_blocks=max_blocks, deadline=deadline)
 
 
