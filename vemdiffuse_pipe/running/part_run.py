@@ -20,16 +20,14 @@ from queue import Empty, SimpleQueue
 
 from vemdiffuse_pipe.errors import DataError, InputError, StorageFullError, TransientError
 from vemdiffuse_pipe.models.protocol import Model
-from vemdiffuse_pipe.plan.plan import Plan, digest
+from vemdiffuse_pipe.plan.plan import Plan
 from vemdiffuse_pipe.render.block import Hardware
 from vemdiffuse_pipe.running import signals
+from vemdiffuse_pipe.running.beginning import begun
 from vemdiffuse_pipe.running.deaths import Deaths, DiedError
-from vemdiffuse_pipe.running.endings import Bookkeeper, EndedError, Endings, one_at_a_time
+from vemdiffuse_pipe.running.endings import EndedError, Endings
 from vemdiffuse_pipe.running.events import Listener, Outcome, RunEnded, RunStarted, silent
 from vemdiffuse_pipe.running.filled import note_what_was_filled
-from vemdiffuse_pipe.running.hosts import device_name
-from vemdiffuse_pipe.running.journal import Journal
-from vemdiffuse_pipe.running.mask import begin_output
 from vemdiffuse_pipe.running.opening import open_run_model
 from vemdiffuse_pipe.running.pace import Pace
 from vemdiffuse_pipe.running.parts import Part
@@ -41,7 +39,6 @@ from vemdiffuse_pipe.running.retries import GaveUpError, Patience, reason_of
 from vemdiffuse_pipe.running.shards import Work
 from vemdiffuse_pipe.running.stages import open_workplace
 from vemdiffuse_pipe.running.walltime import BlockTimes, Deadline
-from vemdiffuse_pipe.storage import parse_address
 from vemdiffuse_pipe.volume import Source
 
 UNKNOWN_S = 5.0  # after which a block is late where nobody knows how long one takes
@@ -73,24 +70,19 @@ def run_part(
     refuse_what_does_not_fit(alone)
     refuse_what_costs_too_much(plan)
     model = model or open_run_model(plan)
-    begin_output(plan)
-    address = parse_address(plan.run_file.output.url)
-    progress = Progress(address, digest(plan.identity()), plan.blocks, plan.shards)
-    journal = Journal(address, plan.blocks.block_shape, device_name(plan.run_file.run.device))
-    keeper = Bookkeeper(progress, one_at_a_time(listener), journal)
     inbox: Inbox = SimpleQueue()
-    with signals.received(inbox.put) as heard, closing(progress), journal:
+    with begun(plan, listener, inbox.put) as run:
+        progress, keeper = run.progress, run.keeper
         keeper.tell(_started(plan, progress, part))
-        place = open_workplace(plan, _hardware(alone), patience, source, keeper.tell, model, journal)
+        place = open_workplace(plan, _hardware(alone), patience, source, keeper.tell, model, keeper.journal)
         with keeper.told(plan, f"part {part}") as ended:
             with closing(place.receipts), Pipeline(place, inbox, progress.is_missing) as pipeline:
-                deaths = Deaths(address, progress, journal)
                 shift = Shift(
-                    progress, pipeline, Endings(keeper), deadline or Deadline(None), deaths, max_blocks
+                    progress, pipeline, Endings(keeper), deadline or Deadline(None), run.deaths, max_blocks
                 )
                 ended.stopped = shift.work_off(part, columns=plan.by_columns)
             shift.hear_the_last()
-        outcome = progress.outcome(ended.stopped, drained=heard.asks_to_drain or shift.is_out_of_time)
+        outcome = progress.outcome(ended.stopped, drained=run.heard.asks_to_drain or shift.is_out_of_time)
     if not progress.n_missing():  # whoever ends last writes the same; an earlier one would write less
         note_what_was_filled(plan)
     keeper.tell(RunEnded(outcome))
