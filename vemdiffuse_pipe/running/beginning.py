@@ -9,8 +9,8 @@ from signal import Signals
 
 from vemdiffuse_pipe.plan.plan import Plan, digest
 from vemdiffuse_pipe.running import signals
-from vemdiffuse_pipe.running.deaths import Deaths
-from vemdiffuse_pipe.running.endings import Bookkeeper, one_at_a_time
+from vemdiffuse_pipe.running.deaths import Deaths, DiedError
+from vemdiffuse_pipe.running.endings import Bookkeeper, Endings, one_at_a_time
 from vemdiffuse_pipe.running.events import Listener
 from vemdiffuse_pipe.running.hosts import device_name
 from vemdiffuse_pipe.running.journal import Journal
@@ -27,6 +27,11 @@ class Begun:
     keeper: Bookkeeper
     deaths: Deaths
     heard: signals.Heard
+
+    def blame_what_processes_died_of(self) -> None:
+        """Read who has died by now, and give up what is to be blamed for it."""
+        for work in self.deaths.read_again():
+            Endings(self.keeper).failed(work, DiedError())
 
 
 @contextmanager

@@ -2,18 +2,22 @@
 
 A process that is killed says nothing more, but its heartbeat stays, and names what was under way:
 
-    named by a process that died          suspected: it is taken up last, with nothing else beside it
-    a process died while alone with it    blamed: it is set aside
+    named by a process that died             suspected: it is taken up last, with nothing else beside it
+    two processes died while alone with it   blamed: it is set aside
 
-So it takes two deaths. A scheduler that kills a job with many blocks under way brings suspicion on all of
-them, and then each is done. Once somebody died, what is taken up is named before it is: heartbeats that come
-every few seconds miss blocks of a second. `retry` forgets all of it.
+So it takes three deaths. A scheduler that kills a job with many blocks under way brings suspicion on all of
+them, and then each is done. One death alone is not enough: towards the end of a run that was killed twenty
+times nearly all that was left was suspected, and the next kill met somebody who was alone with a block.
+
+Once somebody died, what is taken up is named before it is: heartbeats that come every few seconds miss blocks
+of a second. `retry` forgets all of it.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from vemdiffuse_pipe.errors import DataError, OutputError, TransientError, VemdiffuseError
@@ -22,15 +26,17 @@ from vemdiffuse_pipe.running.progress import Progress
 from vemdiffuse_pipe.running.shards import Work
 from vemdiffuse_pipe.storage.address import Address
 
+DEATHS_ALONE = 2
+
 
 class DiedError(VemdiffuseError):
     """Processes died with a block."""
 
-    n_attempts = 2
+    n_attempts = 1 + DEATHS_ALONE
 
     def __init__(self) -> None:
         super().__init__(
-            "a process died with this block under way, and another one that had nothing else: of too little "
+            "a process died with this block under way, and two more that had nothing else: of too little "
             "memory, of a crash in a library, or killed at the end of its time; give it more, or make "
             "block_shape smaller"
         )
@@ -60,16 +66,25 @@ class Deaths:
             beats = read_beats(self._output, self._clock())
             self.elsewhere = frozenset(index for beat in beats.living for index in beat.blocks)
             self._dead = self._worth_keeping(beats.dead)
+            self._journal.names_each = bool(self._dead)
         self.suspects = frozenset(index for beat in self._dead for index in self._missing(beat))
-        blamed = {beat.blocks for beat in self._dead if beat.alone and len(beat.blocks) == 1}
-        return [self._whole(index) for index in sorted(self.suspects) if (index,) in blamed]
+        alone = Counter(beat.blocks[0] for beat in self._dead if beat.alone and len(beat.blocks) == 1)
+        return [self._whole(index) for index in sorted(self.suspects) if alone[index] >= DEATHS_ALONE]
 
     def begin(self, work: Work) -> None:
         """The work is taken up now."""
-        self._journal.begun(work.block_index)
-        if self._dead or not self._has_begun:
-            self._journal.beat(alone=work.block_index in self.suspects)
+        self._journal.begun(work.block_index, alone=work.block_index in self.suspects)
+        if not self._has_begun:
+            self._journal.beat()
         self._has_begun = True
+
+    def naming_the_first(self, pieces: Iterator[Work]) -> Iterator[Work]:
+        """The same pieces; before the first is taken up, the heartbeat names it."""
+        for work in pieces:
+            if not self._has_begun:
+                self.begin(work)
+                self.end(work)
+            yield work
 
     def end(self, work: Work) -> None:
         """It is no longer under way."""

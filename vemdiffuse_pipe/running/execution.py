@@ -14,7 +14,7 @@ from distributed import Client
 from vemdiffuse_pipe.models.protocol import Model
 from vemdiffuse_pipe.plan.plan import Plan
 from vemdiffuse_pipe.render.block import Hardware
-from vemdiffuse_pipe.running.beginning import begun
+from vemdiffuse_pipe.running.beginning import Begun, begun
 from vemdiffuse_pipe.running.driver import Inbox, drive
 from vemdiffuse_pipe.running.endings import Bookkeeper, until
 from vemdiffuse_pipe.running.engines import check_dashboard, check_engine, connect, is_in_process, window
@@ -54,10 +54,11 @@ def run_plan(
     with begun(plan, listener, inbox.put) as run:
         progress, keeper = run.progress, run.keeper
         keeper.tell(RunStarted(plan, progress.n_missing(), progress.n_voxels_missing()))
-        work = islice(progress.missing(columns=plan.by_columns), max_blocks)
-        stopped = (
-            _work_off(plan, source, model, work, keeper, inbox, patience) if progress.n_missing() else ""
-        )
+        if is_in_process(table):  # elsewhere dask sees who dies
+            run.blame_what_processes_died_of()
+        stopped = ""
+        if progress.n_missing():
+            stopped = _work_off(plan, source, model, run, inbox, max_blocks, patience)
         outcome = progress.outcome(stopped, drained=run.heard.asks_to_drain)
     note_what_was_filled(plan)
     keeper.tell(RunEnded(outcome))
@@ -68,21 +69,42 @@ def _work_off(
     plan: Plan,
     source: Source,
     model: Model,
-    work: Iterator[Work],
-    keeper: Bookkeeper,
+    run: Begun,
     inbox: Inbox,
+    max_blocks: int | None,
     patience: Patience,
 ) -> str:
-    """Do the work. What ended it early, else ''."""
-    key = secrets.token_hex(4)
+    """Do the work, and then, one by one, what processes have died with. What ended it early, else ''."""
+    key, keeper = secrets.token_hex(4), run.keeper
     table = plan.run_file.run
+
     with _workers(plan, source, model, key, keeper, patience) as client:
         dashboard = client.dashboard_link if table.dashboard else ""
         if dashboard:
             keeper.tell(DashboardServed(dashboard))
         with keeper.told(plan, table.engine, workers=table.workers, dashboard=dashboard) as ended:
-            ended.stopped = drive(client, key, work, window(client, table), keeper, inbox, keeper.copied)
+            for work in _turns(run, is_in_process(table), max_blocks, columns=plan.by_columns):
+                ended.stopped = drive(client, key, work, window(client, table), keeper, inbox, keeper.copied)
+                if ended.stopped:
+                    break
     return ended.stopped
+
+
+def _turns(
+    run: Begun, is_in_process: bool, max_blocks: int | None, *, columns: bool
+) -> Iterator[Iterator[Work]]:
+    """All that is missing; in this process, what processes have died with comes last, each by itself."""
+    missing = run.progress.missing(columns=columns)
+    if not is_in_process:  # dask sees who dies
+        yield islice(missing, max_blocks)
+        return
+    suspects = run.deaths.suspects
+    yield islice(run.deaths.naming_the_first(w for w in missing if w.block_index not in suspects), max_blocks)
+    if suspects and max_blocks is None:
+        for work in [w for w in run.progress.missing(columns=columns) if w.block_index in suspects]:
+            run.deaths.begin(work)
+            yield iter([work])
+            run.deaths.end(work)
 
 
 @contextmanager

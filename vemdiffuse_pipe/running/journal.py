@@ -64,6 +64,7 @@ What: TypeAlias = Literal[
 class Journal:
     """The account of one process. For many threads; nothing that is called here waits for the output.
 
+    `names_each`: whether the heartbeat is put before each block, and not every few seconds only.
     `output`: where the run's output is. `block_shape`: what block indices are of; it may change between two
     starts. `device`: what the process renders on. Use it as a context, or `close` it. What cannot be written
     is tried again at the next heartbeat, and never fails a run.
@@ -79,6 +80,7 @@ class Journal:
         first_s: float = FIRST_S,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self.names_each = False
         self._every_s = every_s or (EVERY_S if output.is_local else EVERY_S_ON_A_STORE)
         self._first_s = min(first_s, self._every_s)
         self._clock = clock
@@ -103,11 +105,18 @@ class Journal:
         self._thread: Thread | None = None
         self._n_named = 0  # in the last heartbeat
 
-    def begun(self, block_index: int) -> None:
-        """From now on this process works on the block."""
+    def begun(self, block_index: int, *, alone: bool = False) -> None:
+        """From now on this process works on the block.
+
+        `alone`: a process has died with it before, and nothing else is under way.
+        """
         with self._lock:
+            is_new = block_index not in self._blocks
             self._blocks[block_index] += 1
+            self._is_alone = alone if is_new else self._is_alone
             self._wake()
+        if is_new and (alone or self.names_each):
+            self.beat()
 
     def ended(self, block_index: int) -> None:
         """It no longer does, however that ended. As often as `begun`."""
@@ -115,7 +124,6 @@ class Journal:
             self._blocks[block_index] -= 1
             if self._blocks[block_index] <= 0:
                 del self._blocks[block_index]
-            self._is_alone = self._is_alone and bool(self._blocks)
 
     @contextmanager
     def working_on(self, block_index: int) -> Iterator[None]:
@@ -126,12 +134,8 @@ class Journal:
         finally:
             self.ended(block_index)
 
-    def beat(self, *, alone: bool = False) -> None:
-        """Put the heartbeat now: whoever dies after this has said with what, if it could be written.
-
-        `alone`: with something that a process has died with before, and with nothing else.
-        """
-        self._is_alone = alone
+    def beat(self) -> None:
+        """Put the heartbeat now: whoever dies after this has said with what, if it could be written."""
         with suppress(VemdiffuseError):
             self._beat()
 
