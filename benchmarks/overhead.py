@@ -30,6 +30,7 @@ from vemdiffuse_pipe.config import RunTable
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.render.block import Hardware
 from vemdiffuse_pipe.running import receipts, stages, workers
+from vemdiffuse_pipe.running.deaths import Deaths
 from vemdiffuse_pipe.running.driver import drive
 from vemdiffuse_pipe.running.endings import Endings
 from vemdiffuse_pipe.running.engines import connect
@@ -182,7 +183,8 @@ def part_seconds(output: Path, n_blocks: int) -> float:
         journal = stack.enter_context(Journal(parse_address(output), blocks.block_shape))
         place = Workplace(None, "", None, None, None, writer, Hardware(), Patience(), silent, journal)  # type: ignore
         pipeline = stack.enter_context(Pipeline(place, SimpleQueue(), progress.is_missing))
-        shift = Shift(progress, pipeline, Endings(Ignore(progress)), Deadline(None), n_blocks)
+        deaths = Deaths(parse_address(output), progress, journal)
+        shift = Shift(progress, pipeline, Endings(Ignore(progress)), Deadline(None), deaths, n_blocks)
         shift.work_off(Part(1, 1), columns=False)
         return time.perf_counter() - started
 

@@ -302,8 +302,8 @@ def with_engine(run_file: RunFile, engine: str | None) -> RunFile:
     """The run file with another engine, where one is given. Raises ConfigError."""
     if engine is None:
         return run_file
-    data = run_file.model_dump(exclude_none=True)
-    return parse({**data, "run": {**data["run"], "engine": engine}})
+    data = run_file.model_dump(exclude_unset=True)  # what was not stated stays so
+    return parse({**data, "run": {**data.get("run", {}), "engine": engine}})
 
 
 def _sentence(kind: type[BaseModel], error: ValidationError) -> str:
@@ -312,8 +312,18 @@ def _sentence(kind: type[BaseModel], error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         return f"unknown key {where}; {_nearest(kind, first['loc'])}"
     if first["type"] == "missing":
-        return f"{where} is missing from the run file"
+        return _too_few(first["loc"]) or f"{where} is missing from the run file"
     return f"{where} = {_shown(first.get('input'))!r}: {first['msg'].lower()}"
+
+
+def _too_few(loc: tuple[int | str, ...]) -> str:
+    """What is said where a list ends too early; '' where something else is missing."""
+    *parts, last = loc
+    if not isinstance(last, int):
+        return ""
+    key = ".".join(part for part in parts if isinstance(part, str))
+    which = f" in its part {parts[-1] + 1}" if isinstance(parts[-1], int) else ""
+    return f"{key} has too few numbers{which}: {last} of at least {last + 1}"
 
 
 def _shown(value: object) -> str:

@@ -117,6 +117,14 @@ def test_a_mask_makes_it_cheaper(stack: Path, vemdiffuse: Vemdiffuse) -> None:
     assert facts["price"]["n_puts"] == pytest.approx(5 * 16 / 37)  # columns 0 to 15 of 37
 
 
+def test_a_mask_that_wants_nothing_has_no_price_and_says_so(stack: Path, vemdiffuse: Vemdiffuse) -> None:
+    tifffile.imwrite("mask.tif", np.zeros((2, 4, 4), np.uint8), photometric="minisblack")
+    tables = '[mask]\nurl = "mask.tif"\nvoxel_size_nm = [100, 60, 100]\n'
+    ended = vemdiffuse("plan", run_file(stack.parent, tables), "--price")
+    assert (ended.code, ended.stdout) == (2, "")
+    assert "mask.tif is 0 wherever the output is: nothing of it is wanted" in ended.stderr
+
+
 def test_a_run_over_the_limit_is_printed_and_refused(here: Path, vemdiffuse: Vemdiffuse) -> None:
     (here / "assumed.toml").write_text(
         ASSUMED.replace("tflops = 100.0", "tflops = 100.0\nmax_gpu_hours = 0.01")

@@ -37,7 +37,8 @@ def test_a_doubled_stack_is_planned_run_verified_and_held_against_the_truth(
     assert json.loads(vemdiffuse("plan", run_file, "--price", "--json").stdout)["task"] == "superres"
     assert vemdiffuse("run", run_file).code == 0
     assert vemdiffuse("verify", "out.zarr").code == 0
-    assert vemdiffuse("status", "out.zarr").code == 0
+    seen = vemdiffuse("status", "out.zarr")
+    assert (seen.code, "superres" in seen.stdout, "ratio" in seen.stdout) == (0, True, False)
     ended = vemdiffuse("evaluate", "out.zarr", "truth.tif", "--json")
     assert ended.code == 0, ended.stderr
     of_output = json.loads(ended.stdout)["prediction"]

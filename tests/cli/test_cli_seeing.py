@@ -20,10 +20,10 @@ from small_volumes import Ended
 from vemdiffuse_pipe import config
 from vemdiffuse_pipe.cli.events import in_words
 from vemdiffuse_pipe.running.event_log import Told
-from vemdiffuse_pipe.running.journal import EVENTS
+from vemdiffuse_pipe.running.journal import EVENTS, Journal
 from vemdiffuse_pipe.running.reconstruct import run
 from vemdiffuse_pipe.running.segments import SegmentWriter
-from vemdiffuse_pipe.storage import parse_address
+from vemdiffuse_pipe.storage import open_sink, parse_address
 
 Vemdiffuse = Callable[..., Ended]
 
@@ -92,6 +92,19 @@ def test_status_names_the_run(output: str, vemdiffuse: Vemdiffuse) -> None:
     shown = vemdiffuse("status", output).stdout
     for named in ("stack.tif", "model linear", "seed 0", "steps 1", "ratio 5"):
         assert named in shown
+
+
+def test_status_says_who_is_at_work_where_blocks_end_before_they_are_named(
+    output: str, vemdiffuse: Vemdiffuse
+) -> None:
+    shape = open_sink(output).spec.shard_shape
+    with Journal(parse_address(output), shape) as journal:
+        journal.begun(0)  # which is done
+        journal.beat()
+        assert (
+            "1 process at work, on blocks too short to be seen running" in vemdiffuse("status", output).stdout
+        )
+    assert "0 running" in vemdiffuse("status", output).stdout
 
 
 def test_watching_what_is_complete_ends_at_once_with_one_line(output: str, vemdiffuse: Vemdiffuse) -> None:

@@ -185,6 +185,14 @@ RUN_FILES = {
     "unknown table": ('[sauce]\nurl = "stack.tif"\n', ["did you mean source?"]),
     "no output": ('[source]\nurl = "stack.tif"\n', ["output is missing"]),
     "wrong type": ('[source]\nurl = "stack.tif"\n[output]\nurl = 7\n', ["output.url"]),
+    "short region": (
+        '[source]\nurl = "stack.tif"\nregion = [[0, 0], [4, 9, 9]]\n[output]\nurl = "out.zarr"\n',
+        ["source.region has too few numbers in its part 1: 2 of at least 3"],
+    ),
+    "short window": (
+        '[source]\nurl = "stack.tif"\nwindow = [0]\n[output]\nurl = "out.zarr"\n',
+        ["source.window has too few numbers: 1 of at least 2"],
+    ),
     "not TOML": ("[source\n", ["not TOML"]),
 }
 

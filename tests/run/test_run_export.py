@@ -153,3 +153,17 @@ def test_what_cannot_be_exported_is_refused_and_nothing_is_written(
     with pytest.raises(error, match=says):
         export_bioimageio(model, tmp_path / target, ratio=ratio)
     assert [path.name for path in tmp_path.rglob("*")] == ["there"]
+
+
+def test_a_network_that_fills_no_gaps_is_refused_by_its_task(tmp_path: Path) -> None:
+    checkpoint, target = tmp_path / "denoiser.safetensors", tmp_path / "package"
+    whole = find_checkpoint("default").read_bytes()
+    length = int.from_bytes(whole[:8], "little")
+    header = json.loads(whole[8 : 8 + length])
+    card = {**json.loads(header["__metadata__"]["card"]), "task": "denoise"}
+    header["__metadata__"]["card"] = json.dumps(card)
+    said = json.dumps(header).encode()
+    checkpoint.write_bytes(len(said).to_bytes(8, "little") + said + whole[8 + length :])
+    with pytest.raises(ModelError, match="was trained for task denoise; what can be exported"):
+        export_bioimageio(str(checkpoint), target)
+    assert not target.exists()

@@ -176,6 +176,17 @@ def test_a_mask_of_nothing_skips_everything_and_is_complete(tmp_path: Path) -> N
     assert status(run_file.output.url).voxels_total == 0
 
 
+def test_another_mask_is_refused_by_what_differs_in_it(tmp_path: Path) -> None:
+    run_file = masked_run(tmp_path, some_labels())
+    run(run_file, max_blocks=0)
+    tables = run_file.model_dump(exclude_none=True)
+    moved = (tmp_path / "mask").rename(tmp_path / "other")
+    with pytest.raises(OutputError, match=r"belongs to another run: mask url \S+/mask -> \S+/other; choose"):
+        run(config.parse({**tables, "mask": {"url": f"precomputed://{moved}"}}))
+    with pytest.raises(OutputError, match=r"belongs to another run: mask url \S+/mask -> none; choose"):
+        run(config.parse({name: table for name, table in tables.items() if name != "mask"}))
+
+
 def test_a_mask_of_everything_skips_nothing(tmp_path: Path) -> None:
     plain = small_run(tmp_path, output={"url": str(tmp_path / "plain.zarr")})
     everything = write_mask(tmp_path, np.ones((9, 8, 8), np.uint64), ("31", "37", "53"), offset=0)

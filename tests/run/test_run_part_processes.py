@@ -146,6 +146,44 @@ def test_a_signal_drains_a_part_and_nothing_is_lost(tmp_path: Path, number: sign
     assert_whole(run_file)
 
 
+def begun_and_signalled(
+    folder: Path, run_file: RunFile, number: signal.Signals, *arguments: str
+) -> tuple[int, str, str]:
+    """`vemdiffuse run`, signalled as soon as it says what is to become of the signal."""
+    path = folder / "run.toml"
+    path.write_text(dump(run_file))
+    process = subprocess.Popen(
+        [*COMMAND, str(path), *arguments],
+        env={**os.environ, "PYTHONPATH": str(SCRIPT.parents[2])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    says = Path(f"/proc/{process.pid}/status")
+    while not int(says.read_text().partition("SigCgt:")[2].split()[0], 16) >> (number - 1) & 1:
+        time.sleep(0.001)
+    assert not Path(run_file.output.url).exists()
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks into /proc")
+@pytest.mark.parametrize(
+    ("number", "arguments"), [(signal.SIGTERM, ()), (signal.SIGUSR1, ("--part", "1/2"))], ids=["run", "part"]
+)
+def test_a_signal_before_anything_is_begun_is_no_failure(
+    tmp_path: Path, number: signal.Signals, arguments: tuple[str, ...]
+) -> None:
+    run_file = small_run(tmp_path)
+    code, out, err = begun_and_signalled(tmp_path, run_file, number, *arguments)
+    assert (code, out) == (0, "")
+    assert err == (
+        f"vemdiffuse: {number.name} was received before a block was taken up; run again to go on from here\n"
+    )
+    assert not Path(run_file.output.url).exists()
+
+
 COMMAND = (sys.executable, "-m", "vemdiffuse_pipe", "run")
 
 
@@ -181,7 +219,13 @@ def test_a_job_whose_time_is_over_makes_way_and_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--part", "0/8"), ("--part", "auto"), ("--part", "1/2", "--walltime", "4h"), ("--walltime", "1:00:00")],
+    [
+        ("--part", "0/8"),
+        ("--part", "auto"),
+        ("--part", "1/2", "--walltime", "4h"),
+        ("--walltime", "1:00:00"),
+        ("--part", "1/2", "--engine", "local"),
+    ],
 )
 def test_a_part_that_there_is_not_is_refused_and_nothing_written(
     tmp_path: Path, arguments: tuple[str, ...]

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
+from small_runs import small_run
 
+from vemdiffuse_pipe.config import ClusterTable, with_engine
 from vemdiffuse_pipe.errors import ConfigError
-from vemdiffuse_pipe.running.walltime import BlockTimes, Deadline, deadline_of, parse_walltime, time_left_s
+from vemdiffuse_pipe.running.walltime import (
+    BlockTimes,
+    Deadline,
+    deadline_of,
+    parse_walltime,
+    stated_walltime_s,
+    time_left_s,
+)
 
 
 def left(environ: dict[str, str], answer: str = "") -> tuple[float | None, list[str]]:
@@ -84,6 +94,21 @@ def test_before_there_is_a_block_all_the_time_is_used() -> None:
     assert deadline.leaves_time_for(BlockTimes())
     now[0] = 100.1
     assert not deadline.leaves_time_for(BlockTimes())
+
+
+def test_what_cluster_states_is_for_batch_jobs_and_never_a_default() -> None:
+    stated = ClusterTable(memory_gb=4, walltime="12:00:00")
+    in_job = {"LSB_JOBID": "4711"}
+    assert stated_walltime_s(stated, in_job) == 12 * 3600
+    assert stated_walltime_s(stated, {}) is None
+    assert stated_walltime_s(ClusterTable(memory_gb=4), in_job) is None
+    assert stated_walltime_s(None, in_job) is None
+
+
+def test_naming_the_engine_states_no_walltime(tmp_path: Path) -> None:
+    run_file = with_engine(small_run(tmp_path, cluster={"memory_gb": 4}), "threads")
+    assert run_file.cluster is not None
+    assert stated_walltime_s(run_file.cluster, {"LSB_JOBID": "4711"}) is None
 
 
 def test_what_the_scheduler_says_goes_before_what_was_given() -> None:

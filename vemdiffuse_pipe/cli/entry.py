@@ -10,12 +10,15 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import nullcontext
 from importlib import import_module
+from signal import Signals
 from typing import NoReturn
 
 import click
 
 from vemdiffuse_pipe.errors import ConfigError, InputError, VemdiffuseError
+from vemdiffuse_pipe.running import signals
 
 COMMANDS = {
     "demo": "Show the whole way on a made-up volume: figures and a picture.",
@@ -38,6 +41,7 @@ COMMANDS = {
 }
 
 
+_RUNS = ("run", "reconstruct", "retry")
 _WITHOUT_STORES = ("demo", "datasets", "models")
 
 
@@ -101,9 +105,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def run_command(arguments: Sequence[str]) -> int:
     """The exit code of a command line, after running it. A failure is one sentence on stderr."""
+    is_run = any(argument in _RUNS for argument in arguments[:1])
     try:
-        code = group.main(list(arguments), prog_name="vemdiffuse", standalone_mode=False)
+        with signals.heard_early() if is_run else nullcontext():
+            code = group.main(list(arguments), prog_name="vemdiffuse", standalone_mode=False)
         sys.stdout.flush()
+    except signals.MakeWay:
+        return _made_way(signals.came_early())
     except BrokenPipeError:
         return _closed_pipe()
     except click.Abort:
@@ -116,6 +124,8 @@ def run_command(arguments: Sequence[str]) -> int:
     except VemdiffuseError as error:
         return _say(str(error), 1)
     except Exception as error:
+        if early := signals.came_early():  # compiled modules raise another error over it
+            return _made_way(early)
         return _interrupted() if _is_interrupt(error) else _bug(error)
     return code or 0
 
@@ -129,6 +139,11 @@ def _say(sentence: str, code: int) -> int:
 
 def _interrupted() -> int:
     return _say("interrupted; run again to resume", 130)
+
+
+def _made_way(received: Signals | None) -> int:
+    name = received.name if received else "a signal"
+    return _say(f"{name} was received before a block was taken up; run again to go on from here", 0)
 
 
 def _is_interrupt(error: BaseException | None) -> bool:

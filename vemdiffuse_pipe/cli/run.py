@@ -25,7 +25,8 @@ from vemdiffuse_pipe.running.walltime import parse_walltime
 @click.option(
     "--walltime",
     metavar="HH:MM:SS",
-    help="With --part: when this job is ended, where no scheduler says; no block is begun that cannot end.",
+    help="With --part: when this job is ended, where no scheduler says, else as [cluster] states for a batch "
+    "job; no block is begun that cannot end.",
 )
 @engine_option
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
@@ -54,6 +55,11 @@ def command(
     """
     if walltime is not None and part is None:
         raise ConfigError("--walltime is for a part; write --part 1/1 for the whole")
+    if part is not None and engine not in (None, "threads"):
+        raise ConfigError(
+            f"--part does its part in this process alone, so that --engine {engine[:40]} has nothing to do; "
+            "leave one of the two out"
+        )
     run_file = config.with_engine(config.load(file), engine)
     chosen = None if part is None else parse_part(part, os.environ)
     walltime_s = None if walltime is None else parse_walltime(walltime)

@@ -121,7 +121,7 @@ def one_line(found: Status) -> str:
     """The status in a log."""
     return (
         f"{show_count(found.n_blocks_done)} of {show_count(found.n_blocks)} blocks done, "
-        f"{show_count(len(found.running))} running, {show_count(len(found.set_aside))} set aside, "
+        f"{_running(found)}, {show_count(len(found.set_aside))} set aside, "
         f"{show_count(found.voxels_per_s_now)} voxels/s, {_left(found)}"
     )
 
@@ -139,7 +139,7 @@ def rows(found: Status) -> dict[str, str]:
         "output": f"{found.output} (run {found.digest})",
         "run": _identity(found),
         "blocks": f"{show_count(found.n_blocks_done)} of {show_count(found.n_blocks)} done, "
-        f"{show_count(len(found.set_aside))} set aside, {show_count(len(found.running))} running{outside}",
+        f"{show_count(len(found.set_aside))} set aside, {_running(found)}{outside}",
         "voxels": f"{show_count(found.voxels_done)} of {show_count(found.voxels_total)} ({share:.1%})",
         "speed": f"{show_count(found.voxels_per_s_now)} voxels/s now, {show_count(found.voxels_per_s)} on "
         f"average; {_left(found)}",
@@ -159,9 +159,19 @@ def rows(found: Status) -> dict[str, str]:
 
 def _identity(found: Status) -> str:
     """The run by name, a few fields a line; what was left open is left out."""
-    named = [f"{name} {_short(value)}" for name, value in found.identity.items() if value not in (None, [])]
+    unsaid = {"ratio"} if "task" in found.identity else set()  # where no gaps are filled, it is 1
+    said = {name: value for name, value in found.identity.items() if name not in unsaid}
+    named = [f"{name} {_short(value)}" for name, value in said.items() if value not in (None, [])]
     shown = [", ".join(named[i : i + 4]) for i in range(0, len(named), 4)]
     return "\n".join(shown)
+
+
+def _running(found: Status) -> str:
+    """Blocks at work, or where each ends before a heartbeat names it, who is."""
+    n = len(found.processes)
+    if found.running or not n:
+        return f"{show_count(len(found.running))} running"
+    return f"{show_count(n)} process{'es' if n > 1 else ''} at work, on blocks too short to be seen running"
 
 
 def _short(value: object) -> str:

@@ -66,7 +66,7 @@ def block_map(output: str, *, now: float | None = None, oldest_s: float | None =
     sink, address = open_sink(output), parse_address(output)
     _, digest = identity_of(sink, output)
     blocks, none = grids(sink, output)
-    beats = read_beats(address, now, oldest_s)
+    beats = read_beats(address, now, oldest_s).living
     done = read_done(address, digest, none.grid)
     given_up = {mark.set_aside.block_index for mark in set_aside.read_marks(address, blocks, done)}
     outside = read_outside(address, none.grid)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from queue import SimpleQueue
 from threading import Event as Flag
@@ -12,26 +12,21 @@ from threading import Event as Flag
 from distributed import Client
 
 from vemdiffuse_pipe.models.protocol import Model
-from vemdiffuse_pipe.plan.plan import Plan, digest
+from vemdiffuse_pipe.plan.plan import Plan
 from vemdiffuse_pipe.render.block import Hardware
-from vemdiffuse_pipe.running import signals
+from vemdiffuse_pipe.running.beginning import Begun, begun
 from vemdiffuse_pipe.running.driver import Inbox, drive
-from vemdiffuse_pipe.running.endings import Bookkeeper, one_at_a_time, until
+from vemdiffuse_pipe.running.endings import Bookkeeper, until
 from vemdiffuse_pipe.running.engines import check_dashboard, check_engine, connect, is_in_process, window
 from vemdiffuse_pipe.running.events import DashboardServed, Listener, Outcome, RunEnded, RunStarted, silent
 from vemdiffuse_pipe.running.filled import note_what_was_filled
-from vemdiffuse_pipe.running.hosts import device_name
-from vemdiffuse_pipe.running.journal import Journal
-from vemdiffuse_pipe.running.mask import begin_output
 from vemdiffuse_pipe.running.opening import log_folder, open_run_model
 from vemdiffuse_pipe.running.pricing import refuse_what_costs_too_much
-from vemdiffuse_pipe.running.progress import Progress
 from vemdiffuse_pipe.running.resources import refuse_what_does_not_fit, threads_per_worker
 from vemdiffuse_pipe.running.retries import Patience
 from vemdiffuse_pipe.running.shards import Work
 from vemdiffuse_pipe.running.stages import open_workplace
 from vemdiffuse_pipe.running.workers import OpenWorkplace, present, register
-from vemdiffuse_pipe.storage import parse_address
 from vemdiffuse_pipe.volume import Source
 
 
@@ -55,19 +50,16 @@ def run_plan(
     check_dashboard(table)
     refuse_what_costs_too_much(plan)
     model = model or open_run_model(plan, device="cpu" if table.is_elsewhere else None)
-    begin_output(plan)
-    address = parse_address(plan.run_file.output.url)
-    progress = Progress(address, digest(plan.identity()), plan.blocks, plan.shards)
-    journal = Journal(address, plan.blocks.block_shape, device_name(plan.run_file.run.device))
-    keeper = Bookkeeper(progress, one_at_a_time(listener), journal)
     inbox: Inbox = SimpleQueue()
-    with signals.received(inbox.put) as heard, closing(progress), journal:
+    with begun(plan, listener, inbox.put) as run:
+        progress, keeper = run.progress, run.keeper
         keeper.tell(RunStarted(plan, progress.n_missing(), progress.n_voxels_missing()))
-        work = islice(progress.missing(columns=plan.by_columns), max_blocks)
-        stopped = (
-            _work_off(plan, source, model, work, keeper, inbox, patience) if progress.n_missing() else ""
-        )
-        outcome = progress.outcome(stopped, drained=heard.asks_to_drain)
+        if is_in_process(table):  # elsewhere dask sees who dies
+            run.blame_what_processes_died_of()
+        stopped = ""
+        if progress.n_missing():
+            stopped = _work_off(plan, source, model, run, inbox, max_blocks, patience)
+        outcome = progress.outcome(stopped, drained=run.heard.asks_to_drain)
     note_what_was_filled(plan)
     keeper.tell(RunEnded(outcome))
     return outcome
@@ -77,21 +69,42 @@ def _work_off(
     plan: Plan,
     source: Source,
     model: Model,
-    work: Iterator[Work],
-    keeper: Bookkeeper,
+    run: Begun,
     inbox: Inbox,
+    max_blocks: int | None,
     patience: Patience,
 ) -> str:
-    """Do the work. What ended it early, else ''."""
-    key = secrets.token_hex(4)
+    """Do the work, and then, one by one, what processes have died with. What ended it early, else ''."""
+    key, keeper = secrets.token_hex(4), run.keeper
     table = plan.run_file.run
+
     with _workers(plan, source, model, key, keeper, patience) as client:
         dashboard = client.dashboard_link if table.dashboard else ""
         if dashboard:
             keeper.tell(DashboardServed(dashboard))
         with keeper.told(plan, table.engine, workers=table.workers, dashboard=dashboard) as ended:
-            ended.stopped = drive(client, key, work, window(client, table), keeper, inbox, keeper.copied)
+            for work in _turns(run, is_in_process(table), max_blocks, columns=plan.by_columns):
+                ended.stopped = drive(client, key, work, window(client, table), keeper, inbox, keeper.copied)
+                if ended.stopped:
+                    break
     return ended.stopped
+
+
+def _turns(
+    run: Begun, is_in_process: bool, max_blocks: int | None, *, columns: bool
+) -> Iterator[Iterator[Work]]:
+    """All that is missing; in this process, what processes have died with comes last, each by itself."""
+    missing = run.progress.missing(columns=columns)
+    if not is_in_process:  # dask sees who dies
+        yield islice(missing, max_blocks)
+        return
+    suspects = run.deaths.suspects
+    yield islice(run.deaths.naming_the_first(w for w in missing if w.block_index not in suspects), max_blocks)
+    if suspects and max_blocks is None:
+        for work in [w for w in run.progress.missing(columns=columns) if w.block_index in suspects]:
+            run.deaths.begin(work)
+            yield iter([work])
+            run.deaths.end(work)
 
 
 @contextmanager

@@ -25,7 +25,7 @@ import torch
 from vemdiffuse_pipe.errors import ModelError, OutputError
 from vemdiffuse_pipe.evaluation import picture
 from vemdiffuse_pipe.geometry.grey import to_grey
-from vemdiffuse_pipe.models.card import ModelCard, find_card, find_checkpoint
+from vemdiffuse_pipe.models.card import BUILTIN, ModelCard, find_card, find_checkpoint, read_card
 from vemdiffuse_pipe.models.checkpoint import load_network
 from vemdiffuse_pipe.models.exported import GapNetwork, architecture_source
 from vemdiffuse_pipe.models.noise import voxel_noise
@@ -58,7 +58,7 @@ def export_bioimageio(model: str, target: Path, *, ratio: int = 5) -> Path:
     It appears whole or not at all. Raises ModelError for a model that is no lean diffusion network or does
     not fill such gaps, OutputError where something is at `target` or nothing can be written.
     """
-    card = find_card(model)
+    card = find_card(model) if model in BUILTIN["isotropic"] else read_card(find_checkpoint(model))
     _check(model, card, ratio)
     if target.exists():
         raise OutputError(f"{target} is there already; name a folder or a .zip file that is not")
@@ -78,6 +78,11 @@ def export_bioimageio(model: str, target: Path, *, ratio: int = 5) -> Path:
 
 
 def _check(model: str, card: ModelCard, ratio: int) -> None:
+    if card.task != "isotropic":
+        raise ModelError(
+            f"model {model[:80]} was trained for task {card.task}; what can be exported are lean networks "
+            "that fill gaps, of task isotropic"
+        )
     if card.kind != "lean":
         raise ModelError(f"model {model[:80]} is of kind {card.kind}; lean networks can be exported")
     if not card.min_ratio <= ratio <= card.max_ratio:

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
+
+import psutil
 
 
 def job_id(environment: Mapping[str, str] = os.environ) -> str:
@@ -27,6 +30,20 @@ def job_id(environment: Mapping[str, str] = os.environ) -> str:
         job = environment.get("JOB_ID", "")
         return job if task == "undefined" else f"{job}.{task}"
     return ""
+
+
+def numbers_of_processes() -> int:
+    """Whose numbers of processes are meant, a container's or the machine's; 0 where that is not known."""
+    try:
+        return Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:
+        return 0
+
+
+def is_gone(pid: int, numbers: int) -> bool:
+    """True where a process of this machine surely runs no more. `numbers`: whose number `pid` is."""
+    can_be_seen = 0 < pid < 1 << 31 and numbers != 0 and numbers == numbers_of_processes()
+    return can_be_seen and not psutil.pid_exists(pid)
 
 
 def device_name(device: str) -> str:

@@ -13,16 +13,24 @@ def check_identity(output: str, stored: Mapping[str, Json], wanted: Mapping[str,
     names = [*stored, *(name for name in wanted if name not in stored)]
     differing = [name for name in names if stored.get(name) != wanted.get(name)]
     if differing:
-        changes = "; ".join(
-            f"{name} {_show(stored.get(name))} -> {_show(wanted.get(name))}" for name in differing
-        )
+        changes = "; ".join(_change(name, stored.get(name), wanted.get(name)) for name in differing)
         raise OutputError(
             f"{output} belongs to another run: {changes}; choose another output, or give what it "
             "was begun with"
         )
 
 
+def _change(name: str, old: Json, new: Json) -> str:
+    """'seed 1 -> 2'; of a table only what differs in it: 'mask url a -> b'."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+        return ", ".join(_change(f"{name} {key}", old.get(key), new.get(key)) for key in keys)
+    return f"{name} {_show(old)} -> {_show(new)}"
+
+
 def _show(value: Json) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_show(one)}" for key, one in value.items() if one is not None)
     if isinstance(value, list):
         return f"[{', '.join(map(_show, value))}]"
     return "none" if value is None else str(value)

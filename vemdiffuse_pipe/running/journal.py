@@ -4,11 +4,12 @@
     .vemdiffuse/beats/node1-4242-51d0.json      {"check":..,"time":..,"every_s":5,"blocks":[17,18],..}
 
 No scheduler is asked which blocks are at work: each process names its own in a heartbeat, one small object
-that is put anew every few seconds and taken away at the end. Whoever was killed leaves one that grows old.
-A log of heartbeats would grow without end: 64 processes would write 2 GB in two weeks.
+that is put anew every few seconds and taken away at the end. Whoever was killed leaves one that grows old. A
+log of heartbeats would grow without end: 64 processes would write 2 GB in two weeks.
 
-All is written by one thread, never by those who work; what a crash cuts off is the last few seconds of an
-account. Receipts and marks of what was set aside do not pass through here: those are durable, and they count.
+All is written by one thread, never by those who work, unless they ask for a heartbeat; what a crash cuts
+off is the last few seconds of an account. Receipts and marks of what was set aside do not pass through here:
+those are durable, and they count.
 """
 
 from __future__ import annotations
@@ -19,18 +20,18 @@ import secrets
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Event as Flag
 from threading import Lock, Thread
 from types import TracebackType
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from vemdiffuse_pipe.errors import VemdiffuseError
 from vemdiffuse_pipe.geometry.box import Zyx
-from vemdiffuse_pipe.running.hosts import job_id
+from vemdiffuse_pipe.running.hosts import is_gone, job_id, numbers_of_processes
 from vemdiffuse_pipe.running.segments import SegmentWriter, encode, is_whole
 from vemdiffuse_pipe.storage import objects
 from vemdiffuse_pipe.storage.address import Address
@@ -63,6 +64,7 @@ What: TypeAlias = Literal[
 class Journal:
     """The account of one process. For many threads; nothing that is called here waits for the output.
 
+    `names_each`: whether the heartbeat is put before each block, and not every few seconds only.
     `output`: where the run's output is. `block_shape`: what block indices are of; it may change between two
     starts. `device`: what the process renders on. Use it as a context, or `close` it. What cannot be written
     is tried again at the next heartbeat, and never fails a run.
@@ -78,6 +80,7 @@ class Journal:
         first_s: float = FIRST_S,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self.names_each = False
         self._every_s = every_s or (EVERY_S if output.is_local else EVERY_S_ON_A_STORE)
         self._first_s = min(first_s, self._every_s)
         self._clock = clock
@@ -91,20 +94,29 @@ class Journal:
             "since": clock(),
             "every_s": self._every_s,
             "block_shape": list(block_shape),
+            "pids": numbers_of_processes(),
         }
         self._blocks: Counter[int] = Counter()
+        self._is_alone = False
         self._lines: list[dict[str, Json]] = []
         self._log = SegmentWriter(output / EVENTS)
-        self._lock = Lock()
+        self._lock, self._beating = Lock(), Lock()
         self._closing = Flag()
         self._thread: Thread | None = None
         self._n_named = 0  # in the last heartbeat
 
-    def begun(self, block_index: int) -> None:
-        """From now on this process works on the block."""
+    def begun(self, block_index: int, *, alone: bool = False) -> None:
+        """From now on this process works on the block.
+
+        `alone`: a process has died with it before, and nothing else is under way.
+        """
         with self._lock:
+            is_new = block_index not in self._blocks
             self._blocks[block_index] += 1
+            self._is_alone = alone if is_new else self._is_alone
             self._wake()
+        if is_new and (alone or self.names_each):
+            self.beat()
 
     def ended(self, block_index: int) -> None:
         """It no longer does, however that ended. As often as `begun`."""
@@ -121,6 +133,11 @@ class Journal:
             yield
         finally:
             self.ended(block_index)
+
+    def beat(self) -> None:
+        """Put the heartbeat now: whoever dies after this has said with what, if it could be written."""
+        with suppress(VemdiffuseError):
+            self._beat()
 
     def tell(
         self, what: What, block_index: int | None = None, reason: str = "", **facts: str | float | None
@@ -185,20 +202,23 @@ class Journal:
 
     def _beat(self) -> None:
         """Say which blocks are at work. Once there is none any more, say that once."""
-        with self._lock:
-            blocks: list[Json] = [*sorted(self._blocks)]
-        if not blocks and not self._n_named:
-            return
-        beat = {"time": self._clock(), **self._as_ever, "blocks": blocks}
-        objects.write_bytes_atomically(self._beat_at, encode(beat))
-        self._n_named = len(blocks)
+        with self._beating:
+            with self._lock:
+                blocks: list[Json] = [*sorted(self._blocks)]
+                alone = self._is_alone
+            if not blocks and not self._n_named:
+                return
+            beat = {"time": self._clock(), **self._as_ever, "blocks": blocks, "alone": alone}
+            objects.write_bytes_atomically(self._beat_at, encode(beat))
+            self._n_named = len(blocks)
 
 
 @dataclass(frozen=True, slots=True)
 class Beat:
     """What a process at work last said. `time`, `since` (when it began): seconds since 1970, by its clock.
 
-    `blocks`: indices on a grid of `block_shape`; nobody has checked that there are such blocks.
+    `blocks`: indices on a grid of `block_shape`; nobody has checked that there are such blocks. `alone`: with
+    one that a process has died with before. `name`: of the object.
     """
 
     host: str
@@ -209,28 +229,46 @@ class Beat:
     since: float
     block_shape: Zyx
     blocks: tuple[int, ...]
+    alone: bool = False
+    name: str = field(default="", compare=False)
 
 
-def read_beats(output: Address, now: float, oldest_s: float | None = None) -> list[Beat]:
-    """The heartbeats that are young at `now`, by host: at most `oldest_s` old, or three times as old as the
-    process said that it would wait between two.
+class Beats(NamedTuple):
+    """Heartbeats of processes that live, and of those that died; each by host."""
+
+    living: list[Beat]
+    dead: list[Beat]
+
+
+def read_beats(output: Address, now: float, oldest_s: float | None = None) -> Beats:
+    """All heartbeats. At `now`, those who live have one that is at most `oldest_s` old, where that is given.
+    Else it is at most three times as old as they said that they would wait between two, and they are no
+    process of this machine that is seen to be gone.
 
     What cannot be read as a heartbeat is none. Raises DataError or TransientError where nothing can be read.
     """
+    beats = Beats([], [])
     with ThreadPoolExecutor(N_READERS) as pool:
         addresses = (output / BEATS / name for name in objects.list_names(output / BEATS))
-        found = pool.map(_beat_at, addresses)
-        young = [
-            beat for beat, every_s in filter(None, found) if now - beat.time <= _limit(oldest_s, every_s)
-        ]
-    return sorted(young, key=lambda beat: (beat.host, beat.pid))
+        for beat, every_s, pids in filter(None, pool.map(_beat_at, addresses)):
+            is_old = now - beat.time > _limit(oldest_s, every_s)
+            is_seen_to_be_gone = beat.host == socket.gethostname() and is_gone(beat.pid, pids)
+            has_died = is_old or (oldest_s is None and is_seen_to_be_gone)
+            (beats.dead if has_died else beats.living).append(beat)
+    return Beats(*(sorted(some, key=lambda beat: (beat.host, beat.pid)) for some in beats))
+
+
+def forget(output: Address, beats: Iterable[Beat]) -> None:
+    """Take away heartbeats of processes that died. Raises OutputError or TransientError."""
+    for beat in beats:
+        objects.remove(output / BEATS / beat.name)
 
 
 def _limit(oldest_s: float | None, every_s: float) -> float:
     return BEATS_UNTIL_OLD * min(every_s, SLOWEST_S) if oldest_s is None else oldest_s
 
 
-def _beat_at(address: Address) -> tuple[Beat, float] | None:
+def _beat_at(address: Address) -> tuple[Beat, float, int] | None:
     data = objects.read_bytes(address, LARGEST_BEAT)
     if data is None or not is_whole(data):
         return None
@@ -240,6 +278,7 @@ def _beat_at(address: Address) -> tuple[Beat, float] | None:
         blocks = tuple(int(block) for block in record["blocks"])
         z, y, x = (max(1, int(side)) for side in record["block_shape"])
         who = (str(record["host"]), int(record["pid"]), str(record["job"]), str(record["device"]))
+        alone, pids = record.get("alone") is True, int(record.get("pids", 0))
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
-    return Beat(*who, *numbers[:2], (z, y, x), blocks), numbers[2]
+    return Beat(*who, *numbers[:2], (z, y, x), blocks, alone, address.name), numbers[2], pids

@@ -1,6 +1,6 @@
 """One part of a run, in this process alone: no scheduler, and nobody who remembers everything.
 
-    own share, from its beginning --> what others have left, from its end --> what is late
+    own share, from its beginning --> what others have left, from its end --> what is late --> suspects, alone
 
 Any number of processes do this at once. They know of each other by receipts only, which each of them reads
 again now and then: what somebody else has done is not done again, and what two have done at once is equal.
@@ -20,15 +20,14 @@ from queue import Empty, SimpleQueue
 
 from vemdiffuse_pipe.errors import DataError, InputError, StorageFullError, TransientError
 from vemdiffuse_pipe.models.protocol import Model
-from vemdiffuse_pipe.plan.plan import Plan, digest
+from vemdiffuse_pipe.plan.plan import Plan
 from vemdiffuse_pipe.render.block import Hardware
 from vemdiffuse_pipe.running import signals
-from vemdiffuse_pipe.running.endings import Bookkeeper, EndedError, Endings, one_at_a_time
+from vemdiffuse_pipe.running.beginning import begun
+from vemdiffuse_pipe.running.deaths import Deaths, DiedError
+from vemdiffuse_pipe.running.endings import EndedError, Endings
 from vemdiffuse_pipe.running.events import Listener, Outcome, RunEnded, RunStarted, silent
 from vemdiffuse_pipe.running.filled import note_what_was_filled
-from vemdiffuse_pipe.running.hosts import device_name
-from vemdiffuse_pipe.running.journal import Journal
-from vemdiffuse_pipe.running.mask import begin_output
 from vemdiffuse_pipe.running.opening import open_run_model
 from vemdiffuse_pipe.running.pace import Pace
 from vemdiffuse_pipe.running.parts import Part
@@ -40,7 +39,6 @@ from vemdiffuse_pipe.running.retries import GaveUpError, Patience, reason_of
 from vemdiffuse_pipe.running.shards import Work
 from vemdiffuse_pipe.running.stages import open_workplace
 from vemdiffuse_pipe.running.walltime import BlockTimes, Deadline
-from vemdiffuse_pipe.storage import parse_address
 from vemdiffuse_pipe.volume import Source
 
 UNKNOWN_S = 5.0  # after which a block is late where nobody knows how long one takes
@@ -72,21 +70,19 @@ def run_part(
     refuse_what_does_not_fit(alone)
     refuse_what_costs_too_much(plan)
     model = model or open_run_model(plan)
-    begin_output(plan)
-    address = parse_address(plan.run_file.output.url)
-    progress = Progress(address, digest(plan.identity()), plan.blocks, plan.shards)
-    journal = Journal(address, plan.blocks.block_shape, device_name(plan.run_file.run.device))
-    keeper = Bookkeeper(progress, one_at_a_time(listener), journal)
     inbox: Inbox = SimpleQueue()
-    with signals.received(inbox.put) as heard, closing(progress), journal:
+    with begun(plan, listener, inbox.put) as run:
+        progress, keeper = run.progress, run.keeper
         keeper.tell(_started(plan, progress, part))
-        place = open_workplace(plan, _hardware(alone), patience, source, keeper.tell, model, journal)
+        place = open_workplace(plan, _hardware(alone), patience, source, keeper.tell, model, keeper.journal)
         with keeper.told(plan, f"part {part}") as ended:
             with closing(place.receipts), Pipeline(place, inbox, progress.is_missing) as pipeline:
-                shift = Shift(progress, pipeline, Endings(keeper), deadline or Deadline(None), max_blocks)
+                shift = Shift(
+                    progress, pipeline, Endings(keeper), deadline or Deadline(None), run.deaths, max_blocks
+                )
                 ended.stopped = shift.work_off(part, columns=plan.by_columns)
             shift.hear_the_last()
-        outcome = progress.outcome(ended.stopped, drained=heard.asks_to_drain or shift.is_out_of_time)
+        outcome = progress.outcome(ended.stopped, drained=run.heard.asks_to_drain or shift.is_out_of_time)
     if not progress.n_missing():  # whoever ends last writes the same; an earlier one would write less
         note_what_was_filled(plan)
     keeper.tell(RunEnded(outcome))
@@ -102,12 +98,14 @@ class Shift:
         pipeline: Pipeline,
         endings: Endings,
         deadline: Deadline,
+        deaths: Deaths,
         max_blocks: int | None = None,
     ) -> None:
         self._progress = progress
         self._pipeline = pipeline
         self._endings = endings
         self._deadline = deadline
+        self._deaths = deaths
         self._times = BlockTimes()
         self._pace = Pace()
         self._n_left = float("inf") if max_blocks is None else max_blocks
@@ -139,34 +137,59 @@ class Shift:
 
     def _turns(self, part: Part, columns: bool) -> Iterator[Iterator[Work]]:
         """What is taken, one after the other; each is looked up when the one before is done."""
-        yield self._progress.missing(columns=columns, share=part.own)
+        self._look_for_deaths()
+        yield self._unsuspected(self._progress.missing(columns=columns, share=part.own))
         self._looking = LOOKING_HELPING  # from here on somebody else may be at the same block
         self._look()
-        yield self._progress.missing(columns=columns, share=part.helped, backwards=True)
+        self._look_for_deaths()
+        helped = self._progress.missing(columns=columns, share=part.helped, backwards=True)
+        yield self._unsuspected(helped)
 
     def _await_others(self, columns: bool) -> str:
         """Leave what is left to those who are at it, until it is late. What ended the wait early, else ''."""
         late_after_s = self._pace.late_after_s()
         wait_s = late_after_s if isfinite(late_after_s) else UNKNOWN_S
         ends = time.monotonic() + min(wait_s, self._deadline.left_s())
-        while time.monotonic() < ends and self._left(columns):
+        while time.monotonic() < ends and self._is_at_work(self._left(columns)):
             with suppress(Empty):
                 arrival = self._pipeline.arrival(wait_s / LOOKS)
                 if isinstance(arrival, signal.Signals):
                     return f"{arrival.name} was received"
         return ""
 
+    def _is_at_work(self, left: list[Work]) -> bool:
+        """True where somebody may be at what is left: for what is suspected, only if he says so."""
+        at_work = self._deaths.elsewhere
+        return any(w.block_index not in self._deaths.suspects or w.block_index in at_work for w in left)
+
     def _left(self, columns: bool) -> list[Work]:
-        """Some of what nobody has done, in any order."""
+        """Some of what nobody has done, in any order; where all of it is suspected, one piece, alone."""
         self._look()
-        missing = self._progress.missing(columns=columns, backwards=True)
-        left = list(islice((work for work in missing if work not in self._failed), LEFTOVERS))
+        self._look_for_deaths()
+        left = list(islice(self._unsuspected(self._not_failed(columns)), LEFTOVERS))
+        if not left:
+            suspects = list(islice(self._not_failed(columns), LEFTOVERS))
+            free = [work for work in suspects if work.block_index not in self._deaths.elsewhere]
+            left = random.sample(free or suspects, min(1, len(suspects)))
         random.shuffle(left)
         return left
+
+    def _not_failed(self, columns: bool) -> Iterator[Work]:
+        missing = self._progress.missing(columns=columns, backwards=True)
+        return (work for work in missing if work not in self._failed)
+
+    def _unsuspected(self, pieces: Iterator[Work]) -> Iterator[Work]:
+        return (work for work in pieces if work.block_index not in self._deaths.suspects)
+
+    def _look_for_deaths(self) -> None:
+        """Read of what others have died, and give up what they died of."""
+        for work in self._deaths.read_again():
+            self._endings.failed(work, DiedError())
 
     def _do(self, pieces: Iterator[Work]) -> str:
         while True:
             while self._pipeline.has_room and (work := self._next_of(pieces)) is not None:
+                self._deaths.begin(work)
                 self._pipeline.launch(work)
             if not self._pipeline.n_in_flight:
                 return "the time of this job is nearly over" if self.is_out_of_time else ""
@@ -201,6 +224,7 @@ class Shift:
     def _hear(self, arrival: Ended | signal.Signals | None) -> None:
         if not isinstance(arrival, Ended):
             return
+        self._deaths.end(arrival.work)
         if arrival.error is None:
             self._times.add(arrival.seconds)
             self._pace.add(arrival.seconds)

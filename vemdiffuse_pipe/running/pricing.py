@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vemdiffuse_pipe.errors import PlanError
 from vemdiffuse_pipe.plan.plan import Plan
 from vemdiffuse_pipe.plan.price import Price, price, refuse_over_limit, stated_speed
 from vemdiffuse_pipe.running.resources import threads_per_worker
@@ -24,6 +25,11 @@ def measured_price(plan: Plan, source: Source) -> Price:
 
     mask = open_run_mask(plan)
     outside = ShardSet(plan.shards) if mask is None else find_outside(plan, mask)
+    if mask is not None and len(outside) == plan.shards.n_blocks:
+        raise PlanError(
+            f"mask {mask.spec.url} is 0 wherever the output is: nothing of it is wanted, so there is "
+            "nothing to price; a run would skip every block"
+        )
     share = 1 - outside.n_voxels() / plan.part.n_voxels
     return price(
         plan,

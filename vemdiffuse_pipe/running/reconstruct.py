@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import tomllib
 from typing import TYPE_CHECKING, Literal
 
@@ -12,6 +13,7 @@ from vemdiffuse_pipe.geometry.box import Zyx
 from vemdiffuse_pipe.plan.plan import Plan, digest
 from vemdiffuse_pipe.running import set_aside
 from vemdiffuse_pipe.running.events import Listener, Outcome, silent
+from vemdiffuse_pipe.running.journal import forget, read_beats
 from vemdiffuse_pipe.running.opening import (
     is_output,
     open_output,
@@ -47,7 +49,7 @@ def run(
 
     `part`: this part of it first, then what others have left of theirs; in this process alone, without dask,
     beside any number of others. `walltime_s`: seconds from the beginning of this process to its end, where no
-    scheduler says; a part begins no block that would last longer.
+    scheduler says; else, in a batch job, what [cluster] states. No block is begun that would last longer.
 
     Raises InputError where nothing can be started, also for an output of another run; StorageFullError when
     the output has no room left. What is done stays done.
@@ -59,9 +61,9 @@ def run(
 
         return run_plan(plan, source, listener=listener, max_blocks=max_blocks)
     from vemdiffuse_pipe.running.part_run import run_part
-    from vemdiffuse_pipe.running.walltime import deadline_of
+    from vemdiffuse_pipe.running.walltime import deadline_of, stated_walltime_s
 
-    deadline = deadline_of(walltime_s)
+    deadline = deadline_of(stated_walltime_s(run_file.cluster) if walltime_s is None else walltime_s)
     return run_part(plan, source, part, listener=listener, max_blocks=max_blocks, deadline=deadline)
 
 
@@ -167,14 +169,15 @@ def retry(output: str, *, listener: Listener = silent) -> Outcome:
     plan = settled(plan, source)
     model = open_run_model(plan)  # before anything is written
     open_output(plan)  # before marks are released: the output must be this run's
-    _release_marks(plan)
+    _absolve(plan)
     return run_plan(plan, source, model=model, listener=listener)
 
 
-def _release_marks(plan: Plan) -> None:
+def _absolve(plan: Plan) -> None:
     address = parse_address(plan.run_file.output.url)
     progress = Progress(address, digest(plan.identity()), plan.blocks, plan.shards)
     set_aside.release(address, progress.marks)
+    forget(address, read_beats(address, time.time()).dead)  # else what processes died of is blamed again
 
 
 def _engine(workers: int) -> Literal["threads", "local"]:

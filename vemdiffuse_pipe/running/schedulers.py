@@ -192,7 +192,7 @@ def _sge(job: Job) -> Iterator[str]:
     yield f"-l h_rt={cluster.walltime}"
     if is_part:  # a soft limit is a SIGUSR1
         yield f"-l s_rt={_clock(cluster.walltime_s - job.warning_s)}"
-    yield f"-l mem_free={job.memory_mb}M"
+    yield f"-l mem_free={ceil(job.memory_mb / cluster.cores)}M"  # where it is consumed, each slot takes it
     if cluster.cores > 1:
         yield f"-pe smp {cluster.cores}"
     if cluster.gpus:

@@ -2,6 +2,9 @@
 
 SIGINT              somebody does not want to wait              the run stops
 SIGTERM, SIGUSR1    the time is over, the machine is needed     it drains: no failure
+
+Between the start of a process and its run are seconds of imports and of looking at the source: what drains a
+run, ends the process there in order.
 """
 
 from __future__ import annotations
@@ -17,6 +20,40 @@ from threading import current_thread, main_thread
 GRACE_S = {signal.SIGINT: 5.0, signal.SIGTERM: 20.0, signal.SIGUSR1: 120.0}
 
 DRAINING = (signal.SIGTERM, signal.SIGUSR1)
+
+
+class MakeWay(BaseException):
+    """A signal that drains came when nothing was begun yet. No failure: nothing must keep it from the top."""
+
+
+_EARLY: list[signal.Signals] = []
+
+
+@contextmanager
+def heard_early() -> Iterator[None]:
+    """Until a run hears them itself, DRAINING signals raise MakeWay. Does nothing outside the main thread."""
+    if current_thread() is not main_thread():
+        yield
+        return
+    _EARLY.clear()
+    before = {one: signal.signal(one, _make_way) for one in DRAINING}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler or signal.SIG_DFL)
+
+
+def came_early() -> signal.Signals | None:
+    """The signal that came before there was a run, if one did; it is told once."""
+    return _EARLY.pop() if _EARLY else None
+
+
+def _make_way(number: int, _: object) -> None:
+    for one in DRAINING:
+        signal.signal(one, signal.SIG_DFL)
+    _EARLY.append(signal.Signals(number))
+    raise MakeWay
 
 
 class Heard:
@@ -50,11 +87,14 @@ def received(put: Callable[[signal.Signals], None]) -> Iterator[Heard]:
         put(heard.first)
 
     before = {one: signal.signal(one, receive) for one in GRACE_S}
+    if early := came_early():  # raised where Python passes over errors, as when an object is taken down
+        receive(early, None)
     try:
         yield heard
     finally:
         for one, handler in before.items():
-            signal.signal(one, handler or signal.SIG_DFL)
+            is_over = handler is _make_way  # the run has begun and ended, so there is nothing to drain
+            signal.signal(one, signal.SIG_DFL if is_over else handler or signal.SIG_DFL)
 
 
 @contextmanager

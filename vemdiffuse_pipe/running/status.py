@@ -122,7 +122,9 @@ def status(output: str, *, now: float | None = None, oldest_s: float | None = No
     sink, address = open_sink(output), parse_address(output)
     identity, digest = identity_of(sink, output)
     blocks, done = grids(sink, output)
-    beats = read_beats(address, now, oldest_s)  # before the receipts: what ends meanwhile is done, not lost
+    beats = read_beats(
+        address, now, oldest_s
+    ).living  # before the receipts: what ends meanwhile is done, not lost
     tally = Tally(now)
     for segment, cost in read_costs(address, digest):
         tally.add(segment, cost)

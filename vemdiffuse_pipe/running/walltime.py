@@ -12,7 +12,9 @@ from math import ceil
 
 import psutil
 
+from vemdiffuse_pipe.config import ClusterTable
 from vemdiffuse_pipe.errors import ConfigError
+from vemdiffuse_pipe.running.hosts import job_id
 
 ANSWERS_WITHIN_S = 10
 NEWEST = 256
@@ -109,6 +111,16 @@ class Deadline:
     def leaves_time_for(self, times: BlockTimes) -> bool:
         """True where a block that is taken now will most likely be done."""
         return self._ends is None or self.left_s() >= times.p95
+
+
+def stated_walltime_s(cluster: ClusterTable | None, environ: Mapping[str, str] = os.environ) -> float | None:
+    """Seconds that [cluster] states for a job, where this process is a batch job: a laptop has time.
+
+    None where it leaves them out: its default is what `submit` asks for, and this job may have more.
+    """
+    if cluster is None or "walltime" not in cluster.model_fields_set or not job_id(environ):
+        return None
+    return cluster.walltime_s
 
 
 def deadline_of(walltime_s: float | None, environ: Mapping[str, str] = os.environ) -> Deadline:

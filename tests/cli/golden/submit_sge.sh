@@ -7,7 +7,7 @@
 #$ -q gpu.q
 #$ -l h_rt=04:00:00
 #$ -l s_rt=03:58:00
-#$ -l mem_free=16000M
+#$ -l mem_free=4000M
 #$ -pe smp 4
 #$ -l gpu=1
 #$ -r y

@@ -7,7 +7,7 @@
 #$ -q gpu
 #$ -P em
 #$ -l h_rt=12:30:00
-#$ -l mem_free=64500M
+#$ -l mem_free=2016M
 #$ -pe smp 32
 #$ -l gpu=4
 #$ -r n
