@@ -78,10 +78,8 @@ class AxialRestoration:
     def _every_plane(self, stack: Tensor) -> Tensor:
         """(b, planes, z, x) -> the same, a few planes at a time."""
         b, _, n, _ = stack.shape
-        rows = -(-n // self.network.config.multiple_px) * self.network.config.multiple_px
-        below = stack[:, :, -1:].expand(-1, -1, rows - n, -1)
         with in_precision(stack, self.settings):
-            parts = torch.cat([stack, below], dim=2).flatten(0, 1)[:, None].split(AXIAL_BATCH)
+            parts = axial_planes(stack, self.network.config.multiple_px).split(AXIAL_BATCH)
             restored = torch.cat([self.network(part).float() for part in parts])
         planes: Tensor = restored[:, 0, :n].reshape(b, -1, n, restored.shape[-1])
         return planes
@@ -114,6 +112,16 @@ def interpolated(sections: Tensor, ratio: int) -> Tensor:
     at = torch.arange((n - 1) * ratio + 1, device=sections.device, dtype=sections.dtype) / ratio
     weights = (1 - (at[:, None] - torch.arange(n, device=sections.device)).abs()).clamp(min=0)
     return torch.einsum("ps,bsyx->bpyx", weights, sections)
+
+
+def axial_planes(stack: Tensor, multiple_px: int) -> Tensor:
+    """Planes along z as the axial network sees them: (b, planes, z, x) -> (b * planes, 1, rows, x).
+
+    The last row is repeated below until there are whole windows of rows.
+    """
+    n = stack.shape[2]
+    below = stack[:, :, -1:].expand(-1, -1, -n % multiple_px, -1)
+    return torch.cat([stack, below], dim=2).flatten(0, 1)[:, None]
 
 
 def _rows_of_gap(gap: GapView, reach_sections: int) -> list[int]:

@@ -41,6 +41,11 @@ class UdimNetwork(nn.Module):
         self.normalise = GroupNorm(config.n_groups, config.widths[0])
         self.leave = _zeroed(nn.Conv2d(config.widths[0], 1 + config.has_difficulty, 3, padding=1))
 
+    @property
+    def decoder(self) -> tuple[str, ...]:
+        """How the names of the parameters of the bottleneck and of what follows it begin."""
+        return "before.", "attention.", "after.", "up.", "normalise.", "leave."
+
     def forward(self, inputs: Tensor, gamma: Tensor, layer: Tensor | None = None) -> Tensor:
         """The noise: (b, 1, y, x); with a difficulty head, the logarithm of its variance second.
 

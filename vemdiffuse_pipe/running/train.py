@@ -20,7 +20,6 @@ from vemdiffuse_pipe.config import Table
 from vemdiffuse_pipe.errors import DataError, SourceError
 from vemdiffuse_pipe.evaluation.picture import picture
 from vemdiffuse_pipe.geometry.box import Box
-from vemdiffuse_pipe.models.lean import LeanNetwork
 from vemdiffuse_pipe.plan.estimate import CACHE_BYTES
 from vemdiffuse_pipe.plan.plan import Json
 from vemdiffuse_pipe.running import signals
@@ -40,6 +39,7 @@ from vemdiffuse_pipe.training.loop import train as run_loop
 from vemdiffuse_pipe.training.prepare import Material
 from vemdiffuse_pipe.training.processes import Crew, joined
 from vemdiffuse_pipe.training.settings import TrainFile, TrainingSource
+from vemdiffuse_pipe.training.sizes import RESIDUAL
 from vemdiffuse_pipe.training.slabs import TrainingVolume
 from vemdiffuse_pipe.training.state import stored_identity
 from vemdiffuse_pipe.training.validation import Validation
@@ -107,7 +107,7 @@ def _trained(
     listener: Callable[[Record], None],
 ) -> Trained:
     scale = _residual_scale(file, begun_with, batches)
-    trainee = kinds.build(file.model, file.train, made.ratios, scale)
+    trainee = kinds.build(file.model, file.train, made.sizes, made.ratios, scale)
     identity = identity_of(file, made, scale)
     if begun_with is not None:
         check_identity(str(folder), begun_with, identity)
@@ -168,7 +168,6 @@ class _Watcher:
         """The score of the average, by the real sampler; a record of it, and a picture."""
         if self.validation is None or self.file.validation is None:
             return None
-        assert isinstance(average, LeanNetwork)
         contrast = self.made.volumes[self.file.validation.source].contrast
         scores, panels = self.validation.scores(self.trainee.as_model(average, contrast))
         total = scores.total(self.file.validation.line_weight)
@@ -183,10 +182,9 @@ class _Watcher:
 
     def keep(self, average: nn.Module, step: int) -> None:
         """Write the checkpoint."""
-        assert isinstance(average, LeanNetwork)
         where = device_name(self.crew.device) + (f" x {self.crew.size}" if self.crew.size > 1 else "")
         card = card_of(self.trainee.card, self.file, self.made, step, self._seconds, where)
-        write_checkpoint(self.checkpoint, average, card)
+        write_checkpoint(self.checkpoint, self.trainee.exported(average), card)
 
 
 def identity_of(file: TrainFile, made: Material, scale: float) -> dict[str, Json]:
@@ -197,9 +195,15 @@ def identity_of(file: TrainFile, made: Material, scale: float) -> dict[str, Json
         named = _named(f"source.{i}", table, {"url", "contrast"})
         contrast: Json = [*volume.contrast]
         identity |= {**named, f"source.{i}.url": volume.source.spec.url, f"source.{i}.contrast": contrast}
-    identity |= _named("data", file.data, set()) | _named("model", file.model, {"residual_scale"})
+    identity |= _named("data", file.data, set()) | _network(file, made)
     identity |= _named("train", file.train, free)
     return identity | (_named("validation", file.validation, set()) if file.validation else {})
+
+
+def _network(file: TrainFile, made: Material) -> dict[str, Json]:
+    table = file.model.model_dump(include={"kind", "difficulty", "features", "samples", "steps"})
+    sizes = kinds.sizes_by_name(made.sizes)
+    return {f"model.{k}": [*v] if isinstance(v, tuple) else v for k, v in {**table, **sizes}.items()}
 
 
 def _named(name: str, table: Table, left_out: set[str]) -> dict[str, Json]:
@@ -249,7 +253,12 @@ def _bad_sections(table: TrainingSource, source: Source) -> list[int]:
 
 
 def _residual_scale(file: TrainFile, begun_with: dict[str, Any] | None, batches: Batches) -> float:
-    """As given; as the checkpoint was trained, or as this training was begun; else measured."""
+    """As given; as the checkpoint was trained, or as this training was begun; else measured.
+
+    1 where the network does not answer with residuals.
+    """
+    if file.model.kind not in RESIDUAL:
+        return 1.0
     if file.model.residual_scale is not None:
         return file.model.residual_scale
     if file.train.checkpoint is not None:
