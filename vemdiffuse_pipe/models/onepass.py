@@ -11,6 +11,8 @@ from vemdiffuse_pipe.models.diffusion import in_precision
 from vemdiffuse_pipe.models.kinds import AXIAL_BATCH
 from vemdiffuse_pipe.models.lean import LeanNetwork
 from vemdiffuse_pipe.models.protocol import GapView, Noise, Settings, tile_by_tile
+from vemdiffuse_pipe.models.pssr import Pssr
+from vemdiffuse_pipe.models.rcan import Rcan
 from vemdiffuse_pipe.models.sru3d import Sru3dNetwork
 
 
@@ -103,6 +105,27 @@ class VolumetricNetwork:
         with in_precision(gap.sections, self.settings):
             planes = self.network((gap.sections - mean) / std).float()
         grey: Tensor = planes[:, _rows_of_gap(gap, self.card.reach_sections)] * std + mean
+        return grey
+
+
+class OneImage:
+    """One section, restored by a plain network; what it is given of a gap is its lower section."""
+
+    def __init__(self, card: ModelCard, network: Rcan | Pssr, settings: Settings) -> None:
+        self.card = card
+        self.network = network.eval().requires_grad_(False)
+        self.settings = settings
+
+    @torch.inference_mode()
+    def generate(self, gap: GapView, noise: Noise) -> Tensor:
+        """The plane of each tile: (b, 1, y, x) float32 grey levels."""
+        return tile_by_tile(self._restore, gap, noise)
+
+    def _restore(self, gap: GapView, noise: Noise) -> Tensor:
+        mean, std = self.settings.contrast
+        section = ((gap.sections[:, :1] - mean) / std).contiguous(memory_format=torch.channels_last)
+        with in_precision(section, self.settings):
+            grey: Tensor = self.network(section).float() * std + mean
         return grey
 
 

@@ -52,6 +52,9 @@ def card_of(
     begun = f", begun with {Path(file.train.checkpoint).name}" if file.train.checkpoint else ""
     sizes = sorted({show_nm(v.source.spec.frame.voxel_size_nm) for v in made.volumes})
     ratios = ", ".join(map(str, sorted(made.ratios)))
+    what = f"gaps along {axis[file.data.axis]}, at ratios {ratios}"
+    if file.model.task != "isotropic":
+        what = "sections one by one"
     features = Path(file.model.features).name if file.model.features else "fixed random filters"
     compared = f", textures compared by {features}" if file.model.kind == "a2i3dem" else ""
     return replace(
@@ -62,7 +65,7 @@ def card_of(
             f"{step} steps of {file.train.batch_size} crops of {px.rows} x {px.columns} px, {where}, "
             f"{seconds / 3600:.2f} hours, {file.train.precision}, seed {file.train.seed}{compared}{begun}"
         ),
-        voxel_size_nm=f"{'; '.join(sizes)}; gaps along {axis[file.data.axis]}, at ratios {ratios}",
+        voxel_size_nm=f"{'; '.join(sizes)}; {what}",
         licence=file.output.licence or "not stated",
     )
 

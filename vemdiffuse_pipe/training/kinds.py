@@ -13,8 +13,10 @@ from typing import cast
 
 import torch
 from torch import nn
+from torch.nn import functional
 
-from vemdiffuse_pipe.errors import ModelError
+from vemdiffuse_pipe.config import Task
+from vemdiffuse_pipe.errors import ConfigError, ModelError
 from vemdiffuse_pipe.models.a2i3dem import AxialNetwork
 from vemdiffuse_pipe.models.card import ModelCard, find_card, find_checkpoint, with_network
 from vemdiffuse_pipe.models.checkpoint import Network, as_model, load_network, new_network
@@ -24,7 +26,7 @@ from vemdiffuse_pipe.models.lean import LeanNetwork
 from vemdiffuse_pipe.models.protocol import Model, Settings
 from vemdiffuse_pipe.training.objectives.distribution import Features, stored_layers
 from vemdiffuse_pipe.training.objectives.draws import Objective
-from vemdiffuse_pipe.training.objectives.onepass import AxialRepair, PlanesBetween
+from vemdiffuse_pipe.training.objectives.onepass import AxialRepair, PlanesBetween, Restored
 from vemdiffuse_pipe.training.objectives.plane_noise import PlaneNoise
 from vemdiffuse_pipe.training.objectives.residual import Regression, ResidualDiffusion
 from vemdiffuse_pipe.training.settings import NetworkTable, TrainTable
@@ -49,6 +51,8 @@ OBJECTIVES: dict[str, Callable[[Lesson], Objective]] = {
     "cddpm": lambda of: PlaneNoise(1, of.autocast, of.table.difficulty),
     "a2i3dem": lambda of: AxialRepair(of.sizes.multiple_px, of.autocast, _features(of.table)),
     "sru3d": lambda of: PlanesBetween(of.autocast),
+    "rcan": lambda of: Restored(functional.l1_loss, of.autocast),
+    "pssr": lambda of: Restored(functional.mse_loss, of.autocast),
 }
 
 
@@ -82,7 +86,7 @@ def build(
         torch.manual_seed(train.seed % 2**63)
         network = _new(table, sizes)
     if train.checkpoint is not None:
-        _begin_with(network, train.checkpoint, table.kind, sizes)
+        _begin_with(network, train.checkpoint, table, sizes)
     freeze(network, train.parts)
     autocast = train.precision == "bfloat16"
     objective = OBJECTIVES[table.kind](Lesson(table, sizes, residual_scale, autocast))
@@ -99,14 +103,21 @@ def grey_of(kind: str) -> Contrast | None:
     return None if KINDS[kind].needs_contrast else WHOLE_RANGE
 
 
-def residual_scale_of(checkpoint: str) -> float:
+def residual_scale_of(checkpoint: str, task: Task) -> float:
     """The scale that a network was trained with: it must be fine-tuned with the same. Raises ModelError."""
-    return find_card(checkpoint).residual_scale
+    return find_card(checkpoint, task).residual_scale
 
 
 def freeze(network: nn.Module, parts: str) -> None:
-    """Let only some parameters learn: "all", or "decoder", the bottleneck and what follows it."""
-    decoder: tuple[str, ...] = getattr(network, "decoder", ("",))
+    """Let only some parameters learn: "all", or "decoder", the bottleneck and what follows it.
+
+    Raises ConfigError for a network that has no such part.
+    """
+    decoder: tuple[str, ...] = network.decoder  # type: ignore[assignment]
+    if parts != "all" and not decoder:
+        raise ConfigError(
+            f'train.parts = {parts!r}: this network has no decoder; give "all", or leave it out'
+        )
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(parts == "all" or name.startswith(decoder))
 
@@ -120,10 +131,12 @@ def _new(table: NetworkTable, sizes: Sizes) -> nn.Module:
     return new_network(table.kind, sizes)
 
 
-def _begin_with(network: nn.Module, checkpoint: str, kind: str, sizes: Sizes) -> None:
-    card = find_card(checkpoint)
-    if card.kind != kind:
-        raise ModelError(f"{checkpoint} is a checkpoint of kind {card.kind}; [model] asks for kind {kind}")
+def _begin_with(network: nn.Module, checkpoint: str, table: NetworkTable, sizes: Sizes) -> None:
+    card = find_card(checkpoint, table.task)
+    if card.kind != table.kind:
+        raise ModelError(
+            f"{checkpoint} is a checkpoint of kind {card.kind}; [model] asks for kind {table.kind}"
+        )
     if card.network_sizes != sizes:
         raise ModelError(
             f"{checkpoint} is a network of {_shown(card.network_sizes)}; [model] asks for {_shown(sizes)}: "
@@ -152,5 +165,5 @@ def _features(table: NetworkTable) -> Features:
 def _card(table: NetworkTable, ratios: Mapping[int, float], residual_scale: float, sizes: Sizes) -> ModelCard:
     low, high = min(ratios), max(ratios)
     card = ModelCard(table.kind, table.kind, "", False, False, 0, 0, 1, low, high)
-    card = with_network(replace(card, residual_scale=residual_scale), sizes)
+    card = with_network(replace(card, residual_scale=residual_scale, task=table.task), sizes)
     return replace(card, samples=table.samples, steps=table.steps) if card.is_stochastic else card

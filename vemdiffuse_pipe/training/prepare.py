@@ -75,6 +75,16 @@ def ratios(table: DataTable, sources: Sequence[Source]) -> dict[int, float]:
     return {choose_ratio(sources[0].spec.frame, None): 1.0}
 
 
+def _of_pairs(table: DataTable) -> dict[int, float]:
+    """The ratio of a section and itself, between which its restored plane lies. Raises ConfigError."""
+    if table.axis != "z" or table.ratio or table.ratios or not isinstance(table.crop_px, int):
+        raise ConfigError(
+            "sections are restored one by one, in square crops: leave data.axis and data.ratio out, and give "
+            "one number as data.crop_px"
+        )
+    return {2: 1.0}
+
+
 def _check_ratio(table: DataTable, given: dict[int, float] | None, source: Source) -> None:
     sizes = source.spec.frame.voxel_size_nm
     exact = sizes[0] / min(sizes[1:])
@@ -111,7 +121,7 @@ def cuts(file: TrainFile, deepest: int, source: Source, sizes: Sizes) -> list[Cu
         raise ConfigError(
             'data.z = "resampled" says nothing to a network of kind a2i3dem: z lies in none of its planes'
         )
-    depth = (1 + 2 * sizes.reach_sections) * deepest + 1
+    depth = (1 + 2 * sizes.reach_sections) * deepest + 1 if file.model.task == "isotropic" else 1
     return [
         Cut(axis, depth, rows, columns, _upsampling(table, source, axis), is_axial)
         for axis in AXES[table.axis]
@@ -153,7 +163,7 @@ def material(file: TrainFile, sources: Sequence[Source]) -> Material:
 
     Raises ConfigError and PlanError where they do not go together. Contrasts that nobody stated are (0, 1).
     """
-    given = ratios(file.data, sources)
+    given = ratios(file.data, sources) if file.model.task == "isotropic" else _of_pairs(file.data)
     used = regions(file.source, sources)
     number = file.validation.source if file.validation else 0
     held = held_back(file.validation, used[number])

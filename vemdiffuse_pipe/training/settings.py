@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from vemdiffuse_pipe.config import Count, Finite, Length, SourceTable, Table, check, read_tables
+from vemdiffuse_pipe.config import Amount, Count, Finite, Length, SourceTable, Table, Task, check, read_tables
 from vemdiffuse_pipe.errors import ConfigError
 from vemdiffuse_pipe.geometry.box import Box
 
@@ -35,9 +35,13 @@ def box_of(region: Region) -> Box:
 
 
 class TrainingSource(SourceTable):
-    """[source] a volume; `region`: the part of it that is used, as two corners, zyx. Else all of it."""
+    """[source] a volume; `region`: the part of it that is used, as two corners, zyx. Else all of it.
+
+    `raw`: where sections are restored, the raw volume of the same place, registered with this, the clean one.
+    """
 
     region: Region | None = None
+    raw: str | None = None
 
 
 class DataTable(Table):
@@ -50,7 +54,8 @@ class DataTable(Table):
     shapes, and smooth lines where it will meet texture.
     `quarter_turns`, `blur`: share of the crops, of the sections, that get one. `gain`: largest change of
     contrast. `least_contrast`: crops that vary less are not used, in deviations of the grey levels. `noise`:
-    deviation of what is added to sections, in those of the grey levels.
+    deviation of what is added to sections, in those of the grey levels. `peak`, `read_std`: of the noise of a
+    raw volume that is made of the clean one: electrons that make white, and grey levels added in reading.
     """
 
     axis: Axis = "z"
@@ -63,6 +68,8 @@ class DataTable(Table):
     gain: Annotated[Finite, Field(ge=0, lt=1)] = 0.1
     least_contrast: Annotated[Finite, Field(ge=0, le=10)] = 0.1
     noise: Annotated[Finite, Field(ge=0, le=10)] | None = None
+    peak: Length | None = None
+    read_std: Amount | None = None
     pool_slabs: Annotated[int, Field(ge=1, le=1024)] = 8
     slab_mb: Annotated[Finite, Field(gt=0, le=1e5)] = 8.0
     samples_per_slab: Annotated[int, Field(ge=1, le=2**20)] | None = None
@@ -89,14 +96,17 @@ class NetworkTable(Table):
 
     Sizes of a `lean` or `regression` network: channels, n_blocks, n_basis, n_embedding. `udim`, `cddpm`:
     inner, multipliers, n_blocks, n_groups, head. `a2i3dem`: channels, n_blocks, window, head, reach,
-    has_both_axes. `sru3d`: channels, n_convolutions, reach, tile_px.
+    has_both_axes. `sru3d`: channels, n_convolutions, reach, tile_px. `rcan`: channels (one number), n_groups,
+    n_blocks, reduction. `pssr`: channels, n_blocks (of each level).
+    `task`: isotropic, to fill gaps; denoise or superres, to restore sections.
     `residual_scale`: deviation of (truth - linear) in deviations of the grey levels; measured if left out.
     `difficulty`: a second head learns how hard each pixel is, and the loss heeds it. `features`: a file of
     layers whose answers a2i3dem compares; fixed random ones if left out. `samples`, `steps`: what the
     checkpoint recommends, and what validation uses.
     """
 
-    kind: Literal["lean", "regression", "udim", "cddpm", "a2i3dem", "sru3d"] = "lean"
+    kind: Literal["lean", "regression", "udim", "cddpm", "a2i3dem", "sru3d", "rcan", "pssr"] = "lean"
+    task: Task = "isotropic"
     channels: int | tuple[int, ...] | None = None
     n_blocks: int | tuple[int, ...] | None = None
     n_basis: int | None = None
@@ -109,6 +119,7 @@ class NetworkTable(Table):
     reach: int | None = None
     has_both_axes: bool | None = None
     n_convolutions: int | None = None
+    reduction: int | None = None
     tile_px: int | None = None
     residual_scale: Length | None = None
     difficulty: bool = False
@@ -117,7 +128,7 @@ class NetworkTable(Table):
     steps: Annotated[int, Field(ge=1, le=1000)] = 8
 
 
-OPTIONS = {"kind", "residual_scale", "difficulty", "features", "samples", "steps"}
+OPTIONS = {"kind", "task", "residual_scale", "difficulty", "features", "samples", "steps"}
 SIZE_KEYS = [name for name in NetworkTable.model_fields if name not in OPTIONS]
 
 

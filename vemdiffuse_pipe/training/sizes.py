@@ -5,6 +5,7 @@ A key that the kind does not have is refused; what follows from the data is not 
     udim     ratio, tile_px      the one ratio of [data]; its crops are the tiles that it will be used on
     cddpm    tile_px
     sru3d    ratio
+    rcan     tile_px
 """
 
 from __future__ import annotations
@@ -71,7 +72,15 @@ def _implied(table: NetworkTable, ratios: list[int], crop_px: tuple[int, int]) -
 
 def _check_options(table: NetworkTable) -> None:
     """Raises ConfigError for what goes with other kinds only."""
-    kind = table.kind
+    kind, facts = table.kind, KINDS[table.kind]
+    if table.task == "isotropic" and not facts.fills_gaps:
+        raise ConfigError(
+            f'a network of kind {kind} restores sections; give model.task, "denoise" or "superres"'
+        )
+    if table.task != "isotropic" and kind in ("a2i3dem", "sru3d"):
+        raise ConfigError(
+            f"a network of kind {kind} fills gaps only; leave model.task out, or give another kind"
+        )
     refused = {
         "residual_scale": table.residual_scale is not None and kind not in RESIDUAL,
         "difficulty": table.difficulty and not KINDS[kind].is_stochastic,

@@ -33,11 +33,12 @@ SEED = 1
 class HeldGap:
     """Sections, (s, y, x) uint8, and the planes between the two in the middle where they were measured.
 
-    `truth`: (r - 1, y, x) uint8, or no planes.
+    `truth`: (r - 1, y, x) uint8, or no planes. `measured`: what has the fine lines that planes should have.
     """
 
     sections: Voxels
     truth: Voxels
+    measured: Voxels
 
     @property
     def has_truth(self) -> bool:
@@ -85,7 +86,7 @@ class Validation:
         truths = [gap.truth for gap in seen]
         used = [i for i, gap in enumerate(self.gaps) if not gap.has_truth] or range(len(self.gaps))
         planes = [plane for i in used for plane in to_grey(samples[i][0])]
-        sections = [section for i in used for section in self.gaps[i].sections]
+        sections = [section for i in used for section in self.gaps[i].measured]
         lines = [line_score(planes, sections, axis) for axis in self.axes]
         mean_lines = math.exp(float(np.mean(np.log(np.maximum(lines, 1e-6)))))
         rows, columns = (_texture(ones, truths, axis) for axis in (0, 1))
@@ -104,7 +105,7 @@ class Validation:
             torch.arange(1, ratio, dtype=torch.float64, device=self.device) / ratio,
             ratio,
         )
-        y, x = gap.sections.shape[1:]
+        y, x = (gap.truth if gap.has_truth else gap.sections).shape[1:]
 
         def sample(k: int) -> NDArray[np.float32]:
             def noise(step: int) -> torch.Tensor:
@@ -134,7 +135,7 @@ def held_gaps(source: Source, region: Box, cut: Cut, ratio: int, reach: int, n: 
         box = Box.of_shape(cut.extent, region.start).shift((dz, dy, dx))
         planes = _planes(source, box, cut)
         truth = planes[reach * ratio + 1 : (reach + 1) * ratio]
-        gaps.append(HeldGap(planes[::ratio], truth))
+        gaps.append(HeldGap(planes[::ratio], truth, planes[::ratio]))
     return gaps
 
 
@@ -146,7 +147,7 @@ def gaps_in_use(source: Source, region: Box, shape: Zyx, n: int) -> list[HeldGap
     rng = generator(SEED, 0, 1, 0)
     starts = [tuple(int(rng.integers(room)) for room in (z, y, x)) for _ in range(n)]
     boxes = (Box.of_shape(shape, region.start).shift((dz, dy, dx)) for dz, dy, dx in starts)
-    return [HeldGap(sections, sections[:0]) for sections in map(source.read, boxes)]
+    return [HeldGap(sections, sections[:0], sections) for sections in map(source.read, boxes)]
 
 
 def _planes(source: Source, box: Box, cut: Cut) -> Voxels:
