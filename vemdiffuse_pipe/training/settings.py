@@ -215,5 +215,7 @@ def _check_together(file: TrainFile) -> None:
         raise ConfigError(
             "train.patience needs a [validation] table: without one nothing says what is better"
         )
+    if file.model.task == "isotropic" and any(source.raw for source in file.source):
+        raise ConfigError("source.raw goes with sections that are restored: give model.task, or leave it out")
     if file.train.parts != "all" and file.train.checkpoint is None:
         raise ConfigError(f"train.parts = {file.train.parts!r} needs train.from: a checkpoint to fine-tune")
