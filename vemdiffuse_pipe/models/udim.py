@@ -126,7 +126,12 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, y, x) -> the same."""
-        return super().forward(x.to(self.weight.dtype)).to(x.dtype)
+        h = x.to(self.weight.dtype)
+        if self.weight.requires_grad and torch.is_grad_enabled() and not h.requires_grad:
+            # The first layer that learns after frozen ones: on a CPU torch 2.13 crashes in its backward pass
+            # for a channels-last input that needs no gradient.
+            h = h.detach().requires_grad_()
+        return super().forward(h).to(x.dtype)
 
 
 def sinusoid(values: Tensor, dimension: int) -> Tensor:

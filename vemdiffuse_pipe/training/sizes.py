@@ -40,7 +40,7 @@ def sizes_of(table: NetworkTable, ratios: Iterable[int], crop_px: tuple[int, int
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in ("model", *first["loc"]))[:80]
-        raise ConfigError(f"{where}: {first['msg'].removeprefix('Value error, ')[:200]}") from None
+        raise ConfigError(f"{where}: {first['msg'].lower().removeprefix('value error, ')[:200]}") from None
 
 
 def _names(kind: type[Sizes]) -> list[str]:
