@@ -18,6 +18,7 @@ from vemdiffuse_pipe.cli.entry import run_command
 from vemdiffuse_pipe.errors import InputError
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.models.card import read_card
+from vemdiffuse_pipe.models.restoration import doubled
 from vemdiffuse_pipe.running.train import train
 from vemdiffuse_pipe.storage import open_source
 from vemdiffuse_pipe.training import prepare, restoring
@@ -140,6 +141,19 @@ def test_no_pair_holds_a_voxel_that_is_held_back(folder: Path) -> None:
         assert seen is None or all(
             (gap.truth == 200).all() and (gap.sections == 200).all() for gap in seen.gaps
         )
+
+
+def test_raw_and_clean_that_are_held_back_are_of_one_place(folder: Path) -> None:
+    y, x = np.mgrid[:60, :64]
+    stack = np.stack([(y + 2 * x + 10 * z).astype(np.uint8) for z in range(3)])
+    tifffile.imwrite(folder / "volume.tif", stack, photometric="minisblack")
+    held = {"region": [[0, 25, 20], [3, 60, 64]], "gaps": 6, "crop_px": 16}
+    file = parsed("pssr", folder, validation=held, data={"peak": None})
+    source = open_source(file.source[0].url, voxel_size_nm=(10, 10, 10))
+    made, pairs = restoring.paired(file, prepare.material(file, [source]), [None])
+    for gap in restoring.validation(file, made, pairs, torch.device("cpu")).gaps:
+        whole = doubled(torch.from_numpy(gap.sections.astype(np.float32)))
+        assert np.abs(whole.numpy() - gap.truth).max() <= 1
 
 
 @pytest.mark.parametrize("kind", ["rcan", "pssr"])

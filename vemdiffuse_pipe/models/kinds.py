@@ -145,8 +145,8 @@ class UdimConfig:
     def __post_init__(self) -> None:
         if self.inner % self.n_groups or self.widths[-1] % self.head or self.ratio == 1:
             raise ValueError(
-                f"{self.inner} channels in {self.n_groups} groups, {self.widths[-1]} in heads of {self.head}, "
-                f"ratio {self.ratio}: groups and heads must be whole, and the ratio 2 or more"
+                f"{self.inner} channels in {self.n_groups} groups, {self.widths[-1]} in heads of "
+                f"{self.head}, ratio {self.ratio}: groups and heads must be whole, and the ratio 2 or more"
             )
 
     @property
