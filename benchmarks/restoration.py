@@ -28,7 +28,7 @@ from vemdiffuse_pipe.models.lean import LeanConfig, LeanNetwork
 from vemdiffuse_pipe.running.reconstruct import run
 from vemdiffuse_pipe.storage import open_sink
 from vemdiffuse_pipe.training.loop import Course, Record, train
-from vemdiffuse_pipe.training.objectives import ResidualDiffusion
+from vemdiffuse_pipe.training.objectives.residual import ResidualDiffusion
 from vemdiffuse_pipe.training.pairs import PairSampler, PairVolume, halved, with_noise
 from vemdiffuse_pipe.training.processes import Crew
 from vemdiffuse_pipe.training.settings import TrainTable

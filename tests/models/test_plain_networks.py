@@ -6,13 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from vemdiffuse_pipe.errors import ModelError
-from vemdiffuse_pipe.models import pssr, rcan
-from vemdiffuse_pipe.models.pssr import Pssr, PssrConfig
-from vemdiffuse_pipe.models.rcan import Rcan, RcanConfig
+from vemdiffuse_pipe.models import pssr
+from vemdiffuse_pipe.models.kinds import KINDS
+from vemdiffuse_pipe.models.plain_sizes import PssrConfig, RcanConfig
+from vemdiffuse_pipe.models.pssr import Pssr
+from vemdiffuse_pipe.models.rcan import Rcan
 
-SMALL_RCAN = {"n_groups": 2, "n_blocks": 2, "channels": 8, "reduction": 4}
-SMALL_PSSR = {"channels": (4, 8, 12), "n_blocks": (0, 1, 2)}
+SMALL_RCAN = RcanConfig(n_groups=2, n_blocks=2, channels=8, reduction=4, tile_px=128)
+SMALL_PSSR = PssrConfig(channels=(4, 8, 12), n_blocks=(0, 1, 2))
 
 
 def counted_flop(network: nn.Module, size: int) -> float:
@@ -33,11 +34,10 @@ def counted_flop(network: nn.Module, size: int) -> float:
     return total / size**2
 
 
-@pytest.mark.parametrize("scale", [1, 2])
-def test_shapes_and_operations_are_those_that_are_stated(scale: int) -> None:
-    for network in (Rcan(RcanConfig(scale=scale, **SMALL_RCAN)), Pssr(PssrConfig(scale=scale, **SMALL_PSSR))):  # type: ignore[arg-type]
-        assert network(torch.zeros(2, 1, 16, 24)).shape == (2, 1, 16 * scale, 24 * scale)
-        assert network.flop_per_pixel == pytest.approx(counted_flop(network, 16))
+def test_shapes_and_operations_are_those_that_are_stated() -> None:
+    for network in (Rcan(SMALL_RCAN), Pssr(SMALL_PSSR)):
+        assert network(torch.zeros(2, 1, 16, 24)).shape == (2, 1, 16, 24)
+        assert network.config.flop_per_pixel(1) == pytest.approx(counted_flop(network, 16))
 
 
 def test_parameters_of_the_papers_sizes() -> None:
@@ -57,10 +57,23 @@ def test_attention_over_the_image_is_declared_not_tile_exact_and_pssr_is_exact()
     outside = image.clone()
     outside[..., 120:] += 3
     middle = (..., slice(48, 64), slice(48, 64))
-    for module, network in ((rcan, Rcan(RcanConfig(**SMALL_RCAN))), (pssr, Pssr(PssrConfig(**SMALL_PSSR)))):  # type: ignore[arg-type]
+    for kind, network in (("rcan", Rcan(SMALL_RCAN)), ("pssr", Pssr(SMALL_PSSR))):
         with torch.no_grad():
             same = torch.equal(network(image)[middle], network(outside)[middle])
-        assert same == module.IS_TILE_EXACT
+        assert same == KINDS[kind].is_tile_exact
+
+
+def test_no_pixel_beyond_the_stated_context_changes_what_pssr_answers() -> None:
+    """The gradient of a pixel, at each place within the coarsest one, reaches no further, almost so far."""
+    torch.manual_seed(0)
+    network, furthest = Pssr(SMALL_PSSR), 0
+    for at in range(60, 64):
+        image = torch.randn(1, 1, 128, 128, requires_grad=True)
+        network(image)[0, 0, at, at].backward()
+        assert image.grad is not None
+        reached = image.grad[0, 0].abs().sum(1).nonzero()[:, 0]
+        furthest = max(furthest, int((reached - at).abs().max()))
+    assert furthest <= SMALL_PSSR.context_px <= furthest + 4
 
 
 def test_a_new_pssr_grows_without_a_checkerboard() -> None:
@@ -71,7 +84,5 @@ def test_a_new_pssr_grows_without_a_checkerboard() -> None:
 
 
 def test_sizes_that_make_no_network_are_refused() -> None:
-    with pytest.raises(ModelError, match="power of 2"):
-        Rcan(RcanConfig(scale=3))
-    with pytest.raises(ModelError, match="as many channels"):
-        Pssr(PssrConfig(n_blocks=(1,)))
+    with pytest.raises(ValueError, match="as many are needed"):
+        PssrConfig(n_blocks=(1, 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -22,9 +23,12 @@ from vemdiffuse_pipe.geometry.gaps import Provenance
 from vemdiffuse_pipe.geometry.grey import to_grey
 from vemdiffuse_pipe.geometry.grid import BlockGrid
 from vemdiffuse_pipe.models.card import ModelCard, find_card
-from vemdiffuse_pipe.models.checkpoint import load_model, save_checkpoint
-from vemdiffuse_pipe.models.lean import LeanConfig, LeanNetwork
+from vemdiffuse_pipe.models.checkpoint import load_model, new_network, save_checkpoint
+from vemdiffuse_pipe.models.kinds import LeanConfig
+from vemdiffuse_pipe.models.plain_sizes import PssrConfig, RcanConfig
 from vemdiffuse_pipe.models.protocol import Model
+from vemdiffuse_pipe.models.pssr import Pssr
+from vemdiffuse_pipe.models.rcan import Rcan
 from vemdiffuse_pipe.plan.estimate import estimate
 from vemdiffuse_pipe.plan.plan import Plan, make_plan
 from vemdiffuse_pipe.plan.price import Speed, price
@@ -35,30 +39,36 @@ ONE_THREAD = Hardware()
 SHAPE = (5, 37, 53)
 SECTIONS = np.random.default_rng(0).integers(0, 256, SHAPE, dtype=np.uint8)
 FILTERS = [("denoise", "gaussian"), ("superres", "linear"), ("superres", "cubic")]
-ALL = [*FILTERS, ("denoise", "small"), ("superres", "small")]
+NETWORKS = {
+    "small": ("lean", LeanConfig(channels=(8, 12), n_blocks=1, n_basis=4, n_embedding=16)),
+    "rcan": ("rcan", RcanConfig(n_groups=1, n_blocks=2, channels=8, reduction=4, tile_px=32)),
+    "pssr": ("pssr", PssrConfig(channels=(4, 6), n_blocks=(1, 1))),
+}
+ALL = [*FILTERS, *((task, name) for name in NETWORKS for task in ("denoise", "superres"))]
 SCALE = {"denoise": 1, "superres": 2}
 
 
 @cache
-def small_checkpoint(task: str) -> str:
+def small_checkpoint(task: str, name: str = "small") -> str:
     """A small network that restores, whose every weight matters, on disk."""
     torch.manual_seed(1)
-    network = LeanNetwork(LeanConfig(channels=(8, 12), n_blocks=1, n_basis=4, n_embedding=16))
+    kind, sizes = NETWORKS[name]
+    network = new_network(kind, sizes)
     with torch.no_grad():
         for p in network.parameters():
             p.add_(0.1 * torch.randn_like(p))
     path = Path(mkdtemp()) / f"{task}.safetensors"
     card = ModelCard(
-        "small", "lean", "", True, True, 0, 0, 0, 2, 2, samples=2, steps=2, residual_scale=0.4,
+        "small", kind, "", True, True, 0, 0, 0, 2, 2, samples=2, steps=2, residual_scale=0.4,
         task=task, halo_px=SCALE[task] - 1,  # type: ignore[arg-type]
     )  # fmt: skip
-    save_checkpoint(path, network, card)
+    save_checkpoint(path, network, card)  # type: ignore[arg-type]
     return str(path)
 
 
 def plan_of(task: str, name: str, shape: Zyx = SHAPE, **tables: dict[str, object]) -> Plan:
-    tiles = {"tile_px": 32, "overlap_px": 8} if name == "small" else {}
-    name = small_checkpoint(task) if name == "small" else name
+    tiles = {"tile_px": 32, "overlap_px": 8} if name in NETWORKS else {}
+    name = small_checkpoint(task, name) if name in NETWORKS else name
     given: dict[str, dict[str, object]] = {
         "source": {"url": "memory", "contrast": [128.0, 64.0]},
         "output": {"url": "memory", "chunk_shape": [1, 1, 1], "shard_shape": [1, 1, 1]},
@@ -147,6 +157,27 @@ def test_samples_of_a_restored_section_differ_and_their_spread_is_kept(task: str
     assert out["uncertainty"].mean() > 1
     other = plan_of(task, "small", model={"seed": 1})
     assert not np.array_equal(render(other, other.output.box)["em"], out["em"])
+
+
+@pytest.mark.parametrize("task", SCALE)
+@pytest.mark.parametrize("name", ["rcan", "pssr"])
+def test_a_plain_network_is_given_the_section_or_its_doubling_and_answers_with_the_plane(
+    task: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network that changes nothing leaves the section, or doubles it linearly."""
+    monkeypatch.setattr(Rcan, "forward", lambda self, image: image)
+    monkeypatch.setattr(Pssr, "forward", lambda self, image: image)
+    plan = plan_of(task, name)
+    unchanged = SECTIONS if task == "denoise" else reference("superres", "linear")["em"]
+    assert np.abs(render(plan, plan.output.box)["em"].astype(int) - unchanged).max() <= 1
+
+
+def test_a_plain_network_fills_no_gap(tmp_path: Path) -> None:
+    card = replace(find_card(small_checkpoint("denoise", "pssr"), "denoise"), task="isotropic")
+    network = new_network("pssr", NETWORKS["pssr"][1])
+    save_checkpoint(tmp_path / "x.safetensors", network, card)  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match="restores sections, it fills no gap"):
+        find_card(str(tmp_path / "x.safetensors"))
 
 
 def test_superres_halves_pixels_and_leaves_the_corner_and_z_where_they_were() -> None:

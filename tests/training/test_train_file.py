@@ -311,7 +311,9 @@ def test_the_files_of_workflows_are_read() -> None:
     paths = sorted(workflows.glob("train_*.toml"))
     assert [path.stem for path in paths] == [
         "train_fib25",
+        "train_fib25_a2i3dem",
         "train_fib25_anisotropic",
+        "train_fib25_udim",
         "train_sstem",
         "train_stack",
     ]

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_training import batches, network, noise, volume
+from small_training import SMALL, batches, network, noise, volume
 from torch import nn
 
 from vemdiffuse_pipe.errors import ModelError, TrainingError
@@ -19,18 +19,13 @@ from vemdiffuse_pipe.models.lean import LeanNetwork
 from vemdiffuse_pipe.testing import ArraySource
 from vemdiffuse_pipe.training.gaps import Batches, GapBatch
 from vemdiffuse_pipe.training.journal import Journal, curve
-from vemdiffuse_pipe.training.kinds import freeze, without_difficulty
+from vemdiffuse_pipe.training.kinds import build, freeze
 from vemdiffuse_pipe.training.loop import Course, TrainingOutcome, lr_at, train
-from vemdiffuse_pipe.training.objectives import (
-    Draws,
-    Objective,
-    Regression,
-    ResidualDiffusion,
-    difficulty_aware,
-)
+from vemdiffuse_pipe.training.objectives.draws import Draws, Objective
+from vemdiffuse_pipe.training.objectives.residual import Regression, ResidualDiffusion, difficulty_aware
 from vemdiffuse_pipe.training.prefetch import Prefetched
 from vemdiffuse_pipe.training.processes import Crew
-from vemdiffuse_pipe.training.settings import TrainTable
+from vemdiffuse_pipe.training.settings import NetworkTable, TrainTable
 
 DIFFUSION = ResidualDiffusion(0.5, autocast=False)
 CPU = Crew(torch.device("cpu"))
@@ -143,7 +138,9 @@ def test_the_second_head_changes_neither_the_first_nor_the_checkpoint() -> None:
     )
     assert torch.equal(with_head(*arguments, 2)[:, :2], plain(*arguments))
     assert with_head(*arguments, 2).shape == (1, 4, 8, 8)
-    assert without_difficulty(with_head).state_dict().keys() == plain.state_dict().keys()
+    trainee = build(NetworkTable(difficulty=True), TABLE, SMALL, {3: 1.0}, 0.5)
+    assert trainee.network.state_dict().keys() == with_head.state_dict().keys()
+    assert trainee.exported(trainee.network).state_dict().keys() == plain.state_dict().keys()
 
 
 def test_processes_share_the_draws_that_one_would_have_made() -> None:

@@ -17,7 +17,7 @@ from vemdiffuse_pipe.errors import DataError, MissingDataError, PlanError
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.testing import ArraySource, Failure, FlakySource, SlowSource
 from vemdiffuse_pipe.training.gaps import GapBatch, InTurn, Variation, is_lively
-from vemdiffuse_pipe.training.objectives import linear_between
+from vemdiffuse_pipe.training.objectives.residual import linear_between
 from vemdiffuse_pipe.training.pool import SlabPool
 from vemdiffuse_pipe.training.region import first_voxels
 from vemdiffuse_pipe.training.slabs import Cut, SlabSchedule

@@ -35,6 +35,11 @@ class AxialNetwork(nn.Module):
         self.grow = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in pairwise(channels))
         self.leave = nn.Conv2d(channels[0], 1, 3, padding=1)
 
+    @property
+    def decoder(self) -> tuple[str, ...]:
+        """How the names of the parameters of the bottleneck and of what follows it begin."""
+        return f"down.{len(self.config.channels) - 1}.", "up.", "grow.", "leave."
+
     def forward(self, planes: Tensor) -> Tensor:
         """(b, 1, z, x) standardised grey -> the same, restored; z and x multiples of `config.multiple_px`."""
         low = self.enter(planes)

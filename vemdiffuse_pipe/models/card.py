@@ -261,6 +261,11 @@ def _check_sizes(card: ModelCard, path: Path) -> None:
             f"{path} has a model card that contradicts itself: task {card.task} needs a network that fills "
             "gaps of ratio 2 from two sections"
         )
+    if card.task == "isotropic" and not card.facts.fills_gaps:
+        raise ModelError(
+            f"{path} has a model card that contradicts itself: a network of kind {card.kind} restores "
+            "sections, it fills no gap"
+        )
     if card.min_ratio > card.max_ratio or sizes.ratio not in (0, card.min_ratio):
         raise ModelError(
             f"{path} has a model card that contradicts itself: ratio {card.min_ratio} to {card.max_ratio}"

@@ -21,8 +21,10 @@ from vemdiffuse_pipe.models.diffusion import LeanDiffusion, UdimDiffusion
 from vemdiffuse_pipe.models.interpolation import Interpolation
 from vemdiffuse_pipe.models.kinds import Sizes
 from vemdiffuse_pipe.models.lean import LeanNetwork
-from vemdiffuse_pipe.models.onepass import AxialRestoration, LeanRegression, VolumetricNetwork
+from vemdiffuse_pipe.models.onepass import AxialRestoration, LeanRegression, OneImage, VolumetricNetwork
 from vemdiffuse_pipe.models.protocol import Model, Settings
+from vemdiffuse_pipe.models.pssr import Pssr
+from vemdiffuse_pipe.models.rcan import Rcan
 from vemdiffuse_pipe.models.restoration import Filter, Restorer
 from vemdiffuse_pipe.models.sru3d import Sru3dNetwork
 from vemdiffuse_pipe.models.udim import UdimNetwork
@@ -56,6 +58,8 @@ _MADE = {
     "cddpm": _Made(UdimNetwork, UdimDiffusion),
     "a2i3dem": _Made(AxialNetwork, AxialRestoration),
     "sru3d": _Made(Sru3dNetwork, VolumetricNetwork),
+    "rcan": _Made(Rcan, OneImage),
+    "pssr": _Made(Pssr, OneImage),
 }
 
 

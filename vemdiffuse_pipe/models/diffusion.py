@@ -13,6 +13,8 @@ from vemdiffuse_pipe.models.samplers import NoiseRange, denoiser_of_noise_predic
 from vemdiffuse_pipe.models.udim import UdimNetwork
 
 LEAN_LEVELS = NoiseRange(SIGMA_MIN, SIGMA_MAX)
+# Mean and deviation that take grey levels 0 to 255 to [-1, 1].
+WHOLE_RANGE = (127.5, 127.5)
 # Grey levels of UDiM lie in [-1, 1]: 0.004 is half a grey level; at 80 nothing is left of a plane. It is
 # trained from 0.001 to 151.
 UDIM_LEVELS = NoiseRange(0.004, 80.0)
@@ -74,7 +76,8 @@ class UdimDiffusion:
         return tile_by_tile(self._sample, gap, noise)
 
     def _sample(self, gap: GapView, noise: Noise) -> Tensor:
-        sections = gap.sections / 127.5 - 1
+        middle, half = WHOLE_RANGE
+        sections = (gap.sections - middle) / half
         positions = gap.positions.float()
 
         def predict(noisy: Tensor, gamma: float) -> Tensor:
@@ -90,20 +93,28 @@ class UdimDiffusion:
             self.settings.steps,
             UDIM_LEVELS,
         )
-        return (x0 + 1) * 127.5
+        return x0 * half + middle
 
     def _noise_in(self, noisy: Tensor, gamma: float, sections: Tensor, at: tuple[float, int]) -> Tensor:
         """The noise in one plane: (b, y, x) -> the same. `at`: its position and its number in the gap."""
-        position, number = at
-        between = torch.lerp(sections[:, :1], sections[:, 1:], position)
-        condition = sections if self.network.config.n_conditions == 2 else between
-        levels, layers = (
-            torch.full((len(noisy),), value, device=noisy.device) for value in (gamma, float(number))
+        levels, positions, layers = (
+            torch.full((len(noisy),), float(value), device=noisy.device) for value in (gamma, *at)
         )
-        inputs = torch.cat([condition, noisy[:, None]], dim=1).contiguous(memory_format=torch.channels_last)
+        inputs = udim_inputs(self.network.config.n_conditions, sections, noisy[:, None], positions)
         with in_precision(noisy, self.settings):
             out: Tensor = self.network(inputs, levels, layers)
         return out[:, 0].float()
+
+
+def udim_inputs(n_conditions: int, sections: Tensor, noisy: Tensor, positions: Tensor) -> Tensor:
+    """What UDiM sees of planes: what is known of each, and last the noisy plane: (b, n_conditions + 1, y, x).
+
+    `sections`: (b, 2, y, x), which are known, or with one condition what lies between them at `positions`
+    (b,). `noisy`: (b, 1, y, x). Grey in [-1, 1].
+    """
+    between = torch.lerp(sections[:, :1], sections[:, 1:], positions[:, None, None, None])
+    condition = sections if n_conditions == 2 else between
+    return torch.cat([condition, noisy], dim=1).contiguous(memory_format=torch.channels_last)
 
 
 def in_precision(x: Tensor, settings: Settings) -> torch.autocast:

@@ -8,6 +8,8 @@
     cddpm       UdimNetwork, interpolation  samples   one size, inexact   any
     a2i3dem     AxialNetwork                no        exact               any
     sru3d       Sru3dNetwork                no        one size, exact     the one it was trained at
+    rcan        Rcan, of one section        no        one size, inexact   none: it fills no gap
+    pssr        Pssr, of one section        no        exact               none: it fills no gap
 
 Nothing here needs torch: plans are made from it.
 """
@@ -21,6 +23,7 @@ from typing import Annotated, Protocol
 
 from pydantic import ConfigDict, Field
 
+from vemdiffuse_pipe.models.plain_sizes import PssrConfig, RcanConfig
 from vemdiffuse_pipe.models.weightless import FilterSizes, InterpolationSizes
 
 Count = Annotated[int, Field(ge=1, le=64)]
@@ -142,7 +145,8 @@ class UdimConfig:
     def __post_init__(self) -> None:
         if self.inner % self.n_groups or self.widths[-1] % self.head or self.ratio == 1:
             raise ValueError(
-                f"{self.inner} channels of {self.n_groups} groups, heads of {self.head}, ratio {self.ratio}"
+                f"{self.inner} channels in {self.n_groups} groups, {self.widths[-1]} in heads of "
+                f"{self.head}, ratio {self.ratio}: groups and heads must be whole, and the ratio 2 or more"
             )
 
     @property
@@ -334,6 +338,7 @@ class Kind:
     """What holds for every model of a kind. `samplers`: what can drive it; the first is the usual one.
 
     `needs_contrast`: sees standardised grey levels, so the volume's mean and deviation must be known.
+    `fills_gaps`: False for those that only restore sections.
     """
 
     sizes: type[Sizes]
@@ -341,6 +346,7 @@ class Kind:
     is_tile_exact: bool = True
     needs_contrast: bool = True
     needs_weights: bool = True
+    fills_gaps: bool = True
 
     @property
     def is_stochastic(self) -> bool:
@@ -354,11 +360,13 @@ USUAL_STEPS = {"dpmpp-2m": 10, "heun": 35, "ancestral": 1000, "ancestral-rescale
 
 KINDS: dict[str, Kind] = {
     "interpolation": Kind(InterpolationSizes, needs_contrast=False, needs_weights=False),
-    "filter": Kind(FilterSizes, needs_contrast=False, needs_weights=False),
+    "filter": Kind(FilterSizes, needs_contrast=False, needs_weights=False, fills_gaps=False),
     "lean": Kind(LeanConfig, ODE_SAMPLERS),
     "regression": Kind(LeanConfig),
     "udim": Kind(UdimConfig, SAMPLERS, is_tile_exact=False, needs_contrast=False),
     "cddpm": Kind(UdimConfig, SAMPLERS, is_tile_exact=False, needs_contrast=False),
     "a2i3dem": Kind(AxialConfig),
     "sru3d": Kind(Sru3dConfig),
+    "rcan": Kind(RcanConfig, is_tile_exact=False, fills_gaps=False),
+    "pssr": Kind(PssrConfig, fills_gaps=False),
 }

@@ -11,6 +11,8 @@ from vemdiffuse_pipe.models.diffusion import in_precision
 from vemdiffuse_pipe.models.kinds import AXIAL_BATCH
 from vemdiffuse_pipe.models.lean import LeanNetwork
 from vemdiffuse_pipe.models.protocol import GapView, Noise, Settings, tile_by_tile
+from vemdiffuse_pipe.models.pssr import Pssr
+from vemdiffuse_pipe.models.rcan import Rcan
 from vemdiffuse_pipe.models.sru3d import Sru3dNetwork
 
 
@@ -78,10 +80,8 @@ class AxialRestoration:
     def _every_plane(self, stack: Tensor) -> Tensor:
         """(b, planes, z, x) -> the same, a few planes at a time."""
         b, _, n, _ = stack.shape
-        rows = -(-n // self.network.config.multiple_px) * self.network.config.multiple_px
-        below = stack[:, :, -1:].expand(-1, -1, rows - n, -1)
         with in_precision(stack, self.settings):
-            parts = torch.cat([stack, below], dim=2).flatten(0, 1)[:, None].split(AXIAL_BATCH)
+            parts = axial_planes(stack, self.network.config.multiple_px).split(AXIAL_BATCH)
             restored = torch.cat([self.network(part).float() for part in parts])
         planes: Tensor = restored[:, 0, :n].reshape(b, -1, n, restored.shape[-1])
         return planes
@@ -108,12 +108,43 @@ class VolumetricNetwork:
         return grey
 
 
+class OneImage:
+    """One section, restored by a plain network; what it is given of a gap is its lower section."""
+
+    def __init__(self, card: ModelCard, network: Rcan | Pssr, settings: Settings) -> None:
+        self.card = card
+        self.network = network.eval().requires_grad_(False)
+        self.settings = settings
+
+    @torch.inference_mode()
+    def generate(self, gap: GapView, noise: Noise) -> Tensor:
+        """The plane of each tile: (b, 1, y, x) float32 grey levels."""
+        return tile_by_tile(self._restore, gap, noise)
+
+    def _restore(self, gap: GapView, noise: Noise) -> Tensor:
+        mean, std = self.settings.contrast
+        section = ((gap.sections[:, :1] - mean) / std).contiguous(memory_format=torch.channels_last)
+        with in_precision(section, self.settings):
+            grey: Tensor = self.network(section).float() * std + mean
+        return grey
+
+
 def interpolated(sections: Tensor, ratio: int) -> Tensor:
     """Linear interpolation along z: (b, s, y, x) -> (b, (s - 1) * ratio + 1, y, x)."""
     n = sections.shape[1]
     at = torch.arange((n - 1) * ratio + 1, device=sections.device, dtype=sections.dtype) / ratio
     weights = (1 - (at[:, None] - torch.arange(n, device=sections.device)).abs()).clamp(min=0)
     return torch.einsum("ps,bsyx->bpyx", weights, sections)
+
+
+def axial_planes(stack: Tensor, multiple_px: int) -> Tensor:
+    """Planes along z as the axial network sees them: (b, planes, z, x) -> (b * planes, 1, rows, x).
+
+    The last row is repeated below until there are whole windows of rows.
+    """
+    n = stack.shape[2]
+    below = stack[:, :, -1:].expand(-1, -1, -n % multiple_px, -1)
+    return torch.cat([stack, below], dim=2).flatten(0, 1)[:, None]
 
 
 def _rows_of_gap(gap: GapView, reach_sections: int) -> list[int]:

@@ -14,34 +14,20 @@ It is not normalised over the image, so it is exact under tiling within its cont
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vemdiffuse_pipe.errors import ModelError
-
-IS_TILE_EXACT = True
-
-
-@dataclass(frozen=True, slots=True)
-class PssrConfig:
-    """Sizes: channels and residual blocks at 1, 1/2, 1/4, ... of the resolution; those of 34 layers."""
-
-    scale: int = 1
-    channels: tuple[int, ...] = (64, 64, 128, 256, 512)
-    n_blocks: tuple[int, ...] = (0, 3, 4, 6, 3)
+from vemdiffuse_pipe.models.plain_sizes import PssrConfig
 
 
 class Pssr(nn.Module):
-    """One image in, one out, `scale` (1 or 2) times as large. Raises ModelError for other sizes."""
+    """One image in, one out: see `forward`."""
 
-    def __init__(self, config: PssrConfig = PssrConfig()) -> None:
+    def __init__(self, config: PssrConfig = PssrConfig()) -> None:  # noqa: B008 (frozen)
         super().__init__()
-        if config.scale not in (1, 2) or len(config.channels) != len(config.n_blocks):
-            raise ModelError(f"{config}; PSSR needs scale 1 or 2, and as many channels as n_blocks")
         self.config = config
         channels, blocks = config.channels, config.n_blocks
         self.head = nn.Conv2d(1, channels[0], 3, padding=1)
@@ -49,16 +35,15 @@ class Pssr(nn.Module):
         self.shrink = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(channels))
         self.grow = nn.ModuleList(_growing(b, a) for a, b in pairwise(channels))
         self.join = nn.ModuleList(_joining(2 * a, a) for a, _ in pairwise(channels))
-        self.enlarge = _growing(channels[0], channels[0]) if config.scale == 2 else nn.Identity()
         self.tail = nn.Conv2d(channels[0], 1, 3, padding=1)
 
     @property
-    def multiple_px(self) -> int:
-        """y and x of the input are multiples of this."""
-        return 1 << (len(self.config.channels) - 1)
+    def decoder(self) -> tuple[str, ...]:
+        """How the names of the parameters of the bottleneck and of what follows it begin."""
+        return f"down.{len(self.config.channels) - 1}.", "grow.", "join.", "tail."
 
     def forward(self, image: Tensor) -> Tensor:
-        """(b, 1, y, x) standardised grey -> (b, 1, scale * y, scale * x)."""
+        """(b, 1, y, x) standardised grey -> the same, restored; y and x multiples of `config.multiple_px`."""
         skips: list[Tensor] = []
         x = self.down[0](self.head(image))
         for shrink, stage in zip(self.shrink, list(self.down)[1:], strict=True):
@@ -66,20 +51,8 @@ class Pssr(nn.Module):
             x = stage(F.relu(shrink(x)))
         for level in reversed(range(len(self.grow))):
             x = self.join[level](torch.cat([self.grow[level](x), skips[level]], dim=1))
-        out: Tensor = self.tail(self.enlarge(x))
+        out: Tensor = self.tail(x)
         return out
-
-    @property
-    def flop_per_pixel(self) -> float:
-        """Floating-point operations for a pixel of the input: its convolutions."""
-        config, flop = self.config, 18.0 * self.config.channels[0]
-        for level, (n, c) in enumerate(zip(config.n_blocks, config.channels, strict=True)):
-            flop += 2 * n * 18.0 * c * c / 4**level
-        for level, (a, b) in enumerate(pairwise(config.channels)):
-            flop += (18.0 * a * b + 2.0 * 4 * a * b) / 4 ** (level + 1)  # down, and the shuffle up
-            flop += (18.0 * 2 * a * a + 18.0 * a * a) / 4**level
-        first = config.channels[0]
-        return flop + 18.0 * first * config.scale**2 + (8.0 * first * first if config.scale == 2 else 0)
 
 
 class _Residual(nn.Module):

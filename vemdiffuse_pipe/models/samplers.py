@@ -93,12 +93,17 @@ def respaced_betas(n: int) -> list[float]:
     The gammas are those of the training's chain (2,000 steps, betas 1e-6 to 1e-2) at n evenly spaced
     steps of it, the last one included (Nichol & Dhariwal 2021, section 4).
     """
-    trained = [1.0, *accumulate((1 - beta for beta in linear_betas(TRAINED_STEPS, 1e-6, 1e-2)), mul)]
+    trained = trained_gammas()
     gammas = [trained[round(TRAINED_STEPS * i / n)] for i in range(n + 1)]
     return [1 - after / before for before, after in pairwise(gammas)]
 
 
 TRAINED_STEPS = 2000
+
+
+def trained_gammas() -> list[float]:
+    """Gammas of the training's chain, from 1 down: TRAINED_STEPS + 1 numbers, betas 1e-6 to 1e-2."""
+    return [1.0, *accumulate((1 - beta for beta in linear_betas(TRAINED_STEPS, 1e-6, 1e-2)), mul)]
 
 
 def denoiser_of_noise_predictor(predict: Denoiser) -> Denoiser:

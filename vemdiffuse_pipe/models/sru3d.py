@@ -34,6 +34,11 @@ class Sru3dNetwork(nn.Module):
         self.up = nn.ModuleList(_stage(2 * c, c, config) for c in channels[:-1])
         self.leave = nn.Conv3d(channels[0], 1, 3, padding=1)
 
+    @property
+    def decoder(self) -> tuple[str, ...]:
+        """How the names of the parameters of the bottleneck and of what follows it begin."""
+        return f"down.{len(self.config.channels) - 1}.", "rise.", "up.", "grow.", "leave."
+
     def forward(self, sections: Tensor) -> Tensor:
         """(b, s, y, x) standardised grey -> (b, s * r, y, x); section u is where plane u * r is."""
         h, kept = sections[:, None], []

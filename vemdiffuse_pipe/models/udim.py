@@ -41,6 +41,11 @@ class UdimNetwork(nn.Module):
         self.normalise = GroupNorm(config.n_groups, config.widths[0])
         self.leave = _zeroed(nn.Conv2d(config.widths[0], 1 + config.has_difficulty, 3, padding=1))
 
+    @property
+    def decoder(self) -> tuple[str, ...]:
+        """How the names of the parameters of the bottleneck and of what follows it begin."""
+        return "before.", "attention.", "after.", "up.", "normalise.", "leave."
+
     def forward(self, inputs: Tensor, gamma: Tensor, layer: Tensor | None = None) -> Tensor:
         """The noise: (b, 1, y, x); with a difficulty head, the logarithm of its variance second.
 
@@ -121,7 +126,12 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, y, x) -> the same."""
-        return super().forward(x.to(self.weight.dtype)).to(x.dtype)
+        h = x.to(self.weight.dtype)
+        if self.weight.requires_grad and torch.is_grad_enabled() and not h.requires_grad:
+            # The first layer that learns after frozen ones: on a CPU torch 2.13 crashes in its backward pass
+            # for a channels-last input that needs no gradient.
+            h = h.detach().requires_grad_()
+        return super().forward(h).to(x.dtype)
 
 
 def sinusoid(values: Tensor, dimension: int) -> Tensor:

@@ -8,7 +8,7 @@ FOLDER/  state.safetensors    everything needed to go on, and what the training 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -20,7 +20,6 @@ from vemdiffuse_pipe.config import Table
 from vemdiffuse_pipe.errors import DataError, SourceError
 from vemdiffuse_pipe.evaluation.picture import picture
 from vemdiffuse_pipe.geometry.box import Box
-from vemdiffuse_pipe.models.lean import LeanNetwork
 from vemdiffuse_pipe.plan.estimate import CACHE_BYTES
 from vemdiffuse_pipe.plan.plan import Json
 from vemdiffuse_pipe.running import signals
@@ -31,15 +30,17 @@ from vemdiffuse_pipe.running.preflight import find_bad_sections
 from vemdiffuse_pipe.running.retries import Patience, persist
 from vemdiffuse_pipe.storage import open_source
 from vemdiffuse_pipe.storage.faults import writing
-from vemdiffuse_pipe.training import kinds, prepare
+from vemdiffuse_pipe.training import kinds, prepare, restoring
 from vemdiffuse_pipe.training.export import card_of, device_name, write_checkpoint
 from vemdiffuse_pipe.training.gaps import Batches
 from vemdiffuse_pipe.training.journal import Journal
 from vemdiffuse_pipe.training.loop import Course, Record, TrainingOutcome
 from vemdiffuse_pipe.training.loop import train as run_loop
+from vemdiffuse_pipe.training.pairs import PairVolume
 from vemdiffuse_pipe.training.prepare import Material
 from vemdiffuse_pipe.training.processes import Crew, joined
 from vemdiffuse_pipe.training.settings import TrainFile, TrainingSource
+from vemdiffuse_pipe.training.sizes import RESIDUAL
 from vemdiffuse_pipe.training.slabs import TrainingVolume
 from vemdiffuse_pipe.training.state import stored_identity
 from vemdiffuse_pipe.training.validation import Validation
@@ -86,13 +87,19 @@ def train(file: TrainFile, *, listener: Callable[[Record], None] = lambda record
     folder = Path(file.output.folder).expanduser().absolute()
     begun_with = stored_identity(folder / "state.safetensors")
     with joined(file.train.device, file.train.batch_size) as crew:
-        sources = [_opened(table) for table in file.source]
+        sources = [_opened(table, table.url) for table in file.source]
         made = prepare.material(file, sources).looked_at(
             lambda i, volume: _looked_at(file.source[i], sources[i], volume)
         )
-        batches = prepare.batches(file, made)
+        pairs: list[PairVolume] = []
+        if file.model.task == "isotropic":
+            batches = prepare.batches(file, made)
+        else:
+            raws = [_opened(table, table.raw) if table.raw else None for table in file.source]
+            made, pairs = restoring.paired(file, made, raws)
+            batches = restoring.batches(file, made, pairs)
         try:
-            return _trained(file, made, batches, crew, folder, begun_with, listener)
+            return _trained(file, made, pairs, batches, crew, folder, begun_with, listener)
         finally:
             batches.close()
 
@@ -100,6 +107,7 @@ def train(file: TrainFile, *, listener: Callable[[Record], None] = lambda record
 def _trained(
     file: TrainFile,
     made: Material,
+    pairs: Sequence[PairVolume],
     batches: Batches,
     crew: Crew,
     folder: Path,
@@ -107,14 +115,18 @@ def _trained(
     listener: Callable[[Record], None],
 ) -> Trained:
     scale = _residual_scale(file, begun_with, batches)
-    trainee = kinds.build(file.model, file.train, made.ratios, scale)
+    trainee = kinds.build(file.model, file.train, made.sizes, made.ratios, scale)
     identity = identity_of(file, made, scale)
     if begun_with is not None:
         check_identity(str(folder), begun_with, identity)
     validation = None
     if file.validation is not None and crew.is_first:
         held_of = made.volumes[file.validation.source].source
-        validation = prepare.validation(file, made, held_of, crew.device)
+        validation = (
+            restoring.validation(file, made, pairs, crew.device)
+            if pairs
+            else prepare.validation(file, made, held_of, crew.device)
+        )
     lr = file.train.lr or (FINE_TUNING_LR if file.train.checkpoint else LR)
     state_file = folder / "state.safetensors"
     course = Course(trainee.network, trainee.objective, batches, file.train, state_file, identity, lr)
@@ -168,7 +180,6 @@ class _Watcher:
         """The score of the average, by the real sampler; a record of it, and a picture."""
         if self.validation is None or self.file.validation is None:
             return None
-        assert isinstance(average, LeanNetwork)
         contrast = self.made.volumes[self.file.validation.source].contrast
         scores, panels = self.validation.scores(self.trainee.as_model(average, contrast))
         total = scores.total(self.file.validation.line_weight)
@@ -183,10 +194,9 @@ class _Watcher:
 
     def keep(self, average: nn.Module, step: int) -> None:
         """Write the checkpoint."""
-        assert isinstance(average, LeanNetwork)
         where = device_name(self.crew.device) + (f" x {self.crew.size}" if self.crew.size > 1 else "")
         card = card_of(self.trainee.card, self.file, self.made, step, self._seconds, where)
-        write_checkpoint(self.checkpoint, average, card)
+        write_checkpoint(self.checkpoint, self.trainee.exported(average), card)
 
 
 def identity_of(file: TrainFile, made: Material, scale: float) -> dict[str, Json]:
@@ -197,19 +207,26 @@ def identity_of(file: TrainFile, made: Material, scale: float) -> dict[str, Json
         named = _named(f"source.{i}", table, {"url", "contrast"})
         contrast: Json = [*volume.contrast]
         identity |= {**named, f"source.{i}.url": volume.source.spec.url, f"source.{i}.contrast": contrast}
-    identity |= _named("data", file.data, set()) | _named("model", file.model, {"residual_scale"})
+    identity |= _named("data", file.data, set()) | _network(file, made)
     identity |= _named("train", file.train, free)
     return identity | (_named("validation", file.validation, set()) if file.validation else {})
+
+
+def _network(file: TrainFile, made: Material) -> dict[str, Json]:
+    table = file.model.model_dump(include={"kind", "difficulty", "features", "samples", "steps"})
+    table |= {"task": file.model.task} if file.model.task != "isotropic" else {}
+    sizes = kinds.sizes_by_name(made.sizes)
+    return {f"model.{k}": [*v] if isinstance(v, tuple) else v for k, v in {**table, **sizes}.items()}
 
 
 def _named(name: str, table: Table, left_out: set[str]) -> dict[str, Json]:
     return {f"{name}.{key}": value for key, value in table.model_dump(mode="json", exclude=left_out).items()}
 
 
-def _opened(table: TrainingSource) -> Source:
+def _opened(table: TrainingSource, url: str) -> Source:
     return PersistentSource(
         open_source(
-            table.url,
+            url,
             voxel_size_nm=table.voxel_size_nm,
             level=table.level,
             channel=table.channel,
@@ -249,10 +266,15 @@ def _bad_sections(table: TrainingSource, source: Source) -> list[int]:
 
 
 def _residual_scale(file: TrainFile, begun_with: dict[str, Any] | None, batches: Batches) -> float:
-    """As given; as the checkpoint was trained, or as this training was begun; else measured."""
+    """As given; as the checkpoint was trained, or as this training was begun; else measured.
+
+    1 where the network does not answer with residuals.
+    """
+    if file.model.kind not in RESIDUAL:
+        return 1.0
     if file.model.residual_scale is not None:
         return file.model.residual_scale
     if file.train.checkpoint is not None:
-        return kinds.residual_scale_of(file.train.checkpoint)
+        return kinds.residual_scale_of(file.train.checkpoint, file.model.task)
     found = (begun_with or {}).get("residual_scale")
     return found if isinstance(found, float) else prepare.measured_residual_scale(batches)

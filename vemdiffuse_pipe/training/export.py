@@ -12,16 +12,14 @@ import torch
 
 from vemdiffuse_pipe.geometry.frame import show_nm
 from vemdiffuse_pipe.models.card import ModelCard
-from vemdiffuse_pipe.models.checkpoint import save_checkpoint
-from vemdiffuse_pipe.models.lean import LeanNetwork
+from vemdiffuse_pipe.models.checkpoint import Network, save_checkpoint
 from vemdiffuse_pipe.storage import objects, parse_address
 from vemdiffuse_pipe.storage.faults import writing
-from vemdiffuse_pipe.training.kinds import without_difficulty
 from vemdiffuse_pipe.training.prepare import Material
 from vemdiffuse_pipe.training.settings import TrainFile
 
 
-def write_checkpoint(path: Path, network: LeanNetwork, card: ModelCard) -> None:
+def write_checkpoint(path: Path, network: Network, card: ModelCard) -> None:
     """Put the checkpoint at `path`, durably: after a crash there is the one before or this one.
 
     Raises OutputError or StorageFullError.
@@ -36,10 +34,10 @@ def write_checkpoint(path: Path, network: LeanNetwork, card: ModelCard) -> None:
     objects.write_bytes_atomically(parse_address(path), data)
 
 
-def _save(path: Path, network: LeanNetwork, card: ModelCard) -> None:
+def _save(path: Path, network: Network, card: ModelCard) -> None:
     """Raises OSError."""
     try:
-        save_checkpoint(path, without_difficulty(network), card)
+        save_checkpoint(path, network, card)
     except safetensors.SafetensorError as error:
         code = re.search(r"os error (\d+)", str(error))
         raise OSError(int(code[1]) if code else errno.EIO, str(error)) from None
@@ -54,15 +52,20 @@ def card_of(
     begun = f", begun with {Path(file.train.checkpoint).name}" if file.train.checkpoint else ""
     sizes = sorted({show_nm(v.source.spec.frame.voxel_size_nm) for v in made.volumes})
     ratios = ", ".join(map(str, sorted(made.ratios)))
+    what = f"gaps along {axis[file.data.axis]}, at ratios {ratios}"
+    if file.model.task != "isotropic":
+        what = "sections one by one"
+    features = Path(file.model.features).name if file.model.features else "fixed random filters"
+    compared = f", textures compared by {features}" if file.model.kind == "a2i3dem" else ""
     return replace(
         card,
         name=file.output.name,
         trained_on=file.output.trained_on or f"{len(made.volumes)} volumes of formats and places not stated",
         training=(
             f"{step} steps of {file.train.batch_size} crops of {px.rows} x {px.columns} px, {where}, "
-            f"{seconds / 3600:.2f} hours, {file.train.precision}, seed {file.train.seed}{begun}"
+            f"{seconds / 3600:.2f} hours, {file.train.precision}, seed {file.train.seed}{compared}{begun}"
         ),
-        voxel_size_nm=f"{'; '.join(sizes)}; gaps along {axis[file.data.axis]}, at ratios {ratios}",
+        voxel_size_nm=f"{'; '.join(sizes)}; {what}",
         licence=file.output.licence or "not stated",
     )
 

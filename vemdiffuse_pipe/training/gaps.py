@@ -1,7 +1,10 @@
-"""Batches of gaps: two sections and the true planes between them, cut out of slabs and varied.
+"""Batches of gaps: sections and the true planes between them, cut out of slabs and varied.
 
         section       targets        section
            |   |   |   |   |   |   |   |           along the axis of the gap; r is drawn anew for every batch
+
+A network that looks at `reach` sections beyond its gap's own two is given as many gaps more on either side,
+and all planes from the first section to the last to learn from.
 
 A batch is a function of (seed, step), whatever was read before and how long that took, so training resumes
 where it stopped.
@@ -35,7 +38,11 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class GapBatch:
-    """`sections` (b, 2, y, x) and `targets` (b, r - 1, y, x), standardised grey, float32."""
+    """`sections` (b, s, y, x) and `targets` (b, (s - 1) r - 1, y, x), standardised grey, float32.
+
+    s is 2, and more for networks that look at more. Targets are all planes between the first section and the
+    last, other sections among them.
+    """
 
     sections: Tensor
     targets: Tensor
@@ -49,12 +56,14 @@ class Variation:
     `quarter_turns`: share of crops that get one. `blur`: share of sections that are blurred, each by itself;
     targets never are. `gain`: the contrast of a new volume is only estimated, so it is changed by up to this.
     `least_contrast`: a crop whose sections vary less, in deviations of the volume, is replaced by another.
+    `noise`: deviation of what is added to sections, in deviations of the volume; never to targets.
     """
 
     quarter_turns: float = QUARTER_TURNS
     blur: float = 0.0
     gain: float = 0.1
     least_contrast: float = 0.1
+    noise: float = 0.0
 
 
 class Batches(Protocol):
@@ -110,7 +119,8 @@ class InTurn:
 class GapBatches:
     """Batches by step, of `batch_size` gaps. `ratios`: weight of each r; the cuts are as deep as the largest.
 
-    Not to be used by two threads at once.
+    `reach`: sections beyond the gap's own two, each side. `grey`: mean and deviation that grey levels are
+    standardised by; those of each volume if None. Not to be used by two threads at once.
     """
 
     def __init__(
@@ -119,7 +129,10 @@ class GapBatches:
         ratios: Mapping[int, float],
         batch_size: int,
         variation: Variation = Variation(),
+        reach: int = 0,
+        grey: tuple[float, float] | None = None,
     ) -> None:
+        self.reach, self.grey = reach, grey
         self.pool = pool
         self.ratios = dict(ratios)
         self.batch_size = batch_size
@@ -154,20 +167,20 @@ class GapBatches:
         first = step * self.batch_size
         numbers = range(first, first + self.batch_size)[share]
         planes = torch.from_numpy(np.stack([self._sample(number, ratio) for number in numbers]))
-        return GapBatch(planes[:, [0, -1]].contiguous(), planes[:, 1:-1].contiguous(), ratio)
+        return GapBatch(planes[:, ::ratio].contiguous(), planes[:, 1:-1].contiguous(), ratio)
 
     def _sample(self, number: int, ratio: int) -> Floats:
-        """Gap `number` since the beginning: (r + 1, row, column); the sections first and last."""
+        """Gap `number` since the beginning: (planes, row, column), every r-th a section."""
         window = self.pool.schedule.window(number)
         self.pool.move_to(window)
         rng = generator(self.seed, self.cut.axis, SAMPLES, number)
         for _ in range(TRIES):
             held = self.pool.get(int(rng.integers(window.start, window.stop)))
-            crop = cropped(rng, held, self.cut, ratio)
+            crop = cropped(rng, held, self.cut, (1 + 2 * self.reach) * ratio)
             contrast = self.pool.schedule.volumes[held.slab.volume].contrast
-            if is_lively(crop[[0, -1]], self.variation.least_contrast * contrast[1]):
+            if is_lively(crop[::ratio], self.variation.least_contrast * contrast[1]):
                 self.bytes_used += crop.size
-                return varied(rng, crop, self.cut, contrast, self.variation)
+                return varied(rng, crop, self.cut, self.grey or contrast, self.variation, ratio)
             self.n_rejected += 1
         raise DataError(
             f"{TRIES} crops in a row are black or flat, the last in {held.slab.box} of "
@@ -176,23 +189,28 @@ class GapBatches:
         )
 
 
-def cropped(rng: np.random.Generator, held: HeldSlab, cut: Cut, ratio: int) -> Voxels:
-    """A gap of a slab, evenly drawn: (r + 1, row of the source, column), a view."""
+def cropped(rng: np.random.Generator, held: HeldSlab, cut: Cut, span: int) -> Voxels:
+    """A gap of a slab, evenly drawn: (span + 1, row of the source, column), a view."""
     z, y, x = (evenly(rng, held.slab.first) - held.slab.box.start).tolist()
     dz, dy, dx = cut.extent
     deep = cut.oriented(held.voxels[z : z + dz, y : y + dy, x : x + dx])
-    offset = int(rng.integers(cut.depth - ratio))
-    return deep[offset : offset + ratio + 1]
+    offset = int(rng.integers(cut.depth - span))
+    return deep[offset : offset + span + 1]
 
 
 def is_lively(sections: Voxels, least_deviation: float) -> bool:
-    """True where both sections vary, and no more than half of them is black or white."""
+    """True where all sections vary, and no more than half of them is black or white."""
     padding = np.count_nonzero((sections == 0) | (sections == 255))
     return bool(2 * padding <= sections.size) and all(float(s.std()) >= least_deviation for s in sections)
 
 
 def varied(
-    rng: np.random.Generator, crop: Voxels, cut: Cut, contrast: tuple[float, float], variation: Variation
+    rng: np.random.Generator,
+    crop: Voxels,
+    cut: Cut,
+    contrast: tuple[float, float],
+    variation: Variation,
+    ratio: int,
 ) -> Floats:
     """A crop as it is trained on: standardised grey, resampled where the cut says so, flipped, blurred."""
     mean, deviation = contrast
@@ -205,11 +223,13 @@ def varied(
     if rng.random() < variation.quarter_turns and cut.rows == cut.columns:
         grey = grey.swapaxes(1, 2)
     grey = np.ascontiguousarray(cut.as_seen(grey))
-    for section in (0, -1):
+    for section in range(0, len(grey), ratio):
         if rng.random() < variation.blur:
             grey[section] = ndimage.gaussian_filter(
                 grey[section], BLUR_SIGMA_PX, radius=BLUR_RADIUS_PX, mode="mirror"
             )
+        if variation.noise:
+            grey[section] += rng.normal(0, variation.noise, grey[section].shape)
     return grey
 
 

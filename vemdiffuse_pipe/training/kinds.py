@@ -1,125 +1,169 @@
 """The kinds of network that can be trained: each with its objective, and the model that it becomes.
 
-Another kind is another case of `build`: a network, an objective that knows how to call it, and a function
-that wraps the trained network as a model of `models.protocol`.
+Another kind is another entry of OBJECTIVES, if need be with a function that makes of the trained network what
+its checkpoint holds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import cast
 
 import torch
+from torch import nn
+from torch.nn import functional
 
-from vemdiffuse_pipe.errors import ModelError
+from vemdiffuse_pipe.config import Task
+from vemdiffuse_pipe.errors import ConfigError, ModelError
+from vemdiffuse_pipe.models.a2i3dem import AxialNetwork
 from vemdiffuse_pipe.models.card import ModelCard, find_card, find_checkpoint, with_network
-from vemdiffuse_pipe.models.checkpoint import as_model, load_network
-from vemdiffuse_pipe.models.lean import LeanConfig, LeanNetwork
+from vemdiffuse_pipe.models.checkpoint import Network, as_model, load_network, new_network
+from vemdiffuse_pipe.models.diffusion import WHOLE_RANGE
+from vemdiffuse_pipe.models.kinds import KINDS, AxialConfig, LeanConfig, Sizes
+from vemdiffuse_pipe.models.lean import LeanNetwork
 from vemdiffuse_pipe.models.protocol import Model, Settings
-from vemdiffuse_pipe.training.objectives import Objective, Regression, ResidualDiffusion
+from vemdiffuse_pipe.training.objectives.distribution import Features, stored_layers
+from vemdiffuse_pipe.training.objectives.draws import Objective
+from vemdiffuse_pipe.training.objectives.onepass import AxialRepair, PlanesBetween, Restored
+from vemdiffuse_pipe.training.objectives.plane_noise import PlaneNoise
+from vemdiffuse_pipe.training.objectives.residual import Regression, ResidualDiffusion
 from vemdiffuse_pipe.training.settings import NetworkTable, TrainTable
 
 Contrast = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
+class Lesson:
+    """What objectives are made from. `scale`: that of residuals, in deviations of the grey levels."""
+
+    table: NetworkTable
+    sizes: Sizes
+    scale: float
+    autocast: bool
+
+
+OBJECTIVES: dict[str, Callable[[Lesson], Objective]] = {
+    "lean": lambda of: ResidualDiffusion(of.scale, of.autocast, of.table.difficulty),
+    "regression": lambda of: Regression(of.scale, of.autocast),
+    "udim": lambda of: PlaneNoise(2, of.autocast, of.table.difficulty),
+    "cddpm": lambda of: PlaneNoise(1, of.autocast, of.table.difficulty),
+    "a2i3dem": lambda of: AxialRepair(of.sizes.multiple_px, of.autocast, _features(of.table)),
+    "sru3d": lambda of: PlanesBetween(of.autocast),
+    "rcan": lambda of: Restored(functional.l1_loss, of.autocast),
+    "pssr": lambda of: Restored(functional.mse_loss, of.autocast),
+}
+
+
+@dataclass(frozen=True, slots=True)
 class Trainee:
     """A network in training. `card`: of the checkpoint that it will become, without what training will tell.
 
-    `as_model`: the network as the pipeline uses it, for a volume of some contrast.
+    `as_model`: the network as the pipeline uses it, for a volume of some contrast. `sizes`: of the network in
+    the checkpoint.
     """
 
-    network: LeanNetwork
+    network: nn.Module
     objective: Objective
     card: ModelCard
-    as_model: Callable[[LeanNetwork, Contrast], Model]
+    as_model: Callable[[nn.Module, Contrast], Model]
+    sizes: Sizes
+
+    def exported(self, network: nn.Module) -> Network:
+        """A network of the same weights as checkpoints hold it: of `sizes`, without a lean second head."""
+        plain = new_network(self.card.kind, self.sizes)
+        own = plain.state_dict()
+        plain.load_state_dict({name: value for name, value in network.state_dict().items() if name in own})
+        return cast(Network, plain)
 
 
 def build(
-    table: NetworkTable, train: TrainTable, ratios: Mapping[int, float], residual_scale: float
+    table: NetworkTable, train: TrainTable, sizes: Sizes, ratios: Mapping[int, float], residual_scale: float
 ) -> Trainee:
     """What [model] describes, begun with the checkpoint of [train] where there is one. Raises ModelError."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(train.seed % 2**63)
-        config = LeanConfig(table.channels, table.n_blocks, table.n_basis, table.n_embedding)
-        network = LeanNetwork(config, difficulty=table.difficulty)
+        network = _new(table, sizes)
     if train.checkpoint is not None:
-        _begin_with(network, train.checkpoint, table.kind)
+        _begin_with(network, train.checkpoint, table, sizes)
     freeze(network, train.parts)
-    card = _card(table, ratios, residual_scale, network)
     autocast = train.precision == "bfloat16"
-    objective: Objective = ResidualDiffusion(residual_scale, autocast, table.difficulty)
-    if table.kind == "regression":
-        objective = Regression(residual_scale, autocast)
+    objective = OBJECTIVES[table.kind](Lesson(table, sizes, residual_scale, autocast))
+    card = _card(table, ratios, residual_scale, sizes)
 
-    def used(trained: LeanNetwork, contrast: Contrast) -> Model:
+    def used(trained: nn.Module, contrast: Contrast) -> Model:
         return as_model(card, trained, Settings(card.steps, card.sampler, contrast, train.precision))
 
-    return Trainee(network, objective, card, used)
+    return Trainee(network, objective, card, used, sizes)
 
 
-def multiple_px(table: NetworkTable) -> int:
-    """Crops must be a multiple of this, in pixels."""
-    return 1 << len(table.channels)
+def grey_of(kind: str) -> Contrast | None:
+    """Mean and deviation that networks of a kind see grey levels by; those of each volume if None."""
+    return None if KINDS[kind].needs_contrast else WHOLE_RANGE
 
 
-def residual_scale_of(checkpoint: str) -> float:
+def residual_scale_of(checkpoint: str, task: Task) -> float:
     """The scale that a network was trained with: it must be fine-tuned with the same. Raises ModelError."""
-    return find_card(checkpoint).residual_scale
+    return find_card(checkpoint, task).residual_scale
 
 
-def freeze(network: LeanNetwork, parts: str) -> None:
-    """Let only some parameters learn: "all", or "decoder", the bottleneck and what follows it."""
-    for name, parameter in network.named_parameters():
-        parameter.requires_grad_(parts == "all" or name.startswith(network.decoder))
+def freeze(network: nn.Module, parts: str) -> None:
+    """Let only some parameters learn: "all", or "decoder", the bottleneck and what follows it.
 
-
-def without_difficulty(network: LeanNetwork) -> LeanNetwork:
-    """A network of the same weights without the second head, as checkpoints hold it."""
-    plain = LeanNetwork(network.config)
-    own = plain.state_dict()
-    plain.load_state_dict({name: value for name, value in network.state_dict().items() if name in own})
-    return plain
-
-
-def _begin_with(network: LeanNetwork, checkpoint: str, kind: str) -> None:
-    card = find_card(checkpoint)
-    if card.kind != kind:
-        raise ModelError(f"{checkpoint} is a checkpoint of kind {card.kind}; [model] asks for kind {kind}")
-    path = find_checkpoint(checkpoint)
-    begun = load_network(path, card)
-    assert isinstance(begun, LeanNetwork)
-    if begun.config != network.config:
-        raise ModelError(
-            f"{checkpoint} is a network of {_sizes(begun.config)}; [model] asks for "
-            f"{_sizes(network.config)}: give it the sizes of the checkpoint"
+    Raises ConfigError for a network that has no such part.
+    """
+    decoder: tuple[str, ...] = network.decoder  # type: ignore[assignment]
+    if parts != "all" and not decoder:
+        raise ConfigError(
+            f'train.parts = {parts!r}: this network has no decoder; give "all", or leave it out'
         )
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(parts == "all" or name.startswith(decoder))
+
+
+def _new(table: NetworkTable, sizes: Sizes) -> nn.Module:
+    """The network as it is trained."""
+    if isinstance(sizes, LeanConfig):
+        return LeanNetwork(sizes, difficulty=table.difficulty)
+    if isinstance(sizes, AxialConfig):  # patches have one axis; in use, xz and yz planes are averaged
+        return AxialNetwork(replace(sizes, has_both_axes=False))
+    return new_network(table.kind, sizes)
+
+
+def _begin_with(network: nn.Module, checkpoint: str, table: NetworkTable, sizes: Sizes) -> None:
+    card = find_card(checkpoint, table.task)
+    if card.kind != table.kind:
+        raise ModelError(
+            f"{checkpoint} is a checkpoint of kind {card.kind}; [model] asks for kind {table.kind}"
+        )
+    if card.network_sizes != sizes:
+        raise ModelError(
+            f"{checkpoint} is a network of {_shown(card.network_sizes)}; [model] asks for {_shown(sizes)}: "
+            "give it the sizes of the checkpoint"
+        )
+    begun = load_network(find_checkpoint(checkpoint), card)
     network.load_state_dict({**network.state_dict(), **begun.state_dict()})
 
 
-def _sizes(config: LeanConfig) -> str:
-    return (
-        f"channels {list(config.channels)}, n_blocks {config.n_blocks}, n_basis {config.n_basis}, "
-        f"n_embedding {config.n_embedding}"
-    )
+def _shown(sizes: Sizes) -> str:
+    """Sizes in words."""
+    named = {name: list(v) if isinstance(v, tuple) else v for name, v in sizes_by_name(sizes).items()}
+    return ", ".join(f"{name} {value}" for name, value in named.items())
 
 
-def _card(
-    table: NetworkTable, ratios: Mapping[int, float], residual_scale: float, network: LeanNetwork
-) -> ModelCard:
-    is_drawn = table.kind == "lean"
-    card = ModelCard(
-        name=table.kind,
-        kind=table.kind,
-        sha256="",
-        is_stochastic=is_drawn,
-        is_tile_exact=True,
-        reach_sections=0,
-        context_px=network.context_px,
-        multiple_px=network.multiple_px,
-        min_ratio=min(ratios),
-        max_ratio=max(ratios),
-        residual_scale=residual_scale,
-    )
-    card = with_network(card, network.config)
-    return replace(card, samples=table.samples, steps=table.steps) if is_drawn else card
+def sizes_by_name(sizes: Sizes) -> dict[str, int | bool | tuple[int, ...]]:
+    """Sizes as a card holds them."""
+    return asdict(sizes)  # type: ignore[call-overload, no-any-return]
+
+
+def _features(table: NetworkTable) -> Features:
+    """Those of a file, or made by chance. Raises ModelError."""
+    return Features() if table.features is None else Features(stored_layers(Path(table.features)))
+
+
+def _card(table: NetworkTable, ratios: Mapping[int, float], residual_scale: float, sizes: Sizes) -> ModelCard:
+    low, high = min(ratios), max(ratios)
+    card = ModelCard(table.kind, table.kind, "", False, False, 0, 0, 1, low, high)
+    card = with_network(replace(card, residual_scale=residual_scale, task=table.task), sizes)
+    return replace(card, samples=table.samples, steps=table.steps) if card.is_stochastic else card

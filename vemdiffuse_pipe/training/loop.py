@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from vemdiffuse_pipe.errors import TrainingError
+from vemdiffuse_pipe.models.checkpoint import on_device
 from vemdiffuse_pipe.training.gaps import Batches, GapBatch
-from vemdiffuse_pipe.training.objectives import Draws, Objective
+from vemdiffuse_pipe.training.objectives.draws import Draws, Objective
 from vemdiffuse_pipe.training.prefetch import Prefetched
 from vemdiffuse_pipe.training.processes import Crew
 from vemdiffuse_pipe.training.settings import TrainTable
@@ -103,8 +104,7 @@ class _Loop:
 
     def __init__(self, course: Course, crew: Crew, watcher: Watcher) -> None:
         self.course, self.crew, self.watcher, self.table = course, crew, watcher, course.table
-        course.network.to(crew.device)
-        course.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        on_device(course.network, crew.device)
         self.state = TrainingState(course.network, course.lr)
         self.state.restore(course.state_file)
         together = crew.together(course.network)
@@ -137,6 +137,7 @@ class _Loop:
 
     def _learn(self, step: int, batch: GapBatch) -> None:
         draws = Draws.of(self.table.seed, step, self.table.batch_size, self.share)
+        torch.manual_seed(hash((self.table.seed, step, self.crew.rank)))  # what networks drop
         loss = self.course.objective(self.network, _moved(batch, self.crew.device), draws)
         ema = min(self.table.ema, (step + 1) / (step + 10))
         self.state.learn(loss, lr_at(self.table, self.course.lr, step), self.table.clip, ema)

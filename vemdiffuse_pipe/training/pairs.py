@@ -112,8 +112,8 @@ class PairVolume:
 class PairSampler:
     """Batches of random crops of `volumes`, in proportion to their size; each is a function of seed and step.
 
-    Augmentation: flips, and a gain of up to 10 %, because the contrast of a new volume is only estimated.
-    `crop_px`: of the clean crops.
+    Augmentation: flips, and a change of contrast of up to `gain`, because that of a new volume is only
+    estimated. `crop_px`: of the clean crops.
     """
 
     volumes: Sequence[PairVolume]
@@ -121,6 +121,7 @@ class PairSampler:
     crop_px: int = 64
     batch_size: int = 16
     seed: int = 0
+    gain: float = 0.1
 
     def __post_init__(self) -> None:
         scale = SCALE[self.task]
@@ -168,7 +169,7 @@ class PairSampler:
         raw = volume.raw[z, y - halo : y + size + halo, x - halo : x + size + halo]
         clean = volume.clean[z, scale * y : scale * (y + size), scale * x : scale * (x + size)]
         flips = tuple(slice(None, None, int(rng.choice((-1, 1)))) for _ in "yx")
-        gain = rng.uniform(0.9, 1.1) / volume.std
+        gain = rng.uniform(1 - self.gain, 1 + self.gain) / volume.std
         return _standardised(raw[flips], volume.mean, gain), _standardised(clean[flips], volume.mean, gain)
 
 

@@ -12,12 +12,14 @@ import torch
 from vemdiffuse_pipe.errors import ConfigError, PlanError
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.frame import show_nm
+from vemdiffuse_pipe.models.kinds import AxialConfig, Sizes
 from vemdiffuse_pipe.plan.plan import choose_ratio
 from vemdiffuse_pipe.training.gaps import QUARTER_TURNS, Batches, GapBatches, InTurn, Variation
-from vemdiffuse_pipe.training.kinds import multiple_px
-from vemdiffuse_pipe.training.objectives import linear_between
+from vemdiffuse_pipe.training.kinds import grey_of
+from vemdiffuse_pipe.training.objectives.residual import linear_between
 from vemdiffuse_pipe.training.pool import SlabPool
 from vemdiffuse_pipe.training.settings import DataTable, TrainFile, TrainingSource, ValidationTable, box_of
+from vemdiffuse_pipe.training.sizes import sizes_of
 from vemdiffuse_pipe.training.slabs import Cut, SlabSchedule, TrainingVolume
 from vemdiffuse_pipe.training.validation import Validation, gaps_in_use, held_gaps
 from vemdiffuse_pipe.volume import Source
@@ -73,6 +75,16 @@ def ratios(table: DataTable, sources: Sequence[Source]) -> dict[int, float]:
     return {choose_ratio(sources[0].spec.frame, None): 1.0}
 
 
+def _of_pairs(table: DataTable) -> dict[int, float]:
+    """The ratio of a section and itself, between which its restored plane lies. Raises ConfigError."""
+    if table.axis != "z" or table.ratio or table.ratios or not isinstance(table.crop_px, int):
+        raise ConfigError(
+            "sections are restored one by one, in square crops: leave data.axis and data.ratio out, and give "
+            "one number as data.crop_px"
+        )
+    return {2: 1.0}
+
+
 def _check_ratio(table: DataTable, given: dict[int, float] | None, source: Source) -> None:
     sizes = source.spec.frame.voxel_size_nm
     exact = sizes[0] / min(sizes[1:])
@@ -88,15 +100,32 @@ def _check_ratio(table: DataTable, given: dict[int, float] | None, source: Sourc
         )
 
 
-def cuts(table: DataTable, deepest: int, source: Source, multiple_px: int) -> list[Cut]:
+def crop_px(table: DataTable, *, is_axial: bool = False) -> tuple[int, int]:
+    """Rows and columns of a crop. One row, unless two numbers are given, where planes lie along the gap."""
+    if isinstance(table.crop_px, int):
+        return 1 if is_axial else table.crop_px, table.crop_px
+    return table.crop_px
+
+
+def cuts(file: TrainFile, deepest: int, source: Source, sizes: Sizes) -> list[Cut]:
     """How crops lie in the volumes, for gaps of up to `deepest`. Raises ConfigError."""
-    px = (table.crop_px, table.crop_px) if isinstance(table.crop_px, int) else table.crop_px
-    if any(n % multiple_px for n in px):
-        nearest = [max(1, round(n / multiple_px)) * multiple_px for n in px]
+    table, multiple, is_axial = file.data, sizes.multiple_px, isinstance(sizes, AxialConfig)
+    rows, columns = crop_px(table, is_axial=is_axial)
+    if columns % multiple or (rows % multiple and not is_axial):
+        nearest = [max(1, round(n / multiple)) * multiple for n in (rows, columns)]
         raise ConfigError(
-            f"data.crop_px = {list(px)}; this network needs multiples of {multiple_px}: {nearest}"
+            f"data.crop_px = {[rows, columns]}; this network needs multiples of {multiple}: "
+            f"{nearest[is_axial:]}"
         )
-    return [Cut(axis, deepest + 1, *px, _upsampling(table, source, axis)) for axis in AXES[table.axis]]
+    if is_axial and table.z == "resampled":
+        raise ConfigError(
+            'data.z = "resampled" says nothing to a network of kind a2i3dem: z lies in none of its planes'
+        )
+    depth = (1 + 2 * sizes.reach_sections) * deepest + 1 if file.model.task == "isotropic" else 1
+    return [
+        Cut(axis, depth, rows, columns, _upsampling(table, source, axis), is_axial)
+        for axis in AXES[table.axis]
+    ]
 
 
 def _upsampling(table: DataTable, source: Source, axis: int) -> int:
@@ -108,17 +137,21 @@ def variation(table: DataTable) -> Variation:
     """What is done to crops. Quarter turns only where rows and columns are alike, or on demand."""
     alike = table.axis == "z"
     turns = (QUARTER_TURNS if alike else 0.0) if table.quarter_turns is None else table.quarter_turns
-    return Variation(turns, table.blur, table.gain, table.least_contrast)
+    return Variation(turns, table.blur, table.gain, table.least_contrast, table.noise or 0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """What is learnt from, and how it is cut: one cut an axis. `held`: what is held back, if anything."""
+    """What is learnt from, and how it is cut: one cut an axis. `held`: what is held back, if anything.
+
+    `sizes`: of the network that learns.
+    """
 
     volumes: tuple[TrainingVolume, ...]
     held: Box | None
     ratios: dict[int, float]
     cuts: tuple[Cut, ...]
+    sizes: Sizes
 
     def looked_at(self, look: Callable[[int, TrainingVolume], TrainingVolume]) -> Material:
         """With volumes of which more is known, by number."""
@@ -130,7 +163,7 @@ def material(file: TrainFile, sources: Sequence[Source]) -> Material:
 
     Raises ConfigError and PlanError where they do not go together. Contrasts that nobody stated are (0, 1).
     """
-    given = ratios(file.data, sources)
+    given = ratios(file.data, sources) if file.model.task == "isotropic" else _of_pairs(file.data)
     used = regions(file.source, sources)
     number = file.validation.source if file.validation else 0
     held = held_back(file.validation, used[number])
@@ -140,8 +173,9 @@ def material(file: TrainFile, sources: Sequence[Source]) -> Material:
         )
         for i, (table, source, region) in enumerate(zip(file.source, sources, used, strict=True))
     )
-    made = cuts(file.data, max(given), sources[0], multiple_px(file.model))
-    found = Material(volumes, held, given, tuple(made))
+    sizes = sizes_of(file.model, given, crop_px(file.data))
+    made = cuts(file, max(given), sources[0], sizes)
+    found = Material(volumes, held, given, tuple(made), sizes)
     for cut in found.cuts:
         slabs(file, found, cut)
     return found
@@ -167,7 +201,11 @@ def slabs(file: TrainFile, made: Material, cut: Cut) -> SlabSchedule:
 def batches(file: TrainFile, made: Material) -> Batches:
     """The batches of the run, to be closed: of each axis in turn."""
     size, changes = file.train.batch_size, variation(file.data)
-    every = [GapBatches(SlabPool(slabs(file, made, cut)), made.ratios, size, changes) for cut in made.cuts]
+    reach, grey = made.sizes.reach_sections, grey_of(file.model.kind)
+    every = [
+        GapBatches(SlabPool(slabs(file, made, cut)), made.ratios, size, changes, reach, grey)
+        for cut in made.cuts
+    ]
     return every[0] if len(every) == 1 else InTurn(every)
 
 
@@ -183,22 +221,24 @@ def validation(file: TrainFile, made: Material, source: Source, device: torch.de
     table, held = file.validation, made.held
     assert table is not None
     assert held is not None
-    px, multiple, ratio = (
-        table.crop_px,
-        multiple_px(file.model),
-        max(made.ratios, key=lambda r: made.ratios[r]),
-    )
-
-    def fitting(n: int) -> int:
-        return max(1, min(px, n) // multiple) * multiple
-
-    gaps = []
+    reach, ratio = made.sizes.reach_sections, max(made.ratios, key=lambda r: made.ratios[r])
+    depth, gaps = (1 + 2 * reach) * ratio + 1, []
     for cut in made.cuts:
         rows, columns = (n for i, n in enumerate(held.shape) if i != cut.axis)
         rows = rows if cut.upsampling == 1 else (rows - 2) * cut.upsampling
-        fitted = Cut(cut.axis, ratio + 1, fitting(rows), fitting(columns), cut.upsampling)
-        gaps += held_gaps(source, held, fitted, ratio, ceil(table.gaps / len(made.cuts)))
+        rows = min(table.crop_px, rows) if cut.is_axial else fitting(table, made.sizes, rows)
+        columns = fitting(table, made.sizes, columns)
+        fitted = replace(cut, depth=depth, rows=rows, columns=columns)
+        gaps += held_gaps(source, held, fitted, ratio, reach, ceil(table.gaps / len(made.cuts)))
     if file.data.axis != "z":
-        gaps += gaps_in_use(source, held, (fitting(held.shape[1]), fitting(held.shape[2])), table.gaps)
+        y, x = (fitting(table, made.sizes, n) for n in held.shape[1:])
+        gaps += gaps_in_use(source, held, (2 + 2 * reach, y, x), table.gaps)
     lines = {"z": (0, 1), "y": (0,), "x": (1,), "yx": (0, 1)}[file.data.axis]
     return Validation(gaps, ratio, file.model.samples, lines, device)
+
+
+def fitting(table: ValidationTable, sizes: Sizes, n: int) -> int:
+    """Side of what is drawn for validation where there are `n` pixels: the tile, where there is one size."""
+    if sizes.tile_px and sizes.context_px >= sizes.tile_px:
+        return sizes.tile_px
+    return max(1, min(table.crop_px, n) // sizes.multiple_px) * sizes.multiple_px

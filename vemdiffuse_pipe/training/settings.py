@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from vemdiffuse_pipe.config import Count, Finite, Length, SourceTable, Table, check, read_tables
+from vemdiffuse_pipe.config import Amount, Count, Finite, Length, SourceTable, Table, Task, check, read_tables
 from vemdiffuse_pipe.errors import ConfigError
 from vemdiffuse_pipe.geometry.box import Box
 
@@ -35,20 +35,27 @@ def box_of(region: Region) -> Box:
 
 
 class TrainingSource(SourceTable):
-    """[source] a volume; `region`: the part of it that is used, as two corners, zyx. Else all of it."""
+    """[source] a volume; `region`: the part of it that is used, as two corners, zyx. Else all of it.
+
+    `raw`: where sections are restored, the raw volume of the same place, registered with this, the clean one.
+    """
 
     region: Region | None = None
+    raw: str | None = None
 
 
 class DataTable(Table):
     """[data] what is cut from the sources: gaps along `axis`, of one `ratio` or of several with weights.
 
-    `crop_px`: side of a crop, or two: (y, x) for axis z, (z, x) for y, (z, y) for x. `z`: the coarse axis of
+    `crop_px`: side of a crop, or two: (y, x) for axis z, (z, x) for y, (z, y) for x; for a2i3dem, whose
+    planes the gap lies in, one number is their other side. `z`: the coarse axis of
     a crop that has one is left as it is, or resampled linearly until its pixels are square. Left as it is,
     the network sees measured grey levels, in pixels that are r times too high; resampled, it sees right
     shapes, and smooth lines where it will meet texture.
     `quarter_turns`, `blur`: share of the crops, of the sections, that get one. `gain`: largest change of
-    contrast. `least_contrast`: crops that vary less are not used, in deviations of the grey levels.
+    contrast. `least_contrast`: crops that vary less are not used, in deviations of the grey levels. `noise`:
+    deviation of what is added to sections, in those of the grey levels. `peak`, `read_std`: of the noise of a
+    raw volume that is made of the clean one: electrons that make white, and grey levels added in reading.
     """
 
     axis: Axis = "z"
@@ -60,6 +67,9 @@ class DataTable(Table):
     blur: Share = 0.0
     gain: Annotated[Finite, Field(ge=0, lt=1)] = 0.1
     least_contrast: Annotated[Finite, Field(ge=0, le=10)] = 0.1
+    noise: Annotated[Finite, Field(ge=0, le=10)] | None = None
+    peak: Length | None = None
+    read_std: Amount | None = None
     pool_slabs: Annotated[int, Field(ge=1, le=1024)] = 8
     slab_mb: Annotated[Finite, Field(gt=0, le=1e5)] = 8.0
     samples_per_slab: Annotated[int, Field(ge=1, le=2**20)] | None = None
@@ -82,28 +92,44 @@ class ValidationTable(Table):
 
 
 class NetworkTable(Table):
-    """[model] the network, and how it is used: `lean` draws samples, `regression` gives one best estimate.
+    """[model] the network, and how it is used. Sizes that are left out are those of its kind.
 
+    Sizes of a `lean` or `regression` network: channels, n_blocks, n_basis, n_embedding. `udim`, `cddpm`:
+    inner, multipliers, n_blocks, n_groups, head. `a2i3dem`: channels, n_blocks, window, head, reach,
+    has_both_axes. `sru3d`: channels, n_convolutions, reach, tile_px. `rcan`: channels (one number), n_groups,
+    n_blocks, reduction. `pssr`: channels, n_blocks (of each level).
+    `task`: isotropic, to fill gaps; denoise or superres, to restore sections.
     `residual_scale`: deviation of (truth - linear) in deviations of the grey levels; measured if left out.
-    `difficulty`: a second head learns how hard each pixel is, and the loss heeds it. `samples`, `steps`: what
-    the checkpoint recommends, and what validation uses.
+    `difficulty`: a second head learns how hard each pixel is, and the loss heeds it. `features`: a file of
+    layers whose answers a2i3dem compares; fixed random ones if left out. `samples`, `steps`: what the
+    checkpoint recommends, and what validation uses.
     """
 
-    kind: Literal["lean", "regression"] = "lean"
-    channels: Annotated[
-        tuple[Annotated[int, Field(ge=4, le=2048)], ...], Field(min_length=1, max_length=6)
-    ] = (
-        64,
-        128,
-        192,
-    )
-    n_blocks: Annotated[int, Field(ge=1, le=16)] = 2
-    n_basis: Annotated[int, Field(ge=1, le=256)] = 12
-    n_embedding: Annotated[int, Field(ge=4, le=2048)] = 128
+    kind: Literal["lean", "regression", "udim", "cddpm", "a2i3dem", "sru3d", "rcan", "pssr"] = "lean"
+    task: Task = "isotropic"
+    channels: int | tuple[int, ...] | None = None
+    n_blocks: int | tuple[int, ...] | None = None
+    n_basis: int | None = None
+    n_embedding: int | None = None
+    inner: int | None = None
+    multipliers: tuple[int, ...] | None = None
+    n_groups: int | None = None
+    head: int | None = None
+    window: int | None = None
+    reach: int | None = None
+    has_both_axes: bool | None = None
+    n_convolutions: int | None = None
+    reduction: int | None = None
+    tile_px: int | None = None
     residual_scale: Length | None = None
     difficulty: bool = False
+    features: str | None = None
     samples: Annotated[int, Field(ge=1, le=64)] = 2
     steps: Annotated[int, Field(ge=1, le=1000)] = 8
+
+
+OPTIONS = {"kind", "task", "residual_scale", "difficulty", "features", "samples", "steps"}
+SIZE_KEYS = [name for name in NetworkTable.model_fields if name not in OPTIONS]
 
 
 class TrainTable(Table):
@@ -189,5 +215,7 @@ def _check_together(file: TrainFile) -> None:
         raise ConfigError(
             "train.patience needs a [validation] table: without one nothing says what is better"
         )
+    if file.model.task == "isotropic" and any(source.raw for source in file.source):
+        raise ConfigError("source.raw goes with sections that are restored: give model.task, or leave it out")
     if file.train.parts != "all" and file.train.checkpoint is None:
         raise ConfigError(f"train.parts = {file.train.parts!r} needs train.from: a checkpoint to fine-tune")

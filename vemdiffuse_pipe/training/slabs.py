@@ -48,7 +48,7 @@ class Cut:
         x       z      y          (y, z)                  (y, x)     z takes the place of x
 
     `rows`, `columns`: px of a crop. `upsampling`: how many rows are made of one section; 1 where they are
-    left as they are.
+    left as they are. `is_axial`: crops are rows of axial planes, which z does not lie in; it stays the rows.
     """
 
     axis: int
@@ -56,6 +56,7 @@ class Cut:
     rows: int
     columns: int
     upsampling: int = 1
+    is_axial: bool = False
 
     @property
     def source_rows(self) -> int:
@@ -78,7 +79,7 @@ class Cut:
 
     def as_seen(self, planes: NDArray[Number]) -> NDArray[Number]:
         """A view of (plane, row, column) as the network sees it."""
-        return planes.swapaxes(1, 2) if self.axis == 2 else planes
+        return planes.swapaxes(1, 2) if self.axis == 2 and not self.is_axial else planes
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,8 @@ class TrainingState:
         with torch.no_grad():
             for a, b in zip(self.average.parameters(), self.network.parameters(), strict=True):
                 a.lerp_(b, 1 - ema)
+            for own, other in zip(self.average.buffers(), self.network.buffers(), strict=True):
+                own.copy_(other)
 
     def save(self, path: Path, identity: Identity) -> None:
         """Write it all, durably: after a crash there is the file before or this one.

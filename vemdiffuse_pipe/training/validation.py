@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from vemdiffuse_pipe.errors import ConfigError
 from vemdiffuse_pipe.evaluation.lines import line_score
-from vemdiffuse_pipe.geometry.box import Box
+from vemdiffuse_pipe.geometry.box import Box, Zyx
 from vemdiffuse_pipe.geometry.grey import to_grey
 from vemdiffuse_pipe.models.noise import voxel_noise
 from vemdiffuse_pipe.models.protocol import GapView, Model
@@ -31,20 +31,19 @@ SEED = 1
 
 @dataclass(frozen=True, slots=True)
 class HeldGap:
-    """Two sections and, where they were measured, the planes between: (r + 1, y, x) uint8, or (2, y, x)."""
+    """Sections, (s, y, x) uint8, and the planes between the two in the middle where they were measured.
 
-    planes: Voxels
-    has_truth: bool
+    `truth`: (r - 1, y, x) uint8, or no planes. `measured`: what has the fine lines that planes should have.
+    """
+
+    sections: Voxels
+    truth: Voxels
+    measured: Voxels
 
     @property
-    def sections(self) -> Voxels:
-        """(2, y, x)."""
-        return self.planes[[0, -1]]
-
-    @property
-    def truth(self) -> Voxels:
-        """(r - 1, y, x)."""
-        return self.planes[1:-1]
+    def has_truth(self) -> bool:
+        """True where the planes were measured."""
+        return len(self.truth) > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,25 +86,26 @@ class Validation:
         truths = [gap.truth for gap in seen]
         used = [i for i, gap in enumerate(self.gaps) if not gap.has_truth] or range(len(self.gaps))
         planes = [plane for i in used for plane in to_grey(samples[i][0])]
-        sections = [section for i in used for section in self.gaps[i].sections]
+        sections = [section for i in used for section in self.gaps[i].measured]
         lines = [line_score(planes, sections, axis) for axis in self.axes]
         mean_lines = math.exp(float(np.mean(np.log(np.maximum(lines, 1e-6)))))
         rows, columns = (_texture(ones, truths, axis) for axis in (0, 1))
         found = Scores(_psnr(means, truths), rows, columns, mean_lines)
         middle = len(truths[0]) // 2
-        titles = {"below": seen[0].sections[0], "one sample": ones[0][middle], "mean": means[0][middle]}
+        below = seen[0].sections[len(seen[0].sections) // 2 - 1]
+        titles = {"below": below, "one sample": ones[0][middle], "mean": means[0][middle]}
         return found, {**titles, "truth": truths[0][middle]}
 
     def drawn(self, model: Model, gap: HeldGap, index: int) -> NDArray[np.float32]:
         """Samples of a gap: (k, r - 1, y, x) grey levels. The noise is the gap's own."""
-        ratio = len(gap.planes) - 1 if gap.has_truth else self.ratio
+        ratio = len(gap.truth) + 1 if gap.has_truth else self.ratio
         numbers = index * 4096 + torch.arange(1, ratio, device=self.device)
         view = GapView(
             torch.from_numpy(gap.sections[None].astype(np.float32)).to(self.device),
             torch.arange(1, ratio, dtype=torch.float64, device=self.device) / ratio,
             ratio,
         )
-        y, x = gap.planes.shape[1:]
+        y, x = (gap.truth if gap.has_truth else gap.sections).shape[1:]
 
         def sample(k: int) -> NDArray[np.float32]:
             def noise(step: int) -> torch.Tensor:
@@ -117,8 +117,11 @@ class Validation:
         return np.concatenate([sample(k) for k in range(self.n_samples)])
 
 
-def held_gaps(source: Source, region: Box, cut: Cut, ratio: int, n: int) -> list[HeldGap]:
-    """`n` gaps of `cut` of a region with their truth, always the same. Raises ConfigError where none fits."""
+def held_gaps(source: Source, region: Box, cut: Cut, ratio: int, reach: int, n: int) -> list[HeldGap]:
+    """`n` gaps of `cut` of a region with their truth, always the same; `reach`: gaps more on either side.
+
+    Raises ConfigError where none fits.
+    """
     z, y, x = (b - a - m + 1 for a, b, m in zip(region.start, region.stop, cut.extent, strict=True))
     if min(z, y, x) < 1:
         raise ConfigError(
@@ -130,23 +133,25 @@ def held_gaps(source: Source, region: Box, cut: Cut, ratio: int, n: int) -> list
     for _ in range(n):
         dz, dy, dx = (int(rng.integers(room)) for room in (z, y, x))
         box = Box.of_shape(cut.extent, region.start).shift((dz, dy, dx))
-        gaps.append(HeldGap(_planes(source, box, cut, ratio), True))
+        planes = _planes(source, box, cut)
+        truth = planes[reach * ratio + 1 : (reach + 1) * ratio]
+        gaps.append(HeldGap(planes[::ratio], truth, planes[::ratio]))
     return gaps
 
 
-def gaps_in_use(source: Source, region: Box, px: tuple[int, int], n: int) -> list[HeldGap]:
-    """`n` gaps between two sections of a region, of `px` (y, x): what `run` fills. None where none fits."""
-    z, y, x = (b - a - m + 1 for a, b, m in zip(region.start, region.stop, (2, *px), strict=True))
+def gaps_in_use(source: Source, region: Box, shape: Zyx, n: int) -> list[HeldGap]:
+    """`n` gaps between sections of a region, `shape` zyx: what `run` fills. None where none fits."""
+    z, y, x = (b - a - m + 1 for a, b, m in zip(region.start, region.stop, shape, strict=True))
     if min(z, y, x) < 1:
         return []
     rng = generator(SEED, 0, 1, 0)
     starts = [tuple(int(rng.integers(room)) for room in (z, y, x)) for _ in range(n)]
-    boxes = (Box.of_shape((2, *px), region.start).shift((dz, dy, dx)) for dz, dy, dx in starts)
-    return [HeldGap(source.read(box), False) for box in boxes]
+    boxes = (Box.of_shape(shape, region.start).shift((dz, dy, dx)) for dz, dy, dx in starts)
+    return [HeldGap(sections, sections[:0], sections) for sections in map(source.read, boxes)]
 
 
-def _planes(source: Source, box: Box, cut: Cut, ratio: int) -> Voxels:
-    grey = cut.oriented(source.read(box))[: ratio + 1].astype(np.float32)
+def _planes(source: Source, box: Box, cut: Cut) -> Voxels:
+    grey = cut.oriented(source.read(box)).astype(np.float32)
     return to_grey(np.ascontiguousarray(cut.as_seen(resampled(grey, cut))))
 
 

@@ -1,53 +1,17 @@
-"""What a network is trained to do: the loss of a batch, a pure function of the batch and of its draws.
-
-An objective knows how its network is called; the loop knows neither. Draws are made for the whole batch and
-then shared out, so that several processes see the noise that one would have seen.
-"""
+"""The residual that linear interpolation leaves, of all planes of a gap at once: the lean network's."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from vemdiffuse_pipe.models.edm import draw_training_sigmas, preconditioning
+from vemdiffuse_pipe.models.edm import preconditioning
 from vemdiffuse_pipe.training.gaps import GapBatch
+from vemdiffuse_pipe.training.objectives.draws import Draws
 
 DIFFICULTY_WEIGHT = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Draws:
-    """Random numbers of one step: of a batch of `batch_size`, of which this process has `share`."""
-
-    generator: torch.Generator
-    batch_size: int
-    share: slice
-
-    @classmethod
-    def of(cls, seed: int, step: int, batch_size: int, share: slice = slice(None)) -> Draws:
-        """The draws that belong to a step, of a seed."""
-        generator = torch.Generator().manual_seed((seed * 2**32 + step) % 2**63)
-        return cls(generator, batch_size, share)
-
-    def sigmas(self) -> Tensor:
-        """Noise levels to train at: (share, 1, 1, 1)."""
-        return draw_training_sigmas(self.batch_size, self.generator)[self.share, None, None, None]
-
-    def noise(self, like: Tensor) -> Tensor:
-        """Normal deviates for a share of the batch, on its device."""
-        every = torch.randn((self.batch_size, *like.shape[1:]), generator=self.generator)
-        return every[self.share].to(like.device)
-
-
-class Objective(Protocol):
-    """The loss of a network on a batch: a scalar that knows its gradient."""
-
-    def __call__(self, network: nn.Module, batch: GapBatch, draws: Draws) -> Tensor:
-        """The mean over the batch. Which objective it is decides how `network` is called."""
-        ...
 
 
 def linear_between(sections: Tensor, ratio: int) -> Tensor:
