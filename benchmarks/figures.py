@@ -12,7 +12,7 @@ from pathlib import Path
 
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.grid import BlockGrid
-from vemdiffuse_pipe.running.receipts import Receipt
+from vemdiffuse_pipe.records.receipts import Receipt
 
 Row = tuple[str, str, str]
 

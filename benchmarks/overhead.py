@@ -26,25 +26,26 @@ from dask.delayed import delayed
 from distributed import Client, Worker, WorkerPlugin, as_completed
 from figures import Row, grid, print_table, record, seconds
 
+from vemdiffuse_pipe.cluster.engines import connect
+from vemdiffuse_pipe.cluster.walltime import Deadline
 from vemdiffuse_pipe.config import RunTable
 from vemdiffuse_pipe.geometry.box import Box
+from vemdiffuse_pipe.records import receipts
+from vemdiffuse_pipe.records.events import silent
+from vemdiffuse_pipe.records.journal import Journal
+from vemdiffuse_pipe.records.parts import Part
+from vemdiffuse_pipe.records.segments import SegmentWriter
+from vemdiffuse_pipe.records.shards import Work
 from vemdiffuse_pipe.render.block import Hardware
-from vemdiffuse_pipe.running import receipts, stages, workers
+from vemdiffuse_pipe.running import stages, workers
 from vemdiffuse_pipe.running.deaths import Deaths
 from vemdiffuse_pipe.running.driver import drive
 from vemdiffuse_pipe.running.endings import Endings
-from vemdiffuse_pipe.running.engines import connect
-from vemdiffuse_pipe.running.events import silent
-from vemdiffuse_pipe.running.journal import Journal
 from vemdiffuse_pipe.running.part_run import Shift
-from vemdiffuse_pipe.running.parts import Part
 from vemdiffuse_pipe.running.pipeline import Pipeline
 from vemdiffuse_pipe.running.progress import Progress
 from vemdiffuse_pipe.running.retries import Patience
-from vemdiffuse_pipe.running.segments import SegmentWriter
-from vemdiffuse_pipe.running.shards import Work
 from vemdiffuse_pipe.running.stages import Workplace
-from vemdiffuse_pipe.running.walltime import Deadline
 from vemdiffuse_pipe.storage import parse_address
 
 KINDS = ["blocks", "parts", "journal"]

@@ -21,9 +21,9 @@ from pathlib import Path
 import click
 from figures import Row, grid, print_table, record
 
-from vemdiffuse_pipe.running import receipts
-from vemdiffuse_pipe.running.segments import LINES_OF_AN_OBJECT, encode
-from vemdiffuse_pipe.running.tally import Tally
+from vemdiffuse_pipe.records import receipts
+from vemdiffuse_pipe.records.segments import LINES_OF_AN_OBJECT, encode
+from vemdiffuse_pipe.records.tally import Tally
 from vemdiffuse_pipe.storage import parse_address
 
 KINDS = ["disk", "bucket", "memory"]
@@ -98,8 +98,8 @@ def memory_rows() -> Iterator[Row]:
 
 MEMORY = """
 from vemdiffuse_pipe.geometry.grid import BlockGrid
-from vemdiffuse_pipe.running.parts import Part
-from vemdiffuse_pipe.running.shards import ShardSet, missing_work
+from vemdiffuse_pipe.records.parts import Part
+from vemdiffuse_pipe.records.shards import ShardSet, missing_work
 from vemdiffuse_pipe.running.stages import peak_bytes
 blocks, shards = BlockGrid({shape}, (64, 1024, 1024)), BlockGrid({shape}, (64, 512, 512))
 work = missing_work(blocks, ShardSet(shards), columns=True, share=Part(1, 1).own)

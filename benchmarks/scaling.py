@@ -20,9 +20,10 @@ from pathlib import Path
 import click
 import numpy as np
 
+from vemdiffuse_pipe.cluster import resources
 from vemdiffuse_pipe.config import RunFile, parse
 from vemdiffuse_pipe.geometry.frame import Frame, exact_nm
-from vemdiffuse_pipe.running import resources, stages
+from vemdiffuse_pipe.running import stages
 from vemdiffuse_pipe.running.reconstruct import run
 from vemdiffuse_pipe.running.stages import Rendered, Sections, Workplace
 from vemdiffuse_pipe.storage import create_sink

@@ -28,7 +28,7 @@ from vemdiffuse_pipe.geometry.gaps import Provenance
 from vemdiffuse_pipe.geometry.grey import to_grey
 from vemdiffuse_pipe.models.card import find_card
 from vemdiffuse_pipe.phantom import phantom
-from vemdiffuse_pipe.running.events import Listener, silent
+from vemdiffuse_pipe.records.events import Listener, silent
 from vemdiffuse_pipe.running.reconstruct import reconstruct
 from vemdiffuse_pipe.storage import create_sink, open_sink
 from vemdiffuse_pipe.volume import Voxels

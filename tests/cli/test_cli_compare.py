@@ -11,8 +11,8 @@ import tifffile
 from small_volumes import Ended
 
 from vemdiffuse_pipe.evaluation.table import COLUMNS
+from vemdiffuse_pipe.modelling.comparison_file import load_comparison
 from vemdiffuse_pipe.phantom import phantom
-from vemdiffuse_pipe.running.comparison_file import load_comparison
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
 FILE = """

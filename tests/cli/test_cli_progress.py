@@ -19,7 +19,7 @@ from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.frame import Frame
 from vemdiffuse_pipe.models.card import LINEAR
 from vemdiffuse_pipe.plan.plan import Plan, make_plan
-from vemdiffuse_pipe.running.events import (
+from vemdiffuse_pipe.records.events import (
     BlockDone,
     BlockFailed,
     BlockSetAside,

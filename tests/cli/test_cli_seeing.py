@@ -19,10 +19,10 @@ from small_volumes import Ended
 
 from vemdiffuse_pipe import config
 from vemdiffuse_pipe.cli.events import in_words
+from vemdiffuse_pipe.records.journal import EVENTS, Journal
+from vemdiffuse_pipe.records.segments import SegmentWriter
 from vemdiffuse_pipe.running.event_log import Told
-from vemdiffuse_pipe.running.journal import EVENTS, Journal
 from vemdiffuse_pipe.running.reconstruct import run
-from vemdiffuse_pipe.running.segments import SegmentWriter
 from vemdiffuse_pipe.storage import open_sink, parse_address
 
 Vemdiffuse = Callable[..., Ended]

@@ -16,12 +16,12 @@ import tifffile
 from small_volumes import Ended
 
 from vemdiffuse_pipe import config
+from vemdiffuse_pipe.cluster.batch import job_script
+from vemdiffuse_pipe.cluster.engines import GPU, THREADS_PER_WORKER
+from vemdiffuse_pipe.cluster.schedulers import Job, array_script, find_scheduler
 from vemdiffuse_pipe.config import SCHEDULERS, ClusterTable, Scheduler
 from vemdiffuse_pipe.errors import ConfigError
-from vemdiffuse_pipe.running.batch import job_script
-from vemdiffuse_pipe.running.engines import GPU, THREADS_PER_WORKER
 from vemdiffuse_pipe.running.opening import stored_run_file
-from vemdiffuse_pipe.running.schedulers import Job, array_script, find_scheduler
 from vemdiffuse_pipe.storage import open_sink
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"

@@ -16,7 +16,7 @@ import tifffile
 from small_volumes import Ended
 
 from vemdiffuse_pipe import config
-from vemdiffuse_pipe.running import resources
+from vemdiffuse_pipe.cluster import resources
 from vemdiffuse_pipe.storage.catalogue import datasets
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"

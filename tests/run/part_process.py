@@ -14,10 +14,10 @@ import tensorstore  # noqa: F401
 import torch  # noqa: F401
 
 from vemdiffuse_pipe.config import RunFile, load
-from vemdiffuse_pipe.running.events import Event, RunStarted
+from vemdiffuse_pipe.records.events import Event, RunStarted
+from vemdiffuse_pipe.records.parts import parse_part
 from vemdiffuse_pipe.running.opening import settled
 from vemdiffuse_pipe.running.part_run import run_part
-from vemdiffuse_pipe.running.parts import parse_part
 from vemdiffuse_pipe.running.reconstruct import prepare
 from vemdiffuse_pipe.testing import SlowSource
 

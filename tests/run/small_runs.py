@@ -13,7 +13,7 @@ from vemdiffuse_pipe.config import RunFile
 from vemdiffuse_pipe.geometry.box import Box, Zyx
 from vemdiffuse_pipe.geometry.frame import Frame
 from vemdiffuse_pipe.geometry.grey import to_grey
-from vemdiffuse_pipe.running.receipts import FOLDER
+from vemdiffuse_pipe.records.receipts import FOLDER
 from vemdiffuse_pipe.storage import create_sink, open_sink
 from vemdiffuse_pipe.testing import VOXEL_SIZE_NM, position_coded
 from vemdiffuse_pipe.volume import Voxels

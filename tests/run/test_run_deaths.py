@@ -14,9 +14,9 @@ from small_runs import BLOCK, SHAPE, interpolated, small_run, stored
 
 from vemdiffuse_pipe.config import RunFile, dump
 from vemdiffuse_pipe.geometry.box import Zyx
-from vemdiffuse_pipe.running.events import BlockDone, Event
-from vemdiffuse_pipe.running.journal import BEATS, Beat, Journal, read_beats
-from vemdiffuse_pipe.running.parts import Part
+from vemdiffuse_pipe.records.events import BlockDone, Event
+from vemdiffuse_pipe.records.journal import BEATS, Beat, Journal, read_beats
+from vemdiffuse_pipe.records.parts import Part
 from vemdiffuse_pipe.running.reconstruct import retry, run
 from vemdiffuse_pipe.running.status import status
 from vemdiffuse_pipe.storage import parse_address

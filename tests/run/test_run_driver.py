@@ -10,15 +10,15 @@ from types import SimpleNamespace
 import pytest
 from small_runs import small_run
 
+from vemdiffuse_pipe.cluster.engines import check_resources, connect, is_in_process
 from vemdiffuse_pipe.config import RunTable
 from vemdiffuse_pipe.errors import ConfigError
+from vemdiffuse_pipe.records.shards import ShardSet, Work, missing_work
 from vemdiffuse_pipe.render.block import Hardware
 from vemdiffuse_pipe.running.driver import drive
-from vemdiffuse_pipe.running.engines import check_resources, connect, is_in_process
 from vemdiffuse_pipe.running.opening import open_output
 from vemdiffuse_pipe.running.reconstruct import prepare
 from vemdiffuse_pipe.running.retries import Patience
-from vemdiffuse_pipe.running.shards import ShardSet, Work, missing_work
 from vemdiffuse_pipe.running.workers import open_workplace, present
 
 

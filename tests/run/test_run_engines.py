@@ -20,21 +20,22 @@ import pytest
 from distributed import Client, LocalCluster, Reschedule, Worker
 from small_runs import SHAPE, interpolated, receipt_files, small_run, stored
 
+from vemdiffuse_pipe.cluster import engines, leaving
+from vemdiffuse_pipe.cluster.binding import VISIBLE, bind_gpu
+from vemdiffuse_pipe.cluster.engines import GPU, connect, wait_for_resources, window
+from vemdiffuse_pipe.cluster.leaving import JOB_ENDS, RETIRING_S, Departure, job_deadline
+from vemdiffuse_pipe.cluster.resources import threads_per_worker
+from vemdiffuse_pipe.cluster.walltime import Deadline
 from vemdiffuse_pipe.config import ClusterTable, RunFile, RunTable, dump
 from vemdiffuse_pipe.errors import ConfigError
+from vemdiffuse_pipe.records.shards import ShardSet, Work, missing_work
 from vemdiffuse_pipe.render.block import Hardware
-from vemdiffuse_pipe.running import engines, leaving, workers
-from vemdiffuse_pipe.running.binding import VISIBLE, bind_gpu
+from vemdiffuse_pipe.running import workers
 from vemdiffuse_pipe.running.driver import drive
-from vemdiffuse_pipe.running.engines import GPU, connect, wait_for_resources, window
-from vemdiffuse_pipe.running.leaving import JOB_ENDS, RETIRING_S, Departure, job_deadline
 from vemdiffuse_pipe.running.opening import open_output
 from vemdiffuse_pipe.running.reconstruct import prepare, run
-from vemdiffuse_pipe.running.resources import threads_per_worker
 from vemdiffuse_pipe.running.retries import Patience
-from vemdiffuse_pipe.running.shards import ShardSet, Work, missing_work
 from vemdiffuse_pipe.running.status import status
-from vemdiffuse_pipe.running.walltime import Deadline
 from vemdiffuse_pipe.running.workers import OpenWorkplace
 from vemdiffuse_pipe.testing import SlowSource, position_coded
 

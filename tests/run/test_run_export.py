@@ -15,11 +15,11 @@ import pytest
 import torch
 
 from vemdiffuse_pipe.errors import InputError, ModelError, OutputError
+from vemdiffuse_pipe.modelling.export import export_bioimageio
 from vemdiffuse_pipe.models.card import find_card, find_checkpoint
 from vemdiffuse_pipe.models.checkpoint import load_model, load_network
 from vemdiffuse_pipe.models.exported import GapNetwork, architecture_source
 from vemdiffuse_pipe.models.protocol import GapView
-from vemdiffuse_pipe.running.export import export_bioimageio
 
 RATIO = 4
 LOAD = """

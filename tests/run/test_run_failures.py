@@ -14,7 +14,7 @@ from small_runs import SHAPE, interpolated, small_run, stored, write_source
 from vemdiffuse_pipe.config import RunFile, dump
 from vemdiffuse_pipe.errors import CorruptDataError, InputError, MissingDataError, StorageFullError
 from vemdiffuse_pipe.geometry.box import Box
-from vemdiffuse_pipe.running.events import BlockFailed, BlockSetAside, Event, Outcome, SetAside
+from vemdiffuse_pipe.records.events import BlockFailed, BlockSetAside, Event, Outcome, SetAside
 from vemdiffuse_pipe.running.execution import run_plan
 from vemdiffuse_pipe.running.reconstruct import prepare, retry, run
 from vemdiffuse_pipe.running.retries import Patience
@@ -188,7 +188,7 @@ def test_a_disk_that_fills_under_the_receipts_loses_nothing(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("vemdiffuse_pipe.running.segments._write", full)
+        patch.setattr("vemdiffuse_pipe.records.segments._write", full)
         with pytest.raises(StorageFullError, match="No space left"):
             run(run_file)
     n_done = status(run_file.output.url).n_blocks_done

@@ -15,7 +15,7 @@ from small_runs import SHAPE, interpolated, shard_file, small_run, stored
 from vemdiffuse_pipe.config import RunFile
 from vemdiffuse_pipe.errors import PlanError, SourceError
 from vemdiffuse_pipe.geometry.gaps import PARTLY_FILLED, Gaps, Provenance
-from vemdiffuse_pipe.running.receipts import read_receipts
+from vemdiffuse_pipe.records.receipts import read_receipts
 from vemdiffuse_pipe.running.reconstruct import retry, run
 from vemdiffuse_pipe.running.verify import verify
 from vemdiffuse_pipe.storage import open_sink, parse_address

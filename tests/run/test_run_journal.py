@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from small_runs import BLOCK, small_run
 
+from vemdiffuse_pipe.cluster.hosts import device_name, job_id
 from vemdiffuse_pipe.errors import OutputError
+from vemdiffuse_pipe.records.journal import BEATS, EVENTS, Beat, Journal, read_beats
+from vemdiffuse_pipe.records.segments import SegmentWriter, encode
 from vemdiffuse_pipe.running.event_log import EventLog, Told, events, follow
-from vemdiffuse_pipe.running.hosts import device_name, job_id
-from vemdiffuse_pipe.running.journal import BEATS, EVENTS, Beat, Journal, read_beats
 from vemdiffuse_pipe.running.reconstruct import run
-from vemdiffuse_pipe.running.segments import SegmentWriter, encode
 from vemdiffuse_pipe.storage import parse_address
 from vemdiffuse_pipe.storage.address import Address
 

@@ -25,15 +25,15 @@ from small_runs import (
     stored_sha256,
 )
 
+from vemdiffuse_pipe.cluster.engines import connect
 from vemdiffuse_pipe.config import RunFile, dump
+from vemdiffuse_pipe.records.receipts import read_done
+from vemdiffuse_pipe.records.shards import ShardSet, Work, missing_work
 from vemdiffuse_pipe.render.block import Hardware
 from vemdiffuse_pipe.running.driver import drive
-from vemdiffuse_pipe.running.engines import connect
 from vemdiffuse_pipe.running.opening import open_output
-from vemdiffuse_pipe.running.receipts import read_done
 from vemdiffuse_pipe.running.reconstruct import prepare, run
 from vemdiffuse_pipe.running.retries import Patience
-from vemdiffuse_pipe.running.shards import ShardSet, Work, missing_work
 from vemdiffuse_pipe.running.stages import read, render, write_shards
 from vemdiffuse_pipe.running.status import status
 from vemdiffuse_pipe.running.verify import verify

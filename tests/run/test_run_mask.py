@@ -16,10 +16,10 @@ from vemdiffuse_pipe.errors import OutputError, PlanError, SourceError
 from vemdiffuse_pipe.geometry.box import Box, Zyx
 from vemdiffuse_pipe.geometry.frame import Frame
 from vemdiffuse_pipe.geometry.grid import BlockGrid
+from vemdiffuse_pipe.records.shards import ShardSet
 from vemdiffuse_pipe.running import mask as masks
 from vemdiffuse_pipe.running.mask import find_outside, read_outside
 from vemdiffuse_pipe.running.reconstruct import prepare, retry, run
-from vemdiffuse_pipe.running.shards import ShardSet
 from vemdiffuse_pipe.running.status import status
 from vemdiffuse_pipe.running.verify import verify
 from vemdiffuse_pipe.storage import create_sink, open_mask, parse_address

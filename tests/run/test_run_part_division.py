@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from vemdiffuse_pipe.errors import ConfigError
 from vemdiffuse_pipe.geometry.grid import BlockGrid
-from vemdiffuse_pipe.running.parts import Part, Share, parse_part
-from vemdiffuse_pipe.running.shards import ShardSet, count_missing, missing_work
+from vemdiffuse_pipe.records.parts import Part, Share, parse_part
+from vemdiffuse_pipe.records.shards import ShardSet, count_missing, missing_work
 
 SHARDS = BlockGrid((5, 7, 6), (1, 1, 1))
 BLOCKS = BlockGrid((5, 7, 6), (2, 3, 2))

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from small_runs import SHAPE, interpolated, small_run, stored
 
+from vemdiffuse_pipe.cluster.walltime import Deadline
 from vemdiffuse_pipe.config import RunFile
 from vemdiffuse_pipe.errors import CorruptDataError, OutputError, TransientError, VemdiffuseError
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.plan.estimate import BLOCKS_IN_FLIGHT
-from vemdiffuse_pipe.running.endings import MOST_IN_A_ROW
-from vemdiffuse_pipe.running.events import (
+from vemdiffuse_pipe.records.events import (
     BlockDone,
     Event,
     Outcome,
@@ -26,12 +26,12 @@ from vemdiffuse_pipe.running.events import (
     RunStarted,
     SetAside,
 )
+from vemdiffuse_pipe.records.parts import Part
+from vemdiffuse_pipe.running.endings import MOST_IN_A_ROW
 from vemdiffuse_pipe.running.opening import open_output
 from vemdiffuse_pipe.running.part_run import run_part
-from vemdiffuse_pipe.running.parts import Part
 from vemdiffuse_pipe.running.reconstruct import prepare, run
 from vemdiffuse_pipe.running.retries import Patience
-from vemdiffuse_pipe.running.walltime import Deadline
 from vemdiffuse_pipe.testing import Failure, FlakySource, position_coded
 from vemdiffuse_pipe.volume import OnHole, Source, VolumeSpec, Voxels, unheard
 
@@ -180,7 +180,7 @@ def test_making_way_does_not_hide_what_was_set_aside() -> None:
 def test_a_part_never_imports_dask(tmp_path: Path) -> None:
     program = (
         "import sys, tempfile\nfrom pathlib import Path\nfrom small_runs import small_run\n"
-        "from vemdiffuse_pipe.running.parts import Part\n"
+        "from vemdiffuse_pipe.records.parts import Part\n"
         "from vemdiffuse_pipe.running.reconstruct import run\n"
         "assert run(small_run(Path(sys.argv[1])), part=Part(1, 2)).exit_code == 0\n"
         "print([name for name in ('dask', 'distributed') if name in sys.modules])\n"

@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 from small_runs import small_run
 
-from vemdiffuse_pipe.config import ClusterTable, with_engine
-from vemdiffuse_pipe.errors import ConfigError
-from vemdiffuse_pipe.running.walltime import (
+from vemdiffuse_pipe.cluster.walltime import (
     BlockTimes,
     Deadline,
     deadline_of,
@@ -18,6 +16,8 @@ from vemdiffuse_pipe.running.walltime import (
     stated_walltime_s,
     time_left_s,
 )
+from vemdiffuse_pipe.config import ClusterTable, with_engine
+from vemdiffuse_pipe.errors import ConfigError
 
 
 def left(environ: dict[str, str], answer: str = "") -> tuple[float | None, list[str]]:

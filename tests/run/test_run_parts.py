@@ -18,13 +18,13 @@ from vemdiffuse_pipe.errors import (
 )
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.grid import BlockGrid
-from vemdiffuse_pipe.running import set_aside
+from vemdiffuse_pipe.records import set_aside
+from vemdiffuse_pipe.records.events import SetAside
+from vemdiffuse_pipe.records.segments import SegmentWriter
+from vemdiffuse_pipe.records.shards import ShardSet
 from vemdiffuse_pipe.running.contrast import measure_contrast
-from vemdiffuse_pipe.running.events import SetAside
 from vemdiffuse_pipe.running.identity import check_identity
 from vemdiffuse_pipe.running.retries import GaveUpError, Patience, persist, reason_of
-from vemdiffuse_pipe.running.segments import SegmentWriter
-from vemdiffuse_pipe.running.shards import ShardSet
 from vemdiffuse_pipe.storage import parse_address
 from vemdiffuse_pipe.storage.address import Address
 from vemdiffuse_pipe.testing import ArraySource, Failure, FlakySource

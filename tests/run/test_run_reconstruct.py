@@ -23,8 +23,8 @@ from vemdiffuse_pipe import config
 from vemdiffuse_pipe.config import RunFile, load
 from vemdiffuse_pipe.errors import OutputError, PlanError
 from vemdiffuse_pipe.plan.plan import digest
-from vemdiffuse_pipe.running.events import BlockDone, Event, PlanesDone, RunEnded, RunStarted
-from vemdiffuse_pipe.running.receipts import Receipt, read_receipts
+from vemdiffuse_pipe.records.events import BlockDone, Event, PlanesDone, RunEnded, RunStarted
+from vemdiffuse_pipe.records.receipts import Receipt, read_receipts
 from vemdiffuse_pipe.running.reconstruct import prepare, reconstruct, run
 from vemdiffuse_pipe.storage import open_sink, parse_address
 from vemdiffuse_pipe.testing import position_coded

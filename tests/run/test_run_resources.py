@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vemdiffuse_pipe.running.resources import memory_left_to_group
+from vemdiffuse_pipe.cluster.resources import memory_left_to_group
 
 
 def write(folder: Path, **files: str) -> None:

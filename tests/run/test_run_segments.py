@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vemdiffuse_pipe.errors import OutputError
-from vemdiffuse_pipe.running.segments import SegmentWriter, encode, read_lines
+from vemdiffuse_pipe.records.segments import SegmentWriter, encode, read_lines
 from vemdiffuse_pipe.storage import parse_address
 from vemdiffuse_pipe.storage.address import Address
 
@@ -87,7 +87,7 @@ def test_after_a_failed_append_the_writer_begins_another_segment(
         raise PermissionError(13, "no")
 
     with monkeypatch.context() as patch:
-        patch.setattr("vemdiffuse_pipe.running.segments._write", full_disk)
+        patch.setattr("vemdiffuse_pipe.records.segments._write", full_disk)
         with pytest.raises(OutputError):
             writer.append({"n": 2})
     writer.append({"n": 3})

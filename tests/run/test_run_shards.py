@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from vemdiffuse_pipe.errors import OutputError
 from vemdiffuse_pipe.geometry.box import Zyx
 from vemdiffuse_pipe.geometry.grid import BlockGrid
-from vemdiffuse_pipe.running.shards import ShardSet, Work, count_missing, missing_work
+from vemdiffuse_pipe.records.shards import ShardSet, Work, count_missing, missing_work
 
 SHAPE, SHARD = (13, 29, 47), (3, 5, 7)
 SHARDS = BlockGrid(SHAPE, SHARD)

@@ -10,16 +10,16 @@ import pytest
 from killed_workers import KillingWorkplace, OddWorkplace, SlowWorkplace
 from small_runs import SHAPE, interpolated, small_run, stored
 
+from vemdiffuse_pipe.cluster.engines import connect
 from vemdiffuse_pipe.config import RunFile
 from vemdiffuse_pipe.plan.plan import Plan
+from vemdiffuse_pipe.records.shards import ShardSet, Work, missing_work
 from vemdiffuse_pipe.render.block import Hardware
 from vemdiffuse_pipe.running.driver import drive
-from vemdiffuse_pipe.running.engines import connect
 from vemdiffuse_pipe.running.opening import open_output
 from vemdiffuse_pipe.running.pace import Pace
 from vemdiffuse_pipe.running.reconstruct import prepare
 from vemdiffuse_pipe.running.retries import Patience
-from vemdiffuse_pipe.running.shards import ShardSet, Work, missing_work
 from vemdiffuse_pipe.running.workers import OpenWorkplace
 from vemdiffuse_pipe.testing import position_coded
 

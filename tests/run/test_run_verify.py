@@ -21,10 +21,10 @@ from small_runs import (
 from vemdiffuse_pipe.config import RunFile
 from vemdiffuse_pipe.errors import OutputError
 from vemdiffuse_pipe.geometry.box import Box
+from vemdiffuse_pipe.records.segments import encode
+from vemdiffuse_pipe.records.tally import rate
 from vemdiffuse_pipe.running.reconstruct import prepare, run
-from vemdiffuse_pipe.running.segments import encode
 from vemdiffuse_pipe.running.status import status
-from vemdiffuse_pipe.running.tally import rate
 from vemdiffuse_pipe.running.verify import verify
 from vemdiffuse_pipe.storage import open_sink
 from vemdiffuse_pipe.testing import position_coded

@@ -17,7 +17,7 @@ import psutil
 def main() -> None:
     url, limit, n_batches, seconds, samples = sys.argv[1:]
     resource.setrlimit(resource.RLIMIT_DATA, (int(limit), int(limit)))
-    from vemdiffuse_pipe.running.memory import share_arenas
+    from vemdiffuse_pipe.cluster.memory import share_arenas
     from vemdiffuse_pipe.storage import open_source
     from vemdiffuse_pipe.training.gaps import GapBatches
     from vemdiffuse_pipe.training.pool import SlabPool

@@ -22,9 +22,9 @@ from small_training import smooth_stack, train_tables
 from vemdiffuse_pipe import config
 from vemdiffuse_pipe.cli.entry import run_command
 from vemdiffuse_pipe.errors import InputError, ModelError, OutputError
+from vemdiffuse_pipe.modelling.train import train
 from vemdiffuse_pipe.models.card import read_card
 from vemdiffuse_pipe.models.checkpoint import load_model
-from vemdiffuse_pipe.running.train import train
 from vemdiffuse_pipe.training.settings import load, parse
 
 QUIET = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -17,9 +17,9 @@ from small_training import smooth_stack, train_tables
 from vemdiffuse_pipe.cli.entry import run_command
 from vemdiffuse_pipe.errors import InputError
 from vemdiffuse_pipe.geometry.box import Box
+from vemdiffuse_pipe.modelling.train import train
 from vemdiffuse_pipe.models.card import read_card
 from vemdiffuse_pipe.models.restoration import doubled
-from vemdiffuse_pipe.running.train import train
 from vemdiffuse_pipe.storage import open_source
 from vemdiffuse_pipe.training import prepare, restoring
 from vemdiffuse_pipe.training.settings import TrainFile, parse

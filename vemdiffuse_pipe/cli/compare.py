@@ -11,9 +11,9 @@ import click
 from vemdiffuse_pipe.cli.options import json_option, print_json
 from vemdiffuse_pipe.evaluation.degradation import Degradation
 from vemdiffuse_pipe.evaluation.table import COLUMNS, aligned, report_cells
-from vemdiffuse_pipe.running.compared_rows import Figures
-from vemdiffuse_pipe.running.comparison import ComparedTable, Law, compare
-from vemdiffuse_pipe.running.comparison_file import load_comparison
+from vemdiffuse_pipe.modelling.compared_rows import Figures
+from vemdiffuse_pipe.modelling.comparison import ComparedTable, Law, compare
+from vemdiffuse_pipe.modelling.comparison_file import load_comparison
 
 Layout = Callable[[Sequence[Sequence[str]]], str]
 COSTS = ("FLOP/voxel", "voxels/s", "MB")

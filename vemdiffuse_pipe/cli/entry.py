@@ -17,8 +17,8 @@ from typing import NoReturn
 
 import click
 
+from vemdiffuse_pipe.cluster import signals
 from vemdiffuse_pipe.errors import ConfigError, InputError, VemdiffuseError
-from vemdiffuse_pipe.running import signals
 
 COMMANDS = {
     "demo": "Show the whole way on a made-up volume: figures and a picture.",

@@ -6,7 +6,7 @@ import click
 
 from vemdiffuse_pipe.cli.options import print_json
 from vemdiffuse_pipe.cli.words import show_count
-from vemdiffuse_pipe.running.events import Outcome, SetAside
+from vemdiffuse_pipe.records.events import Outcome, SetAside
 
 MOST_LISTED = 20
 

@@ -7,17 +7,17 @@ from math import prod
 from vemdiffuse_pipe.cli.options import print_json, print_table
 from vemdiffuse_pipe.cli.price_report import price_rows
 from vemdiffuse_pipe.cli.words import show_bytes, show_count, show_shape, task_in_words
-from vemdiffuse_pipe.geometry.frame import show_nm
-from vemdiffuse_pipe.plan.assumed import ASSUMED
-from vemdiffuse_pipe.plan.estimate import Estimate
-from vemdiffuse_pipe.plan.plan import Plan
-from vemdiffuse_pipe.plan.price import Price, refuse_over_limit
-from vemdiffuse_pipe.running.resources import (
+from vemdiffuse_pipe.cluster.resources import (
     estimate_here,
     refuse_what_does_not_fit,
     refuse_what_is_not_allowed,
     threads_per_worker,
 )
+from vemdiffuse_pipe.geometry.frame import show_nm
+from vemdiffuse_pipe.plan.assumed import ASSUMED
+from vemdiffuse_pipe.plan.estimate import Estimate
+from vemdiffuse_pipe.plan.plan import Plan
+from vemdiffuse_pipe.plan.price import Price, refuse_over_limit
 
 
 def print_plan(plan: Plan, price: Price | None, *, as_json: bool, is_here: bool = True) -> None:

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.text import Text
 
 from vemdiffuse_pipe.cli.words import show_count, show_duration, task_in_words
-from vemdiffuse_pipe.running.events import (
+from vemdiffuse_pipe.records.events import (
     BlockDone,
     BlockFailed,
     BlockSetAside,

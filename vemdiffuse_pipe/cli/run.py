@@ -10,9 +10,9 @@ import click
 
 from vemdiffuse_pipe import config
 from vemdiffuse_pipe.cli.options import engine_option, json_option, run_file_argument
+from vemdiffuse_pipe.cluster.walltime import parse_walltime
 from vemdiffuse_pipe.errors import ConfigError
-from vemdiffuse_pipe.running.parts import Part, parse_part
-from vemdiffuse_pipe.running.walltime import parse_walltime
+from vemdiffuse_pipe.records.parts import Part, parse_part
 
 
 @click.command("run")

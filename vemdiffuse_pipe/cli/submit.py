@@ -40,7 +40,7 @@ def command(file: Path, jobs: int | None, scheduler: str | None, script: Path | 
     Examples:
       vemdiffuse submit slurm.toml --jobs 64 --dry-run --scheduler slurm
     """
-    from vemdiffuse_pipe.running.schedulers import find_scheduler
+    from vemdiffuse_pipe.cluster.schedulers import find_scheduler
     from vemdiffuse_pipe.running.submission import make_submission, submit
 
     run_file = config.load(file)

@@ -15,7 +15,7 @@ from vemdiffuse_pipe.cli.words import show_duration
 from vemdiffuse_pipe.training import settings
 
 if TYPE_CHECKING:
-    from vemdiffuse_pipe.running.train import Trained
+    from vemdiffuse_pipe.modelling.train import Trained
 
 
 @click.command("train")
@@ -33,7 +33,7 @@ def command(file: Path, as_json: bool) -> int:
       vemdiffuse train train_stack.toml
     """
     train_file = settings.load(file)
-    from vemdiffuse_pipe.running.train import train  # imports torch
+    from vemdiffuse_pipe.modelling.train import train  # imports torch
 
     trained = train(train_file, listener=_say)
     if trained.outcome.stopped == "interrupted":

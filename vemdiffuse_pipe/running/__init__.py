@@ -1,1 +1,1 @@
-"""What a run does: receipts, the dask graph, the driver, events. The only place that knows dask."""
+"""What a run does: plan, blocks and their stages, the dask graph, the driver, parts; how it is seen."""

@@ -7,13 +7,13 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from signal import Signals
 
+from vemdiffuse_pipe.cluster import signals
+from vemdiffuse_pipe.cluster.hosts import device_name
 from vemdiffuse_pipe.plan.plan import Plan, digest
-from vemdiffuse_pipe.running import signals
+from vemdiffuse_pipe.records.events import Listener
+from vemdiffuse_pipe.records.journal import Journal
 from vemdiffuse_pipe.running.deaths import Deaths, DiedError
 from vemdiffuse_pipe.running.endings import Bookkeeper, Endings, one_at_a_time
-from vemdiffuse_pipe.running.events import Listener
-from vemdiffuse_pipe.running.hosts import device_name
-from vemdiffuse_pipe.running.journal import Journal
 from vemdiffuse_pipe.running.mask import begin_output
 from vemdiffuse_pipe.running.progress import Progress
 from vemdiffuse_pipe.storage import parse_address

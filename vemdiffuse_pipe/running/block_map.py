@@ -23,12 +23,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 from vemdiffuse_pipe.geometry.box import Zyx
 from vemdiffuse_pipe.geometry.grid import BlockGrid
-from vemdiffuse_pipe.running import set_aside
-from vemdiffuse_pipe.running.journal import read_beats
+from vemdiffuse_pipe.records import set_aside
+from vemdiffuse_pipe.records.journal import read_beats
+from vemdiffuse_pipe.records.receipts import read_done
+from vemdiffuse_pipe.records.shards import ShardSet, missing_by_layer
 from vemdiffuse_pipe.running.mask import read_outside
 from vemdiffuse_pipe.running.opening import identity_of
-from vemdiffuse_pipe.running.receipts import read_done
-from vemdiffuse_pipe.running.shards import ShardSet, missing_by_layer
 from vemdiffuse_pipe.running.status import grids, running_blocks
 from vemdiffuse_pipe.storage import open_sink, parse_address
 

@@ -21,9 +21,9 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from vemdiffuse_pipe.errors import DataError, OutputError, TransientError, VemdiffuseError
-from vemdiffuse_pipe.running.journal import Beat, Journal, forget, read_beats
+from vemdiffuse_pipe.records.journal import Beat, Journal, forget, read_beats
+from vemdiffuse_pipe.records.shards import Work
 from vemdiffuse_pipe.running.progress import Progress
-from vemdiffuse_pipe.running.shards import Work
 from vemdiffuse_pipe.storage.address import Address
 
 DEATHS_ALONE = 2

@@ -24,13 +24,13 @@ from dask.typing import Key
 from distributed import Client, Future
 from distributed.scheduler import KilledWorker
 
+from vemdiffuse_pipe.cluster import signals
 from vemdiffuse_pipe.errors import InputError, StorageFullError
-from vemdiffuse_pipe.running import signals
+from vemdiffuse_pipe.records.shards import Work
 from vemdiffuse_pipe.running.endings import Endings, Reporter
 from vemdiffuse_pipe.running.graph import block_graph
 from vemdiffuse_pipe.running.pace import Pace
 from vemdiffuse_pipe.running.retries import reason_of
-from vemdiffuse_pipe.running.shards import Work
 from vemdiffuse_pipe.running.workers import FAILED_ON
 
 GRACE_S = 5.0  # where nothing is hoped for, for blocks in flight to end by themselves

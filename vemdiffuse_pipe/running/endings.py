@@ -11,11 +11,11 @@ from typing import Protocol
 
 from vemdiffuse_pipe.errors import InputError, StorageFullError, VemdiffuseError
 from vemdiffuse_pipe.plan.plan import Plan, digest
-from vemdiffuse_pipe.running.events import BlockDone, BlockSetAside, Event, Listener
-from vemdiffuse_pipe.running.journal import Journal
+from vemdiffuse_pipe.records.events import BlockDone, BlockSetAside, Event, Listener
+from vemdiffuse_pipe.records.journal import Journal
+from vemdiffuse_pipe.records.shards import Work
 from vemdiffuse_pipe.running.progress import Progress
 from vemdiffuse_pipe.running.retries import GaveUpError, reason_of
-from vemdiffuse_pipe.running.shards import Work
 
 MOST_IN_A_ROW = 16
 

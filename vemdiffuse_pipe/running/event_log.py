@@ -8,9 +8,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from vemdiffuse_pipe.running.journal import EVENTS
+from vemdiffuse_pipe.records.journal import EVENTS
+from vemdiffuse_pipe.records.segments import read_lines
 from vemdiffuse_pipe.running.opening import identity_of
-from vemdiffuse_pipe.running.segments import read_lines
 from vemdiffuse_pipe.storage import open_sink, parse_address
 from vemdiffuse_pipe.storage.address import Address
 from vemdiffuse_pipe.storage.metadata import Json

@@ -11,20 +11,20 @@ from threading import Event as Flag
 
 from distributed import Client
 
+from vemdiffuse_pipe.cluster.engines import check_dashboard, check_engine, connect, is_in_process, window
+from vemdiffuse_pipe.cluster.resources import refuse_what_does_not_fit, threads_per_worker
 from vemdiffuse_pipe.models.protocol import Model
 from vemdiffuse_pipe.plan.plan import Plan
+from vemdiffuse_pipe.records.events import DashboardServed, Listener, Outcome, RunEnded, RunStarted, silent
+from vemdiffuse_pipe.records.shards import Work
 from vemdiffuse_pipe.render.block import Hardware
 from vemdiffuse_pipe.running.beginning import Begun, begun
 from vemdiffuse_pipe.running.driver import Inbox, drive
 from vemdiffuse_pipe.running.endings import Bookkeeper, until
-from vemdiffuse_pipe.running.engines import check_dashboard, check_engine, connect, is_in_process, window
-from vemdiffuse_pipe.running.events import DashboardServed, Listener, Outcome, RunEnded, RunStarted, silent
 from vemdiffuse_pipe.running.filled import note_what_was_filled
 from vemdiffuse_pipe.running.opening import log_folder, open_run_model
 from vemdiffuse_pipe.running.pricing import refuse_what_costs_too_much
-from vemdiffuse_pipe.running.resources import refuse_what_does_not_fit, threads_per_worker
 from vemdiffuse_pipe.running.retries import Patience
-from vemdiffuse_pipe.running.shards import Work
 from vemdiffuse_pipe.running.stages import open_workplace
 from vemdiffuse_pipe.running.workers import OpenWorkplace, present, register
 from vemdiffuse_pipe.volume import Source

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from vemdiffuse_pipe.plan.plan import Plan, digest
-from vemdiffuse_pipe.running.receipts import read_receipts
+from vemdiffuse_pipe.records.receipts import read_receipts
 from vemdiffuse_pipe.storage import open_sink, parse_address
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dask.base import annotate
 from dask.delayed import Delayed, delayed
 
+from vemdiffuse_pipe.cluster.engines import GPU
+from vemdiffuse_pipe.records.shards import Work
 from vemdiffuse_pipe.running import workers
-from vemdiffuse_pipe.running.engines import GPU
-from vemdiffuse_pipe.running.shards import Work
 
 _read = delayed(workers.read, pure=False)
 _render = delayed(workers.render, pure=False)

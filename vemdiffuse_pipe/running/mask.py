@@ -24,9 +24,9 @@ from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.frame import Frame, show_nm
 from vemdiffuse_pipe.geometry.grid import BlockGrid
 from vemdiffuse_pipe.plan.plan import Plan
+from vemdiffuse_pipe.records.shards import Flags, ShardSet
 from vemdiffuse_pipe.running.opening import open_output
 from vemdiffuse_pipe.running.retries import Patience, persist
-from vemdiffuse_pipe.running.shards import Flags, ShardSet
 from vemdiffuse_pipe.storage import Address, objects, open_mask, parse_address
 from vemdiffuse_pipe.volume import Source
 

@@ -10,16 +10,16 @@ from functools import partial
 
 import numpy as np
 
+from vemdiffuse_pipe.cluster.resources import threads_per_worker
 from vemdiffuse_pipe.errors import CorruptDataError, MissingDataError, PlanError
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.plan.estimate import gap_flops
 from vemdiffuse_pipe.plan.plan import Plan
 from vemdiffuse_pipe.plan.price import Speed
+from vemdiffuse_pipe.records.shards import ShardSet
 from vemdiffuse_pipe.render.block import Hardware, render_block
 from vemdiffuse_pipe.running.opening import open_run_model, with_contrast
-from vemdiffuse_pipe.running.resources import threads_per_worker
 from vemdiffuse_pipe.running.retries import Patience, persist
-from vemdiffuse_pipe.running.shards import ShardSet
 from vemdiffuse_pipe.running.stages import read_kept
 from vemdiffuse_pipe.storage import stores
 from vemdiffuse_pipe.volume import Source, Voxels

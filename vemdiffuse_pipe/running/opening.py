@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vemdiffuse_pipe import config
+from vemdiffuse_pipe.cluster.memory import share_arenas
 from vemdiffuse_pipe.config import RunFile, SourceTable
 from vemdiffuse_pipe.errors import ConfigError, OutputError
 from vemdiffuse_pipe.geometry.grey import UNCERTAINTY_STEP
@@ -17,7 +18,6 @@ from vemdiffuse_pipe.plan.estimate import CACHE_BYTES
 from vemdiffuse_pipe.plan.plan import Json, Plan, digest, make_plan
 from vemdiffuse_pipe.running.contrast import measure_contrast
 from vemdiffuse_pipe.running.identity import check_identity
-from vemdiffuse_pipe.running.memory import share_arenas
 from vemdiffuse_pipe.running.rejection import with_sections_that_are_data
 from vemdiffuse_pipe.running.retries import Patience, persist
 from vemdiffuse_pipe.storage import (

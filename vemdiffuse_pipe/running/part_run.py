@@ -18,27 +18,27 @@ from itertools import islice
 from math import isfinite
 from queue import Empty, SimpleQueue
 
+from vemdiffuse_pipe.cluster import signals
+from vemdiffuse_pipe.cluster.resources import refuse_what_does_not_fit, threads_per_worker
+from vemdiffuse_pipe.cluster.walltime import BlockTimes, Deadline
 from vemdiffuse_pipe.errors import DataError, InputError, StorageFullError, TransientError
 from vemdiffuse_pipe.models.protocol import Model
 from vemdiffuse_pipe.plan.plan import Plan
+from vemdiffuse_pipe.records.events import Listener, Outcome, RunEnded, RunStarted, silent
+from vemdiffuse_pipe.records.parts import Part
+from vemdiffuse_pipe.records.shards import Work
 from vemdiffuse_pipe.render.block import Hardware
-from vemdiffuse_pipe.running import signals
 from vemdiffuse_pipe.running.beginning import begun
 from vemdiffuse_pipe.running.deaths import Deaths, DiedError
 from vemdiffuse_pipe.running.endings import EndedError, Endings
-from vemdiffuse_pipe.running.events import Listener, Outcome, RunEnded, RunStarted, silent
 from vemdiffuse_pipe.running.filled import note_what_was_filled
 from vemdiffuse_pipe.running.opening import open_run_model
 from vemdiffuse_pipe.running.pace import Pace
-from vemdiffuse_pipe.running.parts import Part
 from vemdiffuse_pipe.running.pipeline import Ended, Inbox, Pipeline
 from vemdiffuse_pipe.running.pricing import refuse_what_costs_too_much
 from vemdiffuse_pipe.running.progress import Progress
-from vemdiffuse_pipe.running.resources import refuse_what_does_not_fit, threads_per_worker
 from vemdiffuse_pipe.running.retries import GaveUpError, Patience, reason_of
-from vemdiffuse_pipe.running.shards import Work
 from vemdiffuse_pipe.running.stages import open_workplace
-from vemdiffuse_pipe.running.walltime import BlockTimes, Deadline
 from vemdiffuse_pipe.volume import Source
 
 UNKNOWN_S = 5.0  # after which a block is late where nobody knows how long one takes

@@ -19,9 +19,9 @@ from threading import Event as Flag
 from typing import Any, NamedTuple, TypeAlias
 
 from vemdiffuse_pipe.plan.estimate import BLOCKS_IN_FLIGHT
+from vemdiffuse_pipe.records.shards import Work
 from vemdiffuse_pipe.running import stages
 from vemdiffuse_pipe.running.endings import EndedError, until
-from vemdiffuse_pipe.running.shards import Work
 from vemdiffuse_pipe.running.stages import Workplace
 
 NOTE_THREADS = 32  # with a sync of 2 ms: 500 blocks/s with 4, 900 with 8, above 1,600 with 32

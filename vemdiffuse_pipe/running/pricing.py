@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from vemdiffuse_pipe.cluster.resources import threads_per_worker
 from vemdiffuse_pipe.errors import PlanError
 from vemdiffuse_pipe.plan.plan import Plan
 from vemdiffuse_pipe.plan.price import Price, price, refuse_over_limit, stated_speed
-from vemdiffuse_pipe.running.resources import threads_per_worker
 from vemdiffuse_pipe.volume import Source
 
 
@@ -19,9 +19,9 @@ def n_workers(plan: Plan) -> int:
 
 def measured_price(plan: Plan, source: Source) -> Price:
     """The price at the speed of this machine. Imports torch. Raises InputError, DataError, TransientError."""
+    from vemdiffuse_pipe.records.shards import ShardSet
     from vemdiffuse_pipe.running.mask import find_outside, open_run_mask
     from vemdiffuse_pipe.running.measuring import measure_speed
-    from vemdiffuse_pipe.running.shards import ShardSet
 
     mask = open_run_mask(plan)
     outside = ShardSet(plan.shards) if mask is None else find_outside(plan, mask)

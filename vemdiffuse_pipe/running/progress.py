@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vemdiffuse_pipe.geometry.grid import BlockGrid
-from vemdiffuse_pipe.running import set_aside
-from vemdiffuse_pipe.running.events import Outcome, SetAside
+from vemdiffuse_pipe.records import set_aside
+from vemdiffuse_pipe.records.events import Outcome, SetAside
+from vemdiffuse_pipe.records.parts import EVERYTHING, Share
+from vemdiffuse_pipe.records.receipts import DoneReader
+from vemdiffuse_pipe.records.segments import SegmentWriter
+from vemdiffuse_pipe.records.shards import ShardSet, Work, count_missing, missing_work
 from vemdiffuse_pipe.running.mask import read_outside
-from vemdiffuse_pipe.running.parts import EVERYTHING, Share
-from vemdiffuse_pipe.running.receipts import DoneReader
-from vemdiffuse_pipe.running.segments import SegmentWriter
-from vemdiffuse_pipe.running.shards import ShardSet, Work, count_missing, missing_work
 from vemdiffuse_pipe.storage.address import Address
 
 

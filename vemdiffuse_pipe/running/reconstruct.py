@@ -11,9 +11,10 @@ from vemdiffuse_pipe.config import BadSections, OutputFormat, Policy, RunFile, R
 from vemdiffuse_pipe.errors import ConfigError, OutputError
 from vemdiffuse_pipe.geometry.box import Zyx
 from vemdiffuse_pipe.plan.plan import Plan, digest
-from vemdiffuse_pipe.running import set_aside
-from vemdiffuse_pipe.running.events import Listener, Outcome, silent
-from vemdiffuse_pipe.running.journal import forget, read_beats
+from vemdiffuse_pipe.records import set_aside
+from vemdiffuse_pipe.records.events import Listener, Outcome, silent
+from vemdiffuse_pipe.records.journal import forget, read_beats
+from vemdiffuse_pipe.records.parts import Part
 from vemdiffuse_pipe.running.opening import (
     is_output,
     open_output,
@@ -22,7 +23,6 @@ from vemdiffuse_pipe.running.opening import (
     settled,
     stored_run_file,
 )
-from vemdiffuse_pipe.running.parts import Part
 from vemdiffuse_pipe.running.progress import Progress
 from vemdiffuse_pipe.storage import Address, objects, open_sink, parse_address
 from vemdiffuse_pipe.volume import Source
@@ -60,8 +60,8 @@ def run(
         from vemdiffuse_pipe.running.execution import run_plan  # imports dask
 
         return run_plan(plan, source, listener=listener, max_blocks=max_blocks)
+    from vemdiffuse_pipe.cluster.walltime import deadline_of, stated_walltime_s
     from vemdiffuse_pipe.running.part_run import run_part
-    from vemdiffuse_pipe.running.walltime import deadline_of, stated_walltime_s
 
     deadline = deadline_of(stated_walltime_s(run_file.cluster) if walltime_s is None else walltime_s)
     return run_part(plan, source, part, listener=listener, max_blocks=max_blocks, deadline=deadline)

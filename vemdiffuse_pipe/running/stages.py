@@ -26,18 +26,18 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+from vemdiffuse_pipe.cluster.hosts import device_name, job_id, peak_gpu_bytes
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.grid import BlockGrid
 from vemdiffuse_pipe.models.protocol import Model
 from vemdiffuse_pipe.plan.plan import Plan, digest
+from vemdiffuse_pipe.records.events import BlockFailed, Listener, PlanesDone, silent
+from vemdiffuse_pipe.records.journal import Journal
+from vemdiffuse_pipe.records.receipts import FOLDER, Receipt, checksum
+from vemdiffuse_pipe.records.segments import SegmentWriter
 from vemdiffuse_pipe.render.block import Hardware, render_block
-from vemdiffuse_pipe.running.events import BlockFailed, Listener, PlanesDone, silent
-from vemdiffuse_pipe.running.hosts import device_name, job_id, peak_gpu_bytes
-from vemdiffuse_pipe.running.journal import Journal
 from vemdiffuse_pipe.running.opening import open_run_model
-from vemdiffuse_pipe.running.receipts import FOLDER, Receipt, checksum
 from vemdiffuse_pipe.running.retries import Patience, persist
-from vemdiffuse_pipe.running.segments import SegmentWriter
 from vemdiffuse_pipe.storage import open_sink, parse_address, stores
 from vemdiffuse_pipe.storage.stores import Traffic
 from vemdiffuse_pipe.volume import OnHole, Sink, Source, Voxels, unheard

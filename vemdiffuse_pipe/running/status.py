@@ -16,14 +16,14 @@ from math import prod
 from vemdiffuse_pipe.geometry.box import Zyx
 from vemdiffuse_pipe.geometry.grid import BlockGrid
 from vemdiffuse_pipe.plan.plan import Json, choose_block
-from vemdiffuse_pipe.running import set_aside
-from vemdiffuse_pipe.running.events import SetAside
-from vemdiffuse_pipe.running.journal import Beat, read_beats
+from vemdiffuse_pipe.records import set_aside
+from vemdiffuse_pipe.records.events import SetAside
+from vemdiffuse_pipe.records.journal import Beat, read_beats
+from vemdiffuse_pipe.records.receipts import read_costs
+from vemdiffuse_pipe.records.shards import ShardSet, count_missing
+from vemdiffuse_pipe.records.tally import MINUTE_S, Tally
 from vemdiffuse_pipe.running.mask import read_outside
 from vemdiffuse_pipe.running.opening import identity_of, stored_run_file
-from vemdiffuse_pipe.running.receipts import read_costs
-from vemdiffuse_pipe.running.shards import ShardSet, count_missing
-from vemdiffuse_pipe.running.tally import MINUTE_S, Tally
 from vemdiffuse_pipe.storage import StoredSink, open_sink, parse_address
 
 

@@ -8,12 +8,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from vemdiffuse_pipe.cluster.resources import refuse_what_no_job_holds
+from vemdiffuse_pipe.cluster.schedulers import SUBMIT, Job, array_script
 from vemdiffuse_pipe.config import RunFile, Scheduler
 from vemdiffuse_pipe.errors import ConfigError
 from vemdiffuse_pipe.running.mask import begin_output, open_run_mask
 from vemdiffuse_pipe.running.opening import beside_output, log_folder, prepare, settled
-from vemdiffuse_pipe.running.resources import refuse_what_no_job_holds
-from vemdiffuse_pipe.running.schedulers import SUBMIT, Job, array_script
 
 ANSWERS_WITHIN_S = 60
 

@@ -14,6 +14,8 @@ from vemdiffuse_pipe.errors import CorruptDataError, MissingDataError
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.grid import BlockGrid
 from vemdiffuse_pipe.plan.plan import Plan
+from vemdiffuse_pipe.records.receipts import Receipt, checksum, read_receipts
+from vemdiffuse_pipe.records.shards import ShardSet
 from vemdiffuse_pipe.render.block import Hardware, render_block
 from vemdiffuse_pipe.running import stages
 from vemdiffuse_pipe.running.filled import note_what_was_filled
@@ -26,9 +28,7 @@ from vemdiffuse_pipe.running.opening import (
     stored_run_file,
     with_contrast,
 )
-from vemdiffuse_pipe.running.receipts import Receipt, checksum, read_receipts
 from vemdiffuse_pipe.running.retries import Patience
-from vemdiffuse_pipe.running.shards import ShardSet
 from vemdiffuse_pipe.running.stages import open_workplace, read_kept
 from vemdiffuse_pipe.storage import open_sink, parse_address
 from vemdiffuse_pipe.volume import Sink, Voxels

@@ -16,18 +16,18 @@ from typing import TypeVar
 import torch
 from distributed import Client, Worker, WorkerPlugin, get_worker
 
+from vemdiffuse_pipe.cluster.binding import bind_gpu
+from vemdiffuse_pipe.cluster.hosts import device_name
+from vemdiffuse_pipe.cluster.leaving import Departure, job_deadline
+from vemdiffuse_pipe.cluster.walltime import Deadline
 from vemdiffuse_pipe.errors import ConfigError
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.plan.plan import Plan
 from vemdiffuse_pipe.render.block import Hardware
 from vemdiffuse_pipe.running import stages
-from vemdiffuse_pipe.running.binding import bind_gpu
-from vemdiffuse_pipe.running.hosts import device_name
-from vemdiffuse_pipe.running.leaving import Departure, job_deadline
 from vemdiffuse_pipe.running.opening import open_run_source
 from vemdiffuse_pipe.running.retries import Patience, persist
 from vemdiffuse_pipe.running.stages import Rendered, Sections, Workplace, open_workplace
-from vemdiffuse_pipe.running.walltime import Deadline
 
 T = TypeVar("T")
 FAILED_ON = "failed_on"  # attribute of an error: the address of the worker

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from vemdiffuse_pipe.errors import OutputError
 from vemdiffuse_pipe.geometry.box import Box, Zyx
 from vemdiffuse_pipe.geometry.grid import BlockGrid
-from vemdiffuse_pipe.running.parts import EVERYTHING, Share
+from vemdiffuse_pipe.records.parts import EVERYTHING, Share
 
 Flags = NDArray[np.bool_]
 Counts = NDArray[np.int64]

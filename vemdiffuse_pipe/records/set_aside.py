@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from vemdiffuse_pipe.geometry.grid import BlockGrid
-from vemdiffuse_pipe.running.events import SetAside
-from vemdiffuse_pipe.running.receipts import box_of
-from vemdiffuse_pipe.running.segments import SegmentReader, SegmentWriter
-from vemdiffuse_pipe.running.shards import ShardSet
+from vemdiffuse_pipe.records.events import SetAside
+from vemdiffuse_pipe.records.receipts import box_of
+from vemdiffuse_pipe.records.segments import SegmentReader, SegmentWriter
+from vemdiffuse_pipe.records.shards import ShardSet
 from vemdiffuse_pipe.storage.address import Address
 from vemdiffuse_pipe.storage.metadata import Json
 

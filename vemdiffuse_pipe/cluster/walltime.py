@@ -12,9 +12,9 @@ from math import ceil
 
 import psutil
 
+from vemdiffuse_pipe.cluster.hosts import job_id
 from vemdiffuse_pipe.config import ClusterTable
 from vemdiffuse_pipe.errors import ConfigError
-from vemdiffuse_pipe.running.hosts import job_id
 
 ANSWERS_WITHIN_S = 10
 NEWEST = 256

@@ -16,10 +16,10 @@ from typing import Any
 from distributed.deploy.adaptive import Adaptive
 from distributed.deploy.spec import ProcessInterface
 
+from vemdiffuse_pipe.cluster.leaving import JOB_ENDS
+from vemdiffuse_pipe.cluster.schedulers import SUBMIT, Job, directives
 from vemdiffuse_pipe.config import ClusterTable, Scheduler
 from vemdiffuse_pipe.errors import ConfigError
-from vemdiffuse_pipe.running.leaving import JOB_ENDS
-from vemdiffuse_pipe.running.schedulers import SUBMIT, Job, directives
 
 ANY_PORT = "127.0.0.1:0"
 LONGEST_WAIT_S = 60.0

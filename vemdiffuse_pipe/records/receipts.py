@@ -22,8 +22,8 @@ import xxhash
 from vemdiffuse_pipe.errors import OutputError
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.grid import BlockGrid
-from vemdiffuse_pipe.running import segments
-from vemdiffuse_pipe.running.shards import ShardSet
+from vemdiffuse_pipe.records import segments
+from vemdiffuse_pipe.records.shards import ShardSet
 from vemdiffuse_pipe.storage.address import Address
 from vemdiffuse_pipe.storage.metadata import Json
 from vemdiffuse_pipe.volume import Voxels

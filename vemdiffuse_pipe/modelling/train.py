@@ -16,16 +16,16 @@ from typing import Any
 
 from torch import nn
 
+from vemdiffuse_pipe.cluster import signals
+from vemdiffuse_pipe.cluster.memory import share_arenas
 from vemdiffuse_pipe.config import Table
 from vemdiffuse_pipe.errors import DataError, SourceError
 from vemdiffuse_pipe.evaluation.picture import picture
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.plan.estimate import CACHE_BYTES
 from vemdiffuse_pipe.plan.plan import Json
-from vemdiffuse_pipe.running import signals
 from vemdiffuse_pipe.running.contrast import measure_contrast
 from vemdiffuse_pipe.running.identity import check_identity
-from vemdiffuse_pipe.running.memory import share_arenas
 from vemdiffuse_pipe.running.preflight import find_bad_sections
 from vemdiffuse_pipe.running.retries import Patience, persist
 from vemdiffuse_pipe.storage import open_source

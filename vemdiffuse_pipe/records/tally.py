@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import ceil
 
-from vemdiffuse_pipe.running.receipts import Cost
+from vemdiffuse_pipe.records.receipts import Cost
 
 MINUTE_S = 60.0
 LEAST_MINUTES, MOST_MINUTES = 5, 60  # that 'now' is

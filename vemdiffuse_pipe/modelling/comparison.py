@@ -22,10 +22,10 @@ from vemdiffuse_pipe.evaluation.report import evaluate
 from vemdiffuse_pipe.evaluation.structure import WIDTH
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.grey import to_grey
+from vemdiffuse_pipe.modelling.compared_rows import Figures, RowFolder
+from vemdiffuse_pipe.modelling.comparison_file import ComparisonFile, Draws, MethodTable, TruthTable
+from vemdiffuse_pipe.modelling.in_memory import Rendered, plan_in_memory, reconstruct_in_memory
 from vemdiffuse_pipe.plan.plan import Json, Plan, digest
-from vemdiffuse_pipe.running.compared_rows import Figures, RowFolder
-from vemdiffuse_pipe.running.comparison_file import ComparisonFile, Draws, MethodTable, TruthTable
-from vemdiffuse_pipe.running.in_memory import Rendered, plan_in_memory, reconstruct_in_memory
 from vemdiffuse_pipe.storage import open_source
 from vemdiffuse_pipe.volume import Voxels
 

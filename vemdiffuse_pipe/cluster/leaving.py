@@ -21,7 +21,7 @@ from typing import Any
 
 from distributed import Reschedule, Worker
 
-from vemdiffuse_pipe.running.walltime import BlockTimes, Deadline, deadline_of
+from vemdiffuse_pipe.cluster.walltime import BlockTimes, Deadline, deadline_of
 
 JOB_ENDS = "VEMDIFFUSE_JOB_ENDS"  # seconds since 1970: what our job scripts say
 HANDED_BACK_S = 0.5  # a read that is handed back may come again, until others have room

@@ -20,11 +20,11 @@ from pathlib import Path
 import dask
 from distributed import Client, LocalCluster
 
+from vemdiffuse_pipe.cluster import signals
+from vemdiffuse_pipe.cluster.batch import check_jobs, job_cluster
 from vemdiffuse_pipe.config import ClusterTable, RunTable
 from vemdiffuse_pipe.errors import ConfigError
 from vemdiffuse_pipe.plan.estimate import BLOCKS_IN_FLIGHT
-from vemdiffuse_pipe.running import signals
-from vemdiffuse_pipe.running.batch import check_jobs, job_cluster
 
 GPU = "GPU"
 THREADS_PER_WORKER = 3

@@ -1,0 +1,1 @@
+"""What is done with models rather than with volumes: training, comparing, exporting."""
