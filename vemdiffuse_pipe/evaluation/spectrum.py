@@ -1,4 +1,4 @@
-"""How much fine texture is left along one axis, whatever its phase: the high-frequency energy ratio."""
+"""How much fine texture there is along one axis, whatever its phase, against a truth or against sections."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import scipy.fft
 
+from vemdiffuse_pipe.errors import ConfigError
 from vemdiffuse_pipe.volume import Voxels
 
 
@@ -25,6 +26,24 @@ def high_frequency_ratios(
         _ratio(upper_energy((v[z] for z in planes), axis=0) for v in (prediction, truth)),
         _ratio(upper_energy((v[z] for z in planes), axis=1) for v in (prediction, truth)),
     )
+
+
+def texture_score(planes: Sequence[Voxels], sections: Sequence[Voxels], axis: int) -> float:
+    """Mean energy in the upper half of the spectrum of planes along an axis, over that of sections.
+
+    1: as much fine texture as the sections have; more is lines, less is blur. No truth is needed: measured
+    sections say how much there should be along each axis, whatever is in them. A network that learnt on xz
+    planes, whose rows are coarse, may draw rows like those where it works on xy sections. `planes`,
+    `sections`: (row, column) uint8 of equal sizes; `axis`: 0 across rows, 1 along them. inf where sections
+    have none and planes do. Raises ConfigError where one of the two is empty.
+    """
+    if not planes or not sections:
+        raise ConfigError("a texture score of no planes or no sections; at least one of each is needed")
+    return _ratio(_mean_energy(images, axis) for images in (planes, sections))
+
+
+def _mean_energy(images: Sequence[Voxels], axis: int) -> float:
+    return sum(upper_energy([image], axis) / image.size for image in images) / len(images)
 
 
 def _ratio(energies: Iterable[float]) -> float:

@@ -1,7 +1,7 @@
 """How good a network is where it never looked: the real sampler on gaps that were held back.
 
     seen     gaps along the axis that was trained on, whose planes were measured: PSNR and texture
-    in use   gaps between two sections, as `run` fills them: no truth, but lines show (evaluation.lines)
+    in use   gaps between two sections, as `run` fills them: no truth, but lines show (evaluation.spectrum)
 
 Along z, in an isotropic volume, they are the same gaps.
 """
@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from vemdiffuse_pipe.errors import ConfigError
-from vemdiffuse_pipe.evaluation.lines import line_score
+from vemdiffuse_pipe.evaluation.spectrum import texture_score
 from vemdiffuse_pipe.geometry.box import Box, Zyx
 from vemdiffuse_pipe.geometry.grey import to_grey
 from vemdiffuse_pipe.models.noise import voxel_noise
@@ -87,7 +87,7 @@ class Validation:
         used = [i for i, gap in enumerate(self.gaps) if not gap.has_truth] or range(len(self.gaps))
         planes = [plane for i in used for plane in to_grey(samples[i][0])]
         sections = [section for i in used for section in self.gaps[i].measured]
-        lines = [line_score(planes, sections, axis) for axis in self.axes]
+        lines = [texture_score(planes, sections, axis) for axis in self.axes]
         mean_lines = math.exp(float(np.mean(np.log(np.maximum(lines, 1e-6)))))
         rows, columns = (_texture(ones, truths, axis) for axis in (0, 1))
         found = Scores(_psnr(means, truths), rows, columns, mean_lines)
@@ -156,7 +156,7 @@ def _planes(source: Source, box: Box, cut: Cut) -> Voxels:
 
 
 def _texture(images: Sequence[Voxels], truths: Sequence[Voxels], axis: int) -> float:
-    return line_score([p for i in images for p in i], [p for t in truths for p in t], axis)
+    return texture_score([p for i in images for p in i], [p for t in truths for p in t], axis)
 
 
 def _psnr(images: Sequence[Voxels], truths: Sequence[Voxels]) -> float:
