@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vemdiffuse_pipe.models.card import ModelCard
 from vemdiffuse_pipe.models.edm import SIGMA_MAX, SIGMA_MIN, preconditioning
 from vemdiffuse_pipe.models.lean import LeanNetwork
-from vemdiffuse_pipe.models.protocol import GapView, Noise, Settings, tile_by_tile
+from vemdiffuse_pipe.models.network import NetworkModel, on_linear
+from vemdiffuse_pipe.models.protocol import GapView, Noise
 from vemdiffuse_pipe.models.samplers import NoiseRange, denoiser_of_noise_predictor, draw
 from vemdiffuse_pipe.models.udim import UdimNetwork
 
@@ -20,32 +20,20 @@ WHOLE_RANGE = (127.5, 127.5)
 UDIM_LEVELS = NoiseRange(0.004, 80.0)
 
 
-class LeanDiffusion:
+class LeanDiffusion(NetworkModel[LeanNetwork]):
     """Draws planes: linear interpolation plus a residual sampled from its distribution given the sections.
 
     The network sees standardised grey. With one evaluation the result is the one-pass prediction, and the
     noise does not matter.
     """
 
-    def __init__(self, card: ModelCard, network: LeanNetwork, settings: Settings) -> None:
-        self.card = card
-        self.network = network.eval().requires_grad_(False)
-        self.settings = settings
-
-    @torch.inference_mode()
-    def generate(self, gap: GapView, noise: Noise) -> Tensor:
-        """One sample for each tile: (b, n, y, x) float32 grey levels."""
-        return tile_by_tile(self._sample, gap, noise)
-
-    def _sample(self, gap: GapView, noise: Noise) -> Tensor:
-        mean, std = self.settings.contrast
-        sections = ((gap.sections - mean) / std).contiguous(memory_format=torch.channels_last)
-        positions = gap.positions.float()
+    def _planes(self, gap: GapView, noise: Noise) -> Tensor:
+        sections, positions = self._standardised(gap.sections), gap.positions.float()
 
         def denoise(x: Tensor, sigma: float) -> Tensor:
             levels = torch.full((len(x), 1, 1, 1), sigma, device=x.device)
             c_skip, c_out, c_in, c_noise = preconditioning(levels)
-            with in_precision(x, self.settings):
+            with self._in_precision(x):
                 raw = self.network(c_in * x, sections, positions, float(gap.ratio), c_noise.flatten())
             x0: Tensor = c_skip * x + c_out * raw.float()
             return x0
@@ -54,28 +42,16 @@ class LeanDiffusion:
             return noise(step).contiguous(memory_format=torch.channels_last)
 
         residual = draw(self.settings.sampler, denoise, laid_out, self.settings.steps, LEAN_LEVELS)
-        linear: Tensor = torch.lerp(sections[:, :1], sections[:, 1:], positions[:, None, None])
-        grey: Tensor = (linear + self.card.residual_scale * residual) * std + mean
-        return grey
+        return self._grey(on_linear(sections, positions, self.card.residual_scale * residual))
 
 
-class UdimDiffusion:
+class UdimDiffusion(NetworkModel[UdimNetwork]):
     """Draws planes one by one, by what UDiM says is noise in them, given the sections or what lies between.
 
     Grey levels 0..255 are [-1, 1] to the network, and so is what it takes for the plane (x0), always.
     """
 
-    def __init__(self, card: ModelCard, network: UdimNetwork, settings: Settings) -> None:
-        self.card = card
-        self.network = network.eval().requires_grad_(False)
-        self.settings = settings
-
-    @torch.inference_mode()
-    def generate(self, gap: GapView, noise: Noise) -> Tensor:
-        """One sample for each tile: (b, n, y, x) float32 grey levels."""
-        return tile_by_tile(self._sample, gap, noise)
-
-    def _sample(self, gap: GapView, noise: Noise) -> Tensor:
+    def _planes(self, gap: GapView, noise: Noise) -> Tensor:
         middle, half = WHOLE_RANGE
         sections = (gap.sections - middle) / half
         positions = gap.positions.float()
@@ -101,7 +77,7 @@ class UdimDiffusion:
             torch.full((len(noisy),), float(value), device=noisy.device) for value in (gamma, *at)
         )
         inputs = udim_inputs(self.network.config.n_conditions, sections, noisy[:, None], positions)
-        with in_precision(noisy, self.settings):
+        with self._in_precision(noisy):
             out: Tensor = self.network(inputs, levels, layers)
         return out[:, 0].float()
 
@@ -115,8 +91,3 @@ def udim_inputs(n_conditions: int, sections: Tensor, noisy: Tensor, positions: T
     between = torch.lerp(sections[:, :1], sections[:, 1:], positions[:, None, None, None])
     condition = sections if n_conditions == 2 else between
     return torch.cat([condition, noisy], dim=1).contiguous(memory_format=torch.channels_last)
-
-
-def in_precision(x: Tensor, settings: Settings) -> torch.autocast:
-    """The context in which a network runs on the device of `x`, in the arithmetic that was asked for."""
-    return torch.autocast(x.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16")

@@ -6,11 +6,10 @@ import torch
 from torch import Tensor
 
 from vemdiffuse_pipe.models.a2i3dem import AxialNetwork
-from vemdiffuse_pipe.models.card import ModelCard
-from vemdiffuse_pipe.models.diffusion import in_precision
 from vemdiffuse_pipe.models.kinds import AXIAL_BATCH
 from vemdiffuse_pipe.models.lean import LeanNetwork
-from vemdiffuse_pipe.models.protocol import GapView, Noise, Settings, tile_by_tile
+from vemdiffuse_pipe.models.network import NetworkModel, on_linear
+from vemdiffuse_pipe.models.protocol import GapView, Noise
 from vemdiffuse_pipe.models.pssr import Pssr
 from vemdiffuse_pipe.models.rcan import Rcan
 from vemdiffuse_pipe.models.sru3d import Sru3dNetwork
@@ -28,105 +27,56 @@ def predicted_residual(network: LeanNetwork, sections: Tensor, positions: Tensor
     return out
 
 
-class LeanRegression:
+class LeanRegression(NetworkModel[LeanNetwork]):
     """Linear interpolation plus the residual that the lean network predicts."""
 
-    def __init__(self, card: ModelCard, network: LeanNetwork, settings: Settings) -> None:
-        self.card = card
-        self.network = network.eval().requires_grad_(False)
-        self.settings = settings
-
-    @torch.inference_mode()
-    def generate(self, gap: GapView, noise: Noise) -> Tensor:
-        """The planes of each tile: (b, n, y, x) float32 grey levels."""
-        return tile_by_tile(self._predict, gap, noise)
-
-    def _predict(self, gap: GapView, noise: Noise) -> Tensor:
-        mean, std = self.settings.contrast
-        sections = ((gap.sections - mean) / std).contiguous(memory_format=torch.channels_last)
-        positions = gap.positions.float()
-        with in_precision(sections, self.settings):
+    def _planes(self, gap: GapView, noise: Noise) -> Tensor:
+        sections, positions = self._standardised(gap.sections), gap.positions.float()
+        with self._in_precision(sections):
             residual = predicted_residual(self.network, sections, positions, float(gap.ratio))
-        linear: Tensor = torch.lerp(sections[:, :1], sections[:, 1:], positions[:, None, None])
-        grey: Tensor = (linear + self.card.residual_scale * residual.float()) * std + mean
-        return grey
+        return self._grey(on_linear(sections, positions, self.card.residual_scale * residual.float()))
 
 
-class AxialRestoration:
+class AxialRestoration(NetworkModel[AxialNetwork]):
     """Planes interpolated along z, restored in every xz plane, or in xz and in yz planes and averaged.
 
     An axial plane holds `reach_sections` gaps more on either side, so that it is more than a strip.
     """
 
-    def __init__(self, card: ModelCard, network: AxialNetwork, settings: Settings) -> None:
-        self.card = card
-        self.network = network.eval().requires_grad_(False)
-        self.settings = settings
-
-    @torch.inference_mode()
-    def generate(self, gap: GapView, noise: Noise) -> Tensor:
-        """The planes of each tile: (b, n, y, x) float32 grey levels."""
-        return tile_by_tile(self._restore, gap, noise)
-
-    def _restore(self, gap: GapView, noise: Noise) -> Tensor:
-        mean, std = self.settings.contrast
-        stack = interpolated((gap.sections - mean) / std, gap.ratio)
+    def _planes(self, gap: GapView, noise: Noise) -> Tensor:
+        stack = interpolated(self._standardised(gap.sections), gap.ratio)
         restored = self._every_plane(stack.transpose(1, 2)).transpose(1, 2)
         if self.network.config.has_both_axes:
             restored = (restored + self._every_plane(stack.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)) / 2
-        grey: Tensor = restored[:, _rows_of_gap(gap, self.card.reach_sections)] * std + mean
-        return grey
+        return self._grey(restored[:, _rows_of_gap(gap, self.card.reach_sections)])
 
     def _every_plane(self, stack: Tensor) -> Tensor:
         """(b, planes, z, x) -> the same, a few planes at a time."""
         b, _, n, _ = stack.shape
-        with in_precision(stack, self.settings):
+        with self._in_precision(stack):
             parts = axial_planes(stack, self.network.config.multiple_px).split(AXIAL_BATCH)
             restored = torch.cat([self.network(part).float() for part in parts])
         planes: Tensor = restored[:, 0, :n].reshape(b, -1, n, restored.shape[-1])
         return planes
 
 
-class VolumetricNetwork:
+class VolumetricNetwork(NetworkModel[Sru3dNetwork]):
     """Planes that the three-dimensional network makes of a few sections."""
 
-    def __init__(self, card: ModelCard, network: Sru3dNetwork, settings: Settings) -> None:
-        self.card = card
-        self.network = network.eval().requires_grad_(False)
-        self.settings = settings
-
-    @torch.inference_mode()
-    def generate(self, gap: GapView, noise: Noise) -> Tensor:
-        """The planes of each tile: (b, n, y, x) float32 grey levels."""
-        return tile_by_tile(self._make, gap, noise)
-
-    def _make(self, gap: GapView, noise: Noise) -> Tensor:
-        mean, std = self.settings.contrast
-        with in_precision(gap.sections, self.settings):
-            planes = self.network((gap.sections - mean) / std).float()
-        grey: Tensor = planes[:, _rows_of_gap(gap, self.card.reach_sections)] * std + mean
-        return grey
+    def _planes(self, gap: GapView, noise: Noise) -> Tensor:
+        with self._in_precision(gap.sections):
+            planes = self.network(self._standardised(gap.sections))
+        return self._grey(planes[:, _rows_of_gap(gap, self.card.reach_sections)])
 
 
-class OneImage:
+class OneImage(NetworkModel[Rcan | Pssr]):
     """One section, restored by a plain network; what it is given of a gap is its lower section."""
 
-    def __init__(self, card: ModelCard, network: Rcan | Pssr, settings: Settings) -> None:
-        self.card = card
-        self.network = network.eval().requires_grad_(False)
-        self.settings = settings
-
-    @torch.inference_mode()
-    def generate(self, gap: GapView, noise: Noise) -> Tensor:
-        """The plane of each tile: (b, 1, y, x) float32 grey levels."""
-        return tile_by_tile(self._restore, gap, noise)
-
-    def _restore(self, gap: GapView, noise: Noise) -> Tensor:
-        mean, std = self.settings.contrast
-        section = ((gap.sections[:, :1] - mean) / std).contiguous(memory_format=torch.channels_last)
-        with in_precision(section, self.settings):
-            grey: Tensor = self.network(section).float() * std + mean
-        return grey
+    def _planes(self, gap: GapView, noise: Noise) -> Tensor:
+        section = self._standardised(gap.sections[:, :1])
+        with self._in_precision(section):
+            restored = self.network(section)
+        return self._grey(restored)
 
 
 def interpolated(sections: Tensor, ratio: int) -> Tensor:
