@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,14 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from vemdiffuse_pipe.errors import ConfigError, ModelError
-from vemdiffuse_pipe.models.card import CUBIC, ModelCard, find_card, read_card, shipped_models
+from vemdiffuse_pipe.models.card import (
+    CUBIC,
+    ModelCard,
+    find_card,
+    find_checkpoint,
+    read_card,
+    shipped_models,
+)
 from vemdiffuse_pipe.models.checkpoint import load_model, load_network, save_checkpoint
 from vemdiffuse_pipe.models.lean import LeanConfig, LeanNetwork
 
@@ -150,6 +158,13 @@ def test_an_unknown_model_is_refused_with_the_known_ones() -> None:
         find_card("cubik")
     assert find_card("cubic") == CUBIC
     assert set(shipped_models()) >= {"linear", "cubic"}
+
+
+def test_the_one_pass_twin_is_the_default_evaluated_once() -> None:
+    twin, default = find_card("one-pass"), find_card("default")
+    assert find_checkpoint("one-pass") == find_checkpoint("default")
+    assert (twin.samples, twin.steps) == (1, 1)
+    assert replace(twin, name="default", samples=default.samples, steps=default.steps) == default
 
 
 def _with_card(path: Path, **changes: object) -> str:

@@ -97,7 +97,7 @@ def _in_words(card: ModelCard) -> str:
     ratios = f"ratio {card.min_ratio} to {card.max_ratio}" if card.min_ratio < card.max_ratio else ""
     how = (
         f"{card.samples} samples of {card.steps} evaluations unless you say otherwise"
-        if card.is_stochastic
+        if card.is_stochastic and card.steps > 1
         else "one pass, no uncertainty"
     )
     return (

@@ -165,6 +165,7 @@ BUILTIN: dict[Task, dict[str, ModelCard]] = {
     },
 }
 WEIGHTS = Path(__file__).parent / "weights"
+ONE_PASS = {"one-pass": "default"}  # the same weights, evaluated once: the best single estimate
 
 
 def find_card(model: str, task: Task = "isotropic") -> ModelCard:
@@ -185,13 +186,13 @@ def find_card(model: str, task: Task = "isotropic") -> ModelCard:
         raise ModelError(
             f"{model} was trained for task {card.task}, asked for is {task}; set task in [model]"
         )
-    return card
+    return replace(card, name=model, samples=1, steps=1) if model in ONE_PASS else card
 
 
 def find_checkpoint(model: str) -> Path:
     """Path of the checkpoint that `model` names. Raises ModelError when there is none."""
     if model in shipped_models()[2:]:
-        return WEIGHTS / f"{model}.safetensors"
+        return WEIGHTS / f"{ONE_PASS.get(model, model)}.safetensors"
     if os.path.isfile(model):  # noqa: PTH113 (Path's own raises for a name that is too long)
         return Path(model)
     known = ", ".join(shipped_models())
@@ -200,7 +201,7 @@ def find_checkpoint(model: str) -> Path:
 
 def shipped_models() -> list[str]:
     """Names that `find_card` knows."""
-    return ["linear", "cubic", *sorted(p.stem for p in WEIGHTS.glob("*.safetensors"))]
+    return ["linear", "cubic", *sorted([*ONE_PASS, *(p.stem for p in WEIGHTS.glob("*.safetensors"))])]
 
 
 def read_card(path: Path) -> ModelCard:
