@@ -9,7 +9,9 @@ A run has 60 blocks and is one of
     parts     three processes         killed: one of them, or all
 
 on a disk, on a disk that fills once, or on S3 behind a proxy that fails 2 % of the puts. It is begun again
-after each kill and, in the end, until it is complete.
+after each kill and, in the end, until it is complete. Window x workers blocks may be rendered twice for each
+start that was cut short; and for the last one where there are several workers, since the slowest blocks are
+then given to a second worker.
 """
 
 from __future__ import annotations
@@ -61,8 +63,8 @@ CREDENTIALS = {
 class Result:
     """What became of one run. `n_twice`: renders beyond one a block.
 
-    `n_allowed`: window x workers for each start that was cut short, and, where parts help each other without
-    a scheduler, for the end.
+    `n_allowed`: window x workers for each start that was cut short, and for the last one where several workers
+    help each other with what is slow.
     """
 
     engine: str
@@ -205,7 +207,7 @@ def run_trial(folder: Path, engine: str, place: str, endpoint: str, seed: int) -
             is_torn=not verify(url).is_good,
             is_different=stored_sha256(run_file) != _reference(folder, run_file),
             n_twice=sum(blocks.values()) - len(blocks),
-            n_allowed=WINDOW * WORKERS[engine] * (trial.n_starts - (engine != "parts")),
+            n_allowed=WINDOW * WORKERS[engine] * (trial.n_starts - (engine == "threads")),
         )
 
 
