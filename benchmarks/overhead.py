@@ -18,6 +18,7 @@ from contextlib import ExitStack, closing
 from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
+from typing import NamedTuple
 from unittest import mock
 
 import click
@@ -69,6 +70,13 @@ def main(kinds: tuple[str, ...], n_blocks: int, repeats: int) -> None:
     print_table(rows)
 
 
+class Nothing(NamedTuple):
+    """What goes through the stages of an empty block."""
+
+    block_index: int
+    output_box: Box
+
+
 class EmptyStages(WorkerPlugin):
     """Makes blocks do nothing but, where wanted, write a receipt. `folder`: of the receipts, or none."""
 
@@ -79,9 +87,9 @@ class EmptyStages(WorkerPlugin):
         """Replace the stages of this process."""
         writer = SegmentWriter(parse_address(self.folder)) if self.folder else None
         workers._PLACES["empty"] = None  # type: ignore[assignment]
-        stages.read = lambda place, index, box: index  # type: ignore[assignment,misc,return-value]
-        stages.render = lambda place, index: index  # type: ignore[assignment,misc,return-value]
-        stages.write = lambda place, index: writer and writer.append(record(index))  # type: ignore
+        stages.read = lambda place, index, box: Nothing(index, box)  # type: ignore[assignment,misc,return-value]
+        stages.render = second  # type: ignore[assignment]
+        stages.write = lambda _, done: writer and writer.append(record(done.block_index))  # type: ignore
 
 
 def block_rows(folder: Path, n_blocks: int, repeats: int) -> Iterator[Row]:
