@@ -32,7 +32,7 @@ Scheduler = Literal["slurm", "lsf", "pbs", "sge"]
 
 SCHEDULERS: tuple[Scheduler, ...] = get_args(Scheduler)
 
-_SECRET = re.compile(r"(secret|token|passw(or)?d|access_?key)\w*\s*=", re.IGNORECASE)
+_SECRET = re.compile(r"(secret|token|passw(or)?d|access_?key)\w*\s*=|://(?=[^\s/]*@)", re.IGNORECASE)
 
 
 def _engine(value: str) -> str:
