@@ -44,8 +44,8 @@ def measure_speed(
     """What a worker does with a block from the middle of what is wanted, on the device of the run file.
 
     Of its gaps as many are rendered as `budget_s` allows, and at least one; where there are more the first
-    does not count, for it pays for what is done once. `n_threads`: of the worker, else as many as those of the
-    run would have here. Raises PlanError where no block can be read.
+    does not count, for it pays for what is done once. `n_threads`: of the worker, else as many as the run's
+    would have here. Raises PlanError where no block can be read.
     """
     plan = with_contrast(plan, source)
     model, table = open_run_model(plan), plan.run_file.run

@@ -62,9 +62,7 @@ def run(
         return run_plan(plan, source, listener=listener, max_blocks=max_blocks)
     from vemdiffuse_pipe.cluster.walltime import deadline_of, stated_walltime_s
     from vemdiffuse_pipe.running.part_run import run_part
-    from vemdiffuse_pipe.running.pricing import refuse_what_costs_too_much
 
-    refuse_what_costs_too_much(plan)
     deadline = deadline_of(stated_walltime_s(run_file.cluster) if walltime_s is None else walltime_s)
     return run_part(plan, source, part, listener=listener, max_blocks=max_blocks, deadline=deadline)
 
