@@ -212,7 +212,7 @@ class ClusterTable(Table):
     def _no_fewer_jobs_than_the_fewest(self) -> Self:
         if self.min_jobs > self.max_jobs:
             raise ValueError(
-                f"min_jobs {self.min_jobs} is more than max_jobs {self.max_jobs}; raise one or lower the other"
+                f"min_jobs {self.min_jobs} is more than max_jobs {self.max_jobs}; change one of them"
             )
         return self
 
