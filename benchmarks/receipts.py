@@ -57,7 +57,7 @@ def receipt_rows(folder: Path, n_receipts: int) -> Iterator[Row]:
     )
     began = time.process_time()
     tally = Tally(time.time())
-    for segment, cost in receipts.read_costs(parse_address(output), "0" * 16):
+    for segment, cost in receipts.CostReader(parse_address(output), "0" * 16).new_costs():
         tally.add(segment, cost)
     assert tally.n_receipts == n_receipts
     yield (

@@ -33,8 +33,19 @@ BASE = {"source": {"url": "a"}, "output": {"url": "b"}}
         ({"run": {"engine": "tcp://host"}}, "run.engine.*tcp://host:8786"),
         ({"cluster": {"queue": "gpu"}}, "cluster.memory_gb is missing"),
         ({"cluster": {"memory_gb": 1, "quue": "gpu"}}, "did you mean queue"),
-        ({"cluster": {"memory_gb": 1, "min_jobs": 9, "max_jobs": 8}}, "min_jobs 9 is more than max_jobs 8"),
-        ({"cluster": {"memory_gb": 1, "walltime": "4 hours"}}, "cluster.walltime"),
+        (
+            {"cluster": {"memory_gb": 1, "min_jobs": 9, "max_jobs": 8}},
+            "^cluster: min_jobs 9 is more than max_jobs 8",
+        ),
+        (
+            {"cluster": {"memory_gb": 1, "walltime": "00:00:30"}},
+            "^cluster: walltime 00:00:30 is under a minute",
+        ),
+        (
+            {"cluster": {"memory_gb": 1, "walltime": "later"}},
+            "^cluster.walltime = 'later': hours, minutes and seconds are needed, 04:00:00",
+        ),
+        ({"cluster": {"memory_gb": 1, "walltime": "04:60:00"}}, "are needed"),
         ({"cluster": {"memory_gb": 1, "queue": "gpu\n#SBATCH -x"}}, "cluster.queue"),
         ({"cluster": {"memory_gb": 1, "prologue": ["a\nb"]}}, "one printable line"),
         ({"cluster": {"memory_gb": 1, "extra_directives": ["#SBATCH -x"]}}, "only what follows"),
@@ -45,6 +56,18 @@ def test_what_is_wrong_is_named_in_one_sentence(tables: dict[str, object], words
     with pytest.raises(ConfigError, match=words) as caught:
         parse({**BASE, **tables})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("walltime", "as_said", "seconds"),
+    [("04:00:00", "04:00:00", 14400), ("1-02:03:04", "26:03:04", 93784), ("0-00:30:00", "00:30:00", 1800)],
+)
+def test_a_walltime_may_have_days_and_every_scheduler_reads_it(
+    walltime: str, as_said: str, seconds: int
+) -> None:
+    cluster = parse({**BASE, "cluster": {"memory_gb": 1, "walltime": walltime}}).cluster
+    assert cluster is not None
+    assert (cluster.walltime, cluster.walltime_s) == (as_said, seconds)
 
 
 @given(st.text(max_size=30), st.text(max_size=30), st.integers(0, 2**62), st.floats(0.1, 1e6))

@@ -32,7 +32,7 @@ Scheduler = Literal["slurm", "lsf", "pbs", "sge"]
 
 SCHEDULERS: tuple[Scheduler, ...] = get_args(Scheduler)
 
-_SECRET = re.compile(r"(secret|token|passw(or)?d|access_?key)\w*\s*=", re.IGNORECASE)
+_SECRET = re.compile(r"(secret|token|passw(or)?d|access_?key)\w*\s*=|://(?=[^\s/]*@)", re.IGNORECASE)
 
 
 def _engine(value: str) -> str:
@@ -66,8 +66,17 @@ def _directive(value: str) -> str:
     return _line(value)
 
 
+def _walltime(value: str) -> str:
+    """As HH:MM:SS, which every scheduler reads; days are made hours."""
+    found = re.fullmatch(r"(?:(\d{1,3})-)?(\d{1,4}):([0-5]\d):([0-5]\d)", value, re.ASCII)
+    if found is None:
+        raise ValueError("hours, minutes and seconds are needed, 04:00:00, or days before them, 1-12:00:00")
+    days, hours, minutes, seconds = found.groups()
+    return value if days is None else f"{int(days) * 24 + int(hours):02}:{minutes}:{seconds}"
+
+
 Word = Annotated[str, AfterValidator(_word)]
-Walltime = Annotated[str, Field(pattern=r"^\d{1,3}:[0-5]\d:[0-5]\d$")]
+Walltime = Annotated[str, AfterValidator(_walltime)]
 File = TypeVar("File", bound=BaseModel)
 
 
@@ -202,7 +211,9 @@ class ClusterTable(Table):
     @model_validator(mode="after")
     def _no_fewer_jobs_than_the_fewest(self) -> Self:
         if self.min_jobs > self.max_jobs:
-            raise ValueError(f"min_jobs {self.min_jobs} is more than max_jobs {self.max_jobs}")
+            raise ValueError(
+                f"min_jobs {self.min_jobs} is more than max_jobs {self.max_jobs}; change one of them"
+            )
         return self
 
 
@@ -313,7 +324,11 @@ def _sentence(kind: type[BaseModel], error: ValidationError) -> str:
         return f"unknown key {where}; {_nearest(kind, first['loc'])}"
     if first["type"] == "missing":
         return _too_few(first["loc"]) or f"{where} is missing from the run file"
-    return f"{where} = {_shown(first.get('input'))!r}: {first['msg'].lower()}"
+    if first["type"] != "value_error":
+        return f"{where} = {_shown(first.get('input'))!r}: {first['msg'].lower()}"
+    said = first["msg"].removeprefix("Value error, ")  # in our words
+    is_of_table = isinstance(first.get("input"), Mapping)  # which is not shown: the words name its keys
+    return f"{where}: {said}" if is_of_table else f"{where} = {_shown(first.get('input'))!r}: {said}"
 
 
 def _too_few(loc: tuple[int | str, ...]) -> str:

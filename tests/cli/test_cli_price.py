@@ -16,6 +16,7 @@ from small_volumes import Ended
 from test_cli_start import imported_by
 
 from vemdiffuse_pipe import config
+from vemdiffuse_pipe.running.pricing import limit_not_checked
 
 ROOT = Path(__file__).parents[2]
 Vemdiffuse = Callable[..., Ended]
@@ -144,6 +145,88 @@ def test_run_refuses_what_is_over_the_limit_before_anything_is_written(
     assert ended.code == 2
     assert "max_gpu_hours is 1e-06" in ended.stderr
     assert not Path("out.zarr").exists()
+
+
+LIMIT = '[run]\ndevice = "cuda"\n[price]\ntflops = 1e-9\nmax_gpu_hours = 1e-6\n'
+SUBMIT = ("submit", "run.toml", "--dry-run", "--scheduler", "slurm")
+STARTS = (
+    ("run", "run.toml"),
+    ("run", "run.toml", "--part", "1/2"),
+    ("run", "run.toml", "--dry-run"),
+    SUBMIT,
+)
+
+
+@pytest.mark.parametrize("start", STARTS, ids=" ".join)
+def test_every_start_of_a_run_over_the_limit_is_refused(
+    stack: Path, vemdiffuse: Vemdiffuse, start: tuple[str, ...]
+) -> None:
+    run_file(stack.parent, f"{LIMIT}[cluster]\nmemory_gb = 4\n")
+    ended = vemdiffuse(*start)
+    assert (ended.code, "max_gpu_hours is 1e-06" in ended.stderr) == (2, True)
+    assert not Path("out.zarr").exists()
+
+
+@pytest.mark.parametrize(
+    ("price", "said"),
+    [
+        ("max_core_hours = 5", "max_core_hours = 5 is not checked here, for nothing says how fast a core is"),
+        ("max_gpu_hours = 5", ""),  # no GPU is used
+        ("currency = 'EUR'", ""),
+    ],
+)
+def test_a_limit_that_cannot_be_checked_is_said_in_one_line(
+    stack: Path, vemdiffuse: Vemdiffuse, price: str, said: str
+) -> None:
+    run_file(stack.parent, f"[cluster]\nmemory_gb = 4\n[price]\n{price}\n")
+    for start in (SUBMIT, *reversed(STARTS[:3])):
+        ended = vemdiffuse(*start)
+        lines = [line for line in ended.stderr.splitlines() if "max_" in line]
+        assert (ended.code, len(lines)) == (0, 1 if said else 0), ended.stderr
+        assert said in "".join(lines)
+
+
+def test_a_limit_on_gpus_waits_for_their_speed_and_for_the_mask() -> None:
+    tables = {
+        "source": {"url": "stack.tif"},
+        "output": {"url": "out.zarr"},
+        "run": {"device": "cuda"},
+        "price": {"max_gpu_hours": 7},
+    }
+    assert "max_gpu_hours = 7 is not checked here, for [price] has no" in limit_not_checked(
+        config.parse(tables)
+    )
+    tables["price"] |= {"tflops": 9.0}
+    assert limit_not_checked(config.parse(tables)) == ""
+    tables["mask"] = {"url": "mask.tif"}
+    assert "how much a mask leaves" in limit_not_checked(config.parse(tables))
+
+
+def price_of(vemdiffuse: Vemdiffuse, more: str, *options: str) -> dict[str, float]:
+    """The price of a large volume that is assumed, with more tables in its run file."""
+    Path("assumed.toml").write_text(ASSUMED + more)
+    ended = vemdiffuse("plan", "assumed.toml", "--offline", "--price", "--json", *options)
+    assert ended.code == 0, ended.stderr
+    facts: dict[str, float] = json.loads(ended.stdout)["price"]
+    return facts
+
+
+def test_the_price_is_that_of_the_cluster_that_will_be_used(here: Path, vemdiffuse: Vemdiffuse) -> None:
+    cluster = "[cluster]\nmemory_gb = 4\n"
+    alone = price_of(vemdiffuse, cluster)
+    assert alone["n_workers"] == 1
+    four = price_of(vemdiffuse, f"{cluster}max_jobs = 4\n")
+    assert (four["n_workers"], four["wall_s"]) == (4, pytest.approx(alone["wall_s"] / 4))
+    asked = price_of(vemdiffuse, f"{cluster}max_jobs = 4\n", "--jobs", "8")
+    assert (asked["n_workers"], asked["unit_hours"]) == (8, alone["unit_hours"])
+    engine = price_of(vemdiffuse, f'engine = "slurm"\n{cluster}max_jobs = 4\ngpus = 2\n')
+    assert engine["n_workers"] == 8
+
+
+def test_jobs_without_a_price_are_refused(here: Path, vemdiffuse: Vemdiffuse) -> None:
+    (here / "assumed.toml").write_text(ASSUMED)
+    ended = vemdiffuse("plan", "assumed.toml", "--offline", "--jobs", "8")
+    assert (ended.code, "--jobs is for a price" in ended.stderr) == (2, True)
 
 
 def test_a_limit_on_core_hours_is_for_cpus(stack: Path, vemdiffuse: Vemdiffuse) -> None:

@@ -118,6 +118,28 @@ def test_no_credential_of_the_environment_is_in_a_script(
     assert "s3cr3t" not in "".join(scripts)
 
 
+def test_an_endpoint_with_a_password_is_in_no_script_and_no_sentence(
+    run_file: Callable[..., Path], vemdiffuse: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://me:s3cr3t@minio:9000")
+    file = run_file()
+    by_variable = [vemdiffuse("submit", file, "--dry-run", "--scheduler", one) for one in SCHEDULERS]
+    by_option = vemdiffuse("inspect", "s3://b/x", "--endpoint-url", "http://me:s3cr3t@minio:9000")
+    for ended in (*by_variable, vemdiffuse("inspect", "s3://b/x"), by_option):
+        assert (ended.code, ended.stdout, len(ended.stderr.splitlines())) == (2, "", 1)
+        assert "the endpoint of a store" in ended.stderr
+        assert "s3cr3t" not in ended.stderr
+    assert sorted(path.name for path in file.parent.iterdir()) == ["run.toml", "stack.tif"]
+
+
+def test_an_address_with_a_password_has_no_place_in_a_job_script(
+    run_file: Callable[..., Path],
+) -> None:
+    with pytest.raises(ConfigError, match="credentials do not belong in a job script") as caught:
+        run_file(prologue=["export AWS_ENDPOINT_URL=http://me:s3cr3t@minio:9000"])
+    assert "s3cr3t" not in str(caught.value)
+
+
 def test_a_submission_begins_the_output_and_gives_the_script_to_the_scheduler(
     here: Path,
     run_file: Callable[..., Path],

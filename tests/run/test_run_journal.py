@@ -192,6 +192,14 @@ def test_each_look_at_a_log_shows_what_is_new_even_a_line_that_was_half_written(
     assert log.new() == []
 
 
+def test_to_follow_a_log_is_to_read_what_is_new_and_nothing_again(output: Address) -> None:
+    segment, log = append(output, {"time": 1.0}, {"time": 2.0}), EventLog(output)
+    assert times(log.new()) == [1, 2]
+    whole = segment.read_bytes()
+    segment.write_bytes(b"?" * len(whole) + whole.replace(b"2.0", b"3.0").splitlines(keepends=True)[0])
+    assert times(log.new()) == [1]  # the line after what was there
+
+
 def test_a_run_tells_its_start_its_end_and_what_follows(tmp_path: Path) -> None:
     run_file = small_run(tmp_path)
     run(run_file, max_blocks=2)

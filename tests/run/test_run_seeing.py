@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ import pytest
 from small_runs import receipt_files, small_run
 
 from vemdiffuse_pipe.config import RunFile, dump
-from vemdiffuse_pipe.errors import MissingDataError
+from vemdiffuse_pipe.errors import MissingDataError, OutputError
 from vemdiffuse_pipe.geometry.box import Box, Zyx
 from vemdiffuse_pipe.geometry.grid import BlockGrid
 from vemdiffuse_pipe.records.journal import BEATS
@@ -26,7 +28,7 @@ from vemdiffuse_pipe.running.block_map import COLOURS, MARGIN_PX, TEXT_PX, block
 from vemdiffuse_pipe.running.event_log import events
 from vemdiffuse_pipe.running.execution import run_plan
 from vemdiffuse_pipe.running.reconstruct import prepare, run
-from vemdiffuse_pipe.running.status import Status, status
+from vemdiffuse_pipe.running.status import Status, Watched, status
 from vemdiffuse_pipe.storage import parse_address
 from vemdiffuse_pipe.testing import Failure, FlakySource
 
@@ -128,6 +130,40 @@ def test_only_what_was_done_now_counts_for_the_speed_of_now() -> None:
     for host, ago in (("a", 1), ("a", 299), ("a", 301), ("b", 50), ("b", 9000)):
         tally.add("s", cost(host, 10_000.0 - ago, 1.0))
     assert {name: tally.recent(host) for name, host in tally.hosts.items()} == {"a": 200, "b": 100}
+
+
+def test_what_is_now_moves_on_with_the_clock() -> None:
+    tally = Tally(now=10_000.0)
+    tally.add("s", cost("a", 9_990.0, 1.0))
+    recent = []
+    for tally.now in (10_000.0, 10_289.0, 10_291.0, 20_000.0):
+        recent.append(tally.recent(tally.hosts["a"]))
+    assert recent == [100, 100, 0, 0]
+
+
+def test_watching_reads_new_receipts_only_and_says_what_a_first_look_says(tmp_path: Path) -> None:
+    run_file = small_run(tmp_path)
+    run(run_file, max_blocks=5)
+    watched = Watched(run_file.output.url)
+    assert watched.status().n_blocks_done == 5
+    (read,) = receipt_files(run_file)
+    run(run_file)
+    now = time.time()
+    whole = status(run_file.output.url, now=now)
+    assert whole.n_blocks_done == 24
+    assert replace(watched.status(now=now), seconds=whole.seconds) == whole  # sums, in another order
+    read.write_bytes(b"?" * read.stat().st_size)
+    assert replace(watched.status(now=now), seconds=whole.seconds) == whole
+
+
+def test_an_output_that_became_another_runs_is_not_watched_on(tmp_path: Path) -> None:
+    run_file = small_run(tmp_path)
+    run(run_file, max_blocks=1)
+    watched = Watched(run_file.output.url)
+    shutil.rmtree(run_file.output.url)
+    run(small_run(tmp_path, model={"name": "cubic"}), max_blocks=1)
+    with pytest.raises(OutputError, match="no longer of"):
+        watched.status()
 
 
 def test_the_slowest_blocks_are_kept_and_no_more() -> None:

@@ -7,9 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from servers import BUCKET, s3
 
 from vemdiffuse_pipe.errors import OutputError
-from vemdiffuse_pipe.records.segments import SegmentWriter, encode, read_lines
+from vemdiffuse_pipe.records.segments import SegmentReader, SegmentWriter, encode, read_lines
 from vemdiffuse_pipe.storage import parse_address
 from vemdiffuse_pipe.storage.address import Address
 
@@ -102,6 +103,18 @@ def test_threads_that_share_a_writer_lose_nothing(folder: Address) -> None:
     writer.close()
     assert sorted(numbers(folder)) == list(range(40))
     assert only_segment(folder)
+
+
+def test_each_line_of_an_object_that_grows_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    with s3() as endpoint:
+        folder = parse_address(f"s3+{endpoint}/{BUCKET}/log")
+        writer, reader, looks = SegmentWriter(folder), SegmentReader(folder), []
+        for n in range(3):
+            writer.append({"n": n})
+            looks.append([json.loads(line)["n"] for _, line in reader.new_lines()])
+    assert looks == [[0], [1], [2]]
 
 
 def test_reading_while_another_writes_sees_whole_lines_only(folder: Address) -> None:

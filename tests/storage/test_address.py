@@ -87,6 +87,19 @@ def test_an_endpoint_is_part_of_the_address_from_then_on(monkeypatch):
         with_endpoint("s3://b/em", "127.0.0.1:9000")
 
 
+@pytest.mark.parametrize(
+    "endpoint",
+    ["http://me:s3cret@minio:9000", "http://s3cret@minio", "http://me:s3/cret@minio", "http://h?X=s3cret"],
+)
+def test_an_endpoint_with_a_password_is_refused_without_repeating_it(monkeypatch, endpoint):
+    with pytest.raises(ConfigError, match="the endpoint of a store") as stated:
+        with_endpoint("s3://b/em", endpoint)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    with pytest.raises(ConfigError, match="the endpoint of a store") as found:
+        parse_address("s3://b/em")
+    assert not any(word in f"{stated.value}{found.value}" for word in ("s3cret", "cret@", "me:"))
+
+
 def test_reading_is_anonymous_unless_credentials_are_found(monkeypatch, tmp_path):
     for key in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE"):
         monkeypatch.delenv(key, raising=False)

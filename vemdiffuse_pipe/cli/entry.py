@@ -18,7 +18,7 @@ from typing import NoReturn
 import click
 
 from vemdiffuse_pipe.cluster import signals
-from vemdiffuse_pipe.errors import ConfigError, InputError, VemdiffuseError
+from vemdiffuse_pipe.errors import InputError, VemdiffuseError
 
 COMMANDS = {
     "demo": "Show the whole way on a made-up volume: figures and a picture.",
@@ -49,8 +49,9 @@ def _use_endpoint(context: click.Context, option: click.Parameter, url: str | No
     """From here on every s3:// address is at this endpoint; what is stored names it in full."""
     if url is None:
         return
-    if not url.startswith(("http://", "https://")):
-        raise ConfigError("--endpoint-url: an address that begins with http:// or https:// is needed")
+    from vemdiffuse_pipe.storage.address import check_endpoint
+
+    check_endpoint(url)
     os.environ["AWS_ENDPOINT_URL"] = url
 
 

@@ -68,8 +68,8 @@ OPEN_KEYS = {
 # requests_million = 0.4
 # currency = "USD"
 # tflops = 100.0  # of one GPU at this work, in place of a measurement: for --offline
-# max_gpu_hours = 1000.0  # a run that would take more is refused
-# max_core_hours = 1000.0
+# max_gpu_hours = 1000.0  # more is refused: by `plan --price`, with tflops by `run` and `submit` too
+# max_core_hours = 1000.0  # of CPUs: by `plan --price`
 """,
 }
 

@@ -9,6 +9,8 @@ from typing import TypeVar
 
 import click
 
+from vemdiffuse_pipe.config import RunFile
+
 Command = TypeVar("Command", bound=Callable[..., object])
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
@@ -74,6 +76,14 @@ def source_options(command: Command) -> Command:
     for option in (window_option, channel_option, level_option, voxel_size_option):
         command = option(command)
     return command
+
+
+def say_what_is_not_checked(run_file: RunFile) -> None:
+    """Say on stderr which limit of the run file nobody holds the run against, where there is one."""
+    from vemdiffuse_pipe.running.pricing import limit_not_checked
+
+    if said := limit_not_checked(run_file):
+        click.echo(f"vemdiffuse: {said}", err=True)
 
 
 def print_json(data: Mapping[str, object]) -> None:

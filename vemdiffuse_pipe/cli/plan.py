@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 
 from vemdiffuse_pipe import config
-from vemdiffuse_pipe.cli.options import json_option, run_file_argument
+from vemdiffuse_pipe.cli.options import json_option, run_file_argument, say_what_is_not_checked
 from vemdiffuse_pipe.cli.plan_report import print_plan
+from vemdiffuse_pipe.errors import ConfigError
 from vemdiffuse_pipe.running.mask import open_run_mask
 from vemdiffuse_pipe.running.opening import prepare, prepare_offline
 from vemdiffuse_pipe.running.pricing import measured_price, stated_price
@@ -28,8 +29,14 @@ from vemdiffuse_pipe.running.pricing import measured_price, stated_price
     is_flag=True,
     help="Ask no store: take the source to be what [source.assume] says, and the price from [price] tflops.",
 )
+@click.option(
+    "--jobs",
+    type=click.IntRange(1, 100_000),
+    metavar="N",
+    help="With --price: the price of a job array of N; else of the workers that the run file asks for.",
+)
 @json_option
-def command(file: Path, with_price: bool, offline: bool, as_json: bool) -> None:
+def command(file: Path, with_price: bool, offline: bool, jobs: int | None, as_json: bool) -> None:
     """Print what a run would do and need; nothing is computed.
 
     With --price, one block is rendered to say what the run will cost. Exit code 2: it would need more memory
@@ -39,14 +46,20 @@ def command(file: Path, with_price: bool, offline: bool, as_json: bool) -> None:
     Examples:
       vemdiffuse plan run.toml
       vemdiffuse plan run.toml --price
+      vemdiffuse plan run.toml --price --jobs 64
       vemdiffuse plan run.toml --json
       vemdiffuse plan microns.toml --offline --price
     """
+    if jobs is not None and not with_price:
+        raise ConfigError("--jobs is for a price; add --price, or leave it out")
     run_file = config.load(file)
     if offline:
         plan = prepare_offline(run_file)
-        print_plan(plan, stated_price(plan) if with_price else None, as_json=as_json, is_here=False)
+        price = stated_price(plan, jobs) if with_price else None
+        print_plan(plan, price, as_json=as_json, is_here=False)
+        if with_price and run_file.run.device == "cpu":  # the price was one of GPUs
+            say_what_is_not_checked(run_file)
         return
     source, plan = prepare(run_file)
     open_run_mask(plan)  # to see that it can be used
-    print_plan(plan, measured_price(plan, source) if with_price else None, as_json=as_json)
+    print_plan(plan, measured_price(plan, source, jobs) if with_price else None, as_json=as_json)

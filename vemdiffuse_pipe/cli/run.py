@@ -9,7 +9,12 @@ from pathlib import Path
 import click
 
 from vemdiffuse_pipe import config
-from vemdiffuse_pipe.cli.options import engine_option, json_option, run_file_argument
+from vemdiffuse_pipe.cli.options import (
+    engine_option,
+    json_option,
+    run_file_argument,
+    say_what_is_not_checked,
+)
 from vemdiffuse_pipe.cluster.walltime import parse_walltime
 from vemdiffuse_pipe.errors import ConfigError
 from vemdiffuse_pipe.records.parts import Part, parse_part
@@ -74,10 +79,13 @@ def _dry_run(run_file: config.RunFile, as_json: bool) -> int:
     from vemdiffuse_pipe.cli.plan_report import print_plan
     from vemdiffuse_pipe.running.mask import open_run_mask
     from vemdiffuse_pipe.running.opening import prepare
+    from vemdiffuse_pipe.running.pricing import refuse_what_costs_too_much
 
     _, plan = prepare(run_file)
     open_run_mask(plan)
     print_plan(plan, None, as_json=as_json)
+    refuse_what_costs_too_much(plan)
+    say_what_is_not_checked(run_file)
     return 0
 
 
@@ -86,6 +94,7 @@ def _run(run_file: config.RunFile, part: Part | None, walltime_s: float | None, 
     from vemdiffuse_pipe.cli.progress import progress
     from vemdiffuse_pipe.running.reconstruct import run
 
+    say_what_is_not_checked(run_file)
     with progress(sys.stderr) as listener:
         outcome = run(run_file, listener=listener, part=part, walltime_s=walltime_s)
     return print_outcome(run_file.output.url, outcome, as_json=as_json)

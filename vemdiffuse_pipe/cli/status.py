@@ -15,7 +15,7 @@ from vemdiffuse_pipe.cli.options import json_option, print_json, table_lines
 from vemdiffuse_pipe.cli.outcome import set_aside_facts
 from vemdiffuse_pipe.cli.words import printable, show_bytes, show_count, show_duration
 from vemdiffuse_pipe.errors import ConfigError
-from vemdiffuse_pipe.running.status import HostRate, Reason, Status, status
+from vemdiffuse_pipe.running.status import HostRate, Reason, Status, Watched, status
 
 SECONDS_BETWEEN_DRAWINGS = 5.0
 SECONDS_BETWEEN_LINES = 30.0
@@ -79,10 +79,11 @@ def _redraws(as_json: bool) -> bool:
 
 
 def _again_and_again(output: str, every_s: float | None) -> Iterator[Status]:
-    """The status until it is settled; a long look at many receipts is followed by as long a pause."""
+    """The status until it is settled; a long look is followed by as long a pause."""
+    watched = Watched(output)
     while True:
         began = time.monotonic()
-        found = status(output)
+        found = watched.status()
         yield found
         if found.is_settled:
             return

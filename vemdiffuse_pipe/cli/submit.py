@@ -8,7 +8,7 @@ from typing import cast
 import click
 
 from vemdiffuse_pipe import config
-from vemdiffuse_pipe.cli.options import run_file_argument
+from vemdiffuse_pipe.cli.options import run_file_argument, say_what_is_not_checked
 from vemdiffuse_pipe.config import SCHEDULERS, Scheduler
 
 
@@ -46,6 +46,7 @@ def command(file: Path, jobs: int | None, scheduler: str | None, script: Path | 
     run_file = config.load(file)
     chosen = cast(Scheduler, scheduler) if scheduler else find_scheduler()
     submission = make_submission(run_file, file, chosen, jobs, script)
+    say_what_is_not_checked(run_file)
     if dry_run:
         click.echo(submission.script, nl=False)
         return 0

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from vemdiffuse_pipe.config import SCHEDULERS, ClusterTable, Scheduler
 from vemdiffuse_pipe.errors import ConfigError
+from vemdiffuse_pipe.storage.address import stated_endpoint
 
 MARKS: Mapping[Scheduler, str] = {"slurm": "#SBATCH", "lsf": "#BSUB", "pbs": "#PBS", "sge": "#$"}
 SUBMIT: Mapping[Scheduler, str] = {"slurm": "sbatch", "lsf": "bsub", "pbs": "qsub", "sge": "qsub"}
@@ -96,7 +97,7 @@ def array_script(scheduler: Scheduler, job: Job, run_file: Path, folder: Path, p
     """A script whose jobs do the parts of `run_file`, seen from `folder`, until nothing is left.
 
     `exec`: the signal that comes before the end reaches Python itself. Raises ConfigError for jobs that would
-    leave all GPUs but one idle.
+    leave all GPUs but one idle, and for an endpoint that holds a password.
     """
     if job.cluster.gpus > 1:
         raise ConfigError(
@@ -107,7 +108,7 @@ def array_script(scheduler: Scheduler, job: Job, run_file: Path, folder: Path, p
     if scheduler == "pbs" and job.is_array:  # it numbers jobs and does not say how many there are
         part = f"auto/{job.n_jobs}"
     command = [python, "-m", "vemdiffuse_pipe", "run", str(run_file), "--engine", "threads"]
-    if endpoint := os.environ.get("AWS_ENDPOINT_URL"):  # not every scheduler hands the environment on
+    if endpoint := stated_endpoint():  # not every scheduler hands the environment on
         command += ["--endpoint-url", endpoint]
     lines = [
         f"cd {shlex.quote(str(folder))} || exit 1",

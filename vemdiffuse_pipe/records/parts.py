@@ -113,11 +113,11 @@ def parse_part(text: str, environ: Mapping[str, str]) -> Part:
 
 def _part_of_array(environ: Mapping[str, str]) -> Part:
     name = _array(environ)
-    if name in _UNCOUNTED:
+    first_name, last_name, step_name = _COUNTED.get(name, ("", "", ""))
+    if any(environ.get(one, "") in _NO_ARRAY for one in (last_name, first_name or last_name)):
         raise ConfigError(
             f"{name} numbers this job, but nothing says how many there are; write --part auto/64 for 64"
         )
-    first_name, last_name, step_name = _COUNTED[name]
     number, last = _whole(environ, name), _whole(environ, last_name)
     first = _whole(environ, first_name) if first_name else 1
     step = max(1, _whole(environ, step_name)) if environ.get(step_name, "") not in _NO_ARRAY else 1

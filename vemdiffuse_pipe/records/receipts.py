@@ -142,13 +142,21 @@ class DoneReader:
                 done.add(shard)
 
 
-def read_costs(output: Address, digest: str) -> Iterator[tuple[str, Cost]]:
-    """(segment, cost) of every receipt, a third faster than all of it; raises as `read_receipts`."""
-    for segment, line in segments.read_lines(output / FOLDER):
-        sums = line.index(b'"checksums"')
-        record = json.loads(line[:sums] + line[line.index(b'"box"', sums) :])
-        _check_digest(record["digest"], digest, output, segment)
-        yield segment, cast(Cost, record)
+class CostReader:
+    """Reads what blocks have cost, a third faster than all of their receipts, and later what is new."""
+
+    def __init__(self, output: Address, digest: str) -> None:
+        self._output = output
+        self._digest = digest
+        self._segments = segments.SegmentReader(output / FOLDER)
+
+    def new_costs(self) -> Iterator[tuple[str, Cost]]:
+        """(segment, cost) of every receipt that was not read yet; raises as `read_receipts`."""
+        for segment, line in self._segments.new_lines():
+            sums = line.index(b'"checksums"')
+            record = json.loads(line[:sums] + line[line.index(b'"box"', sums) :])
+            _check_digest(record["digest"], self._digest, self._output, segment)
+            yield segment, cast(Cost, record)
 
 
 def read_done(output: Address, digest: str, shards: BlockGrid) -> ShardSet:

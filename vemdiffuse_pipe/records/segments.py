@@ -150,12 +150,13 @@ class SegmentReader:
         self._folder = folder
         self._read_to: dict[str, int] = {}  # of a file: bytes
         self._generations: dict[str, bytes] = {}  # of an object: which one was read
+        self._n_read: dict[str, int] = {}  # of an object: lines
         self._ended: set[str] = set()  # objects that will not change any more
 
     def new_lines(self) -> Iterator[tuple[str, bytes]]:
         """(segment, line) of every whole line that was not read yet, in the order of writing in a segment.
 
-        A line of an object that grew may come again. Raises DataError where a segment cannot be read.
+        Raises DataError where a segment cannot be read.
         """
         names = (name for name in objects.list_names(self._folder) if name.endswith(_SUFFIX))
         yield from self._of_files(sorted(names)) if self._folder.is_local else self._of_objects(names)
@@ -182,7 +183,9 @@ class SegmentReader:
             lines = data.splitlines(keepends=True)
             if len(lines) >= LINES_OF_AN_OBJECT:
                 self._ended.add(name)
-            yield from ((name, line) for line in lines if is_whole(line))
+            n_read = self._n_read.get(name, 0)
+            self._n_read[name] = max(n_read, len(lines))
+            yield from ((name, line) for line in lines[n_read:] if is_whole(line))
 
 
 def read_lines(folder: Address) -> Iterator[tuple[str, bytes]]:

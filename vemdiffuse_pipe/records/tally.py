@@ -19,19 +19,19 @@ Span = tuple[float, float]
 
 @dataclass(slots=True)
 class HostTally:
-    """What one host has done. `by_minute`: voxels that were done so many minutes ago, within the hour."""
+    """What one host has done. `by_second`: voxels of the last hour, by when they were done since 1970."""
 
     n_blocks: int = 0
     n_voxels: int = 0
     devices: set[str] = field(default_factory=set)
-    by_minute: defaultdict[int, int] = field(default_factory=lambda: defaultdict(int))
+    by_second: defaultdict[int, int] = field(default_factory=lambda: defaultdict(int))
 
 
 class Tally:
-    """Sums over receipts, as seen at `now`: seconds since 1970."""
+    """Sums over receipts, as seen at `now`: seconds since 1970, which may be put later."""
 
     def __init__(self, now: float) -> None:
-        self._now = now
+        self.now = now
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.spans: dict[str, Span] = {}
         self.hosts: defaultdict[str, HostTally] = defaultdict(HostTally)
@@ -74,9 +74,8 @@ class Tally:
         host.n_blocks += 1
         host.n_voxels += n_voxels
         host.devices.add(cost["device"])
-        minutes = (self._now - cost["time"]) // MINUTE_S
-        if minutes < MOST_MINUTES:
-            host.by_minute[max(0, int(minutes))] += n_voxels
+        if self.now - cost["time"] < MOST_MINUTES * MINUTE_S:
+            host.by_second[ceil(cost["time"])] += n_voxels
 
     def minutes_that_are_now(self) -> int:
         """How far back 'now' reaches: five minutes, or three blocks that take longer; at most an hour."""
@@ -84,8 +83,11 @@ class Tally:
         return min(MOST_MINUTES, max(LEAST_MINUTES, ceil(3 * mean_s / MINUTE_S)))
 
     def recent(self, host: HostTally) -> int:
-        """Voxels that the host has done now."""
-        return sum(n for minute, n in host.by_minute.items() if minute < self.minutes_that_are_now())
+        """Voxels that the host has done now. What is older than an hour is forgotten."""
+        for second in [s for s in host.by_second if self.now - s >= MOST_MINUTES * MINUTE_S]:
+            del host.by_second[second]
+        now_s = self.minutes_that_are_now() * MINUTE_S
+        return sum(n for second, n in host.by_second.items() if self.now - second < now_s)
 
     def average(self) -> float:
         """Voxels a second, over the time in which at least one process worked."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from vemdiffuse_pipe.records.journal import EVENTS
-from vemdiffuse_pipe.records.segments import read_lines
+from vemdiffuse_pipe.records.segments import SegmentReader
 from vemdiffuse_pipe.running.opening import identity_of
 from vemdiffuse_pipe.storage import open_sink, parse_address
 from vemdiffuse_pipe.storage.address import Address
@@ -57,21 +56,15 @@ def _log(output: str) -> EventLog:
 
 
 class EventLog:
-    """A log that is being written, and how much of it was read."""
+    """A log that is being written, and how much of it was read: to follow it costs what is new in it."""
 
     def __init__(self, output: Address) -> None:
-        self._folder = output / EVENTS
-        self._n_read: defaultdict[str, int] = defaultdict(int)
+        self._segments = SegmentReader(output / EVENTS)
 
     def new(self) -> list[Told]:
         """What was told since the last call, in order of time. Raises DataError or TransientError."""
-        told, n_seen = [], defaultdict[str, int](int)
-        for segment, line in read_lines(self._folder):
-            n_seen[segment] += 1
-            if n_seen[segment] > self._n_read[segment] and (event := _told(line)) is not None:
-                told.append(event)
-        self._n_read.update(n_seen)
-        return sorted(told, key=lambda event: event.time)
+        told = (_told(line) for _, line in self._segments.new_lines())
+        return sorted((event for event in told if event is not None), key=lambda event: event.time)
 
 
 def _told(line: bytes) -> Told | None:

@@ -37,18 +37,21 @@ def measure_speed(
     source: Source,
     outside: ShardSet,
     *,
+    n_threads: int | None = None,
     budget_s: float = BUDGET_S,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Speed:
     """What a worker does with a block from the middle of what is wanted, on the device of the run file.
 
     Of its gaps as many are rendered as `budget_s` allows, and at least one; where there are more the first
-    does not count, for it pays for what is done once. Raises PlanError where no block can be read.
+    does not count, for it pays for what is done once. `n_threads`: of the worker, else as many as the run's
+    would have here. Raises PlanError where no block can be read.
     """
     plan = with_contrast(plan, source)
     model, table = open_run_model(plan), plan.run_file.run
     box, sections, speed = _read_one(plan, source, ~outside, clock)
-    hardware = Hardware(table.device, threads_per_worker(table, plan.run_file.cluster), table.tile_batch)
+    n_threads = n_threads or threads_per_worker(table, plan.run_file.cluster)
+    hardware = Hardware(table.device, n_threads, table.tile_batch)
     flops, ends = gap_flops(plan, box), [clock()]
 
     def on_planes(n_planes: int) -> None:

@@ -13,13 +13,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 
+from vemdiffuse_pipe.errors import OutputError
 from vemdiffuse_pipe.geometry.box import Zyx
 from vemdiffuse_pipe.geometry.grid import BlockGrid
 from vemdiffuse_pipe.plan.plan import Json, choose_block
 from vemdiffuse_pipe.records import set_aside
 from vemdiffuse_pipe.records.events import SetAside
 from vemdiffuse_pipe.records.journal import Beat, read_beats
-from vemdiffuse_pipe.records.receipts import read_costs
+from vemdiffuse_pipe.records.receipts import CostReader
 from vemdiffuse_pipe.records.shards import ShardSet, count_missing
 from vemdiffuse_pipe.records.tally import MINUTE_S, Tally
 from vemdiffuse_pipe.running.mask import read_outside
@@ -118,56 +119,79 @@ def status(output: str, *, now: float | None = None, oldest_s: float | None = No
     `now`: seconds since 1970, else the clock. `oldest_s`: the age at which a heartbeat no longer counts, else
     three times what its process waits between two.
     """
-    now = time.time() if now is None else now
-    sink, address = open_sink(output), parse_address(output)
-    identity, digest = identity_of(sink, output)
-    blocks, done = grids(sink, output)
-    beats = read_beats(
-        address, now, oldest_s
-    ).living  # before the receipts: what ends meanwhile is done, not lost
-    tally = Tally(now)
-    for segment, cost in read_costs(address, digest):
-        tally.add(segment, cost)
-        for shard in cost["shards"]:
-            done.add(shard)
-    outside = read_outside(address, done.grid)
-    wanted = count_missing(blocks, outside)
-    given_up = tuple(mark.set_aside for mark in set_aside.read_marks(address, blocks, done))
-    n_voxels_wanted = prod(blocks.shape) - outside.n_voxels()
-    n_voxels_left = n_voxels_wanted - done.n_voxels() - sum(b.output_box.n_voxels for b in given_up)
-    hosts = _hosts(tally, beats, _working_s(tally, beats, now))
-    speed = sum(host.voxels_per_s_now for host in hosts)
-    return Status(
-        output=output,
-        identity=identity,
-        digest=digest,
-        n_shards=done.grid.n_blocks,
-        n_shards_done=len(done),
-        n_blocks=blocks.n_blocks,
-        n_blocks_done=wanted - count_missing(blocks, done | outside),
-        n_blocks_skipped=blocks.n_blocks - wanted,
-        n_shards_skipped=len(outside),
-        running=running_blocks(beats, blocks, done),
-        set_aside=given_up,
-        reasons=_reasons(given_up),
-        voxels_done=done.n_voxels(),
-        voxels_total=n_voxels_wanted,
-        seconds=dict(tally.seconds),
-        n_attempts_failed=tally.n_attempts_failed,
-        n_requests_failed=tally.n_requests_failed,
-        bytes_read=tally.bytes_read,
-        bytes_fetched=tally.bytes_fetched,
-        n_voxels_filled=tally.n_voxels_filled,
-        peak_bytes=tally.peak_bytes,
-        peak_gpu_bytes=tally.peak_gpu_bytes,
-        voxels_per_s=tally.average(),
-        voxels_per_s_now=speed,
-        seconds_left=_seconds_left(n_voxels_left, (speed or tally.average()) if beats else 0.0),
-        last_receipt=max((last for _, last in tally.spans.values()), default=0.0),
-        processes=tuple(beats),
-        hosts=hosts,
-        slowest=_slowest(tally, blocks),
-    )
+    return Watched(output).status(now=now, oldest_s=oldest_s)
+
+
+class Watched:
+    """An output that is looked at again and again: each look reads the receipts that are new, no others."""
+
+    def __init__(self, output: str) -> None:
+        sink, address = open_sink(output), parse_address(output)
+        self._output, self._address = output, address
+        _, self._digest = identity_of(sink, output)
+        self._blocks, self._done = grids(sink, output)
+        self._tally = Tally(0.0)
+        self._costs = CostReader(address, self._digest)
+        self._marks = set_aside.MarkReader(address, self._blocks)
+
+    def status(self, *, now: float | None = None, oldest_s: float | None = None) -> Status:
+        """How far the run is, as `status` says. Raises OutputError, also where it is another run's by now."""
+        now = time.time() if now is None else now
+        identity, digest = identity_of(open_sink(self._output), self._output)
+        if digest != self._digest:
+            raise OutputError(
+                f"{self._output} is of run {digest} now, no longer of {self._digest}; look again"
+            )
+        beats = read_beats(self._address, now, oldest_s).living  # before the receipts: what ends then is done
+        self._tally.now = now
+        for segment, cost in self._costs.new_costs():
+            self._tally.add(segment, cost)
+            for shard in cost["shards"]:
+                self._done.add(shard)
+        given_up = tuple(mark.set_aside for mark in self._marks.holding(self._done))
+        return self._summed(identity, now, beats, given_up)
+
+    def _summed(
+        self, identity: Mapping[str, Json], now: float, beats: list[Beat], given_up: tuple[SetAside, ...]
+    ) -> Status:
+        blocks, done, tally = self._blocks, self._done, self._tally
+        outside = read_outside(self._address, done.grid)
+        wanted = count_missing(blocks, outside)
+        n_voxels_wanted = prod(blocks.shape) - outside.n_voxels()
+        n_voxels_left = n_voxels_wanted - done.n_voxels() - sum(b.output_box.n_voxels for b in given_up)
+        hosts = _hosts(tally, beats, _working_s(tally, beats, now))
+        speed = sum(host.voxels_per_s_now for host in hosts)
+        return Status(
+            output=self._output,
+            identity=identity,
+            digest=self._digest,
+            n_shards=done.grid.n_blocks,
+            n_shards_done=len(done),
+            n_blocks=blocks.n_blocks,
+            n_blocks_done=wanted - count_missing(blocks, done | outside),
+            n_blocks_skipped=blocks.n_blocks - wanted,
+            n_shards_skipped=len(outside),
+            running=running_blocks(beats, blocks, done),
+            set_aside=given_up,
+            reasons=_reasons(given_up),
+            voxels_done=done.n_voxels(),
+            voxels_total=n_voxels_wanted,
+            seconds=dict(tally.seconds),
+            n_attempts_failed=tally.n_attempts_failed,
+            n_requests_failed=tally.n_requests_failed,
+            bytes_read=tally.bytes_read,
+            bytes_fetched=tally.bytes_fetched,
+            n_voxels_filled=tally.n_voxels_filled,
+            peak_bytes=tally.peak_bytes,
+            peak_gpu_bytes=tally.peak_gpu_bytes,
+            voxels_per_s=tally.average(),
+            voxels_per_s_now=speed,
+            seconds_left=_seconds_left(n_voxels_left, (speed or tally.average()) if beats else 0.0),
+            last_receipt=max((last for _, last in tally.spans.values()), default=0.0),
+            processes=tuple(beats),
+            hosts=hosts,
+            slowest=_slowest(tally, blocks),
+        )
 
 
 def grids(sink: StoredSink, output: str) -> tuple[BlockGrid, ShardSet]:

@@ -14,6 +14,7 @@ from vemdiffuse_pipe.config import RunFile, Scheduler
 from vemdiffuse_pipe.errors import ConfigError
 from vemdiffuse_pipe.running.mask import begin_output, open_run_mask
 from vemdiffuse_pipe.running.opening import beside_output, log_folder, prepare, settled
+from vemdiffuse_pipe.running.pricing import refuse_what_costs_too_much
 
 ANSWERS_WITHIN_S = 60
 
@@ -34,7 +35,7 @@ def make_submission(
     """The submission of `run_file`, which is stored in `file`. Nothing is written.
 
     `n_jobs`: else the most that the run file allows. Raises ConfigError; PlanError where a job may need more
-    memory than it is given.
+    memory than it is given, and where the run may not take as many GPU-hours as it would.
     """
     cluster = run_file.cluster
     if cluster is None:
@@ -44,6 +45,7 @@ def make_submission(
         )
     _, plan = prepare(run_file)
     refuse_what_no_job_holds(plan, cluster, 1)
+    refuse_what_costs_too_much(plan)
     open_run_mask(plan)  # each job would fail for want of it
     job = Job(cluster, log_folder(plan.run_file), n_jobs or cluster.max_jobs)
     script = array_script(scheduler, job, file.absolute(), Path.cwd(), sys.executable)

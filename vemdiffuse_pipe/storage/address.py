@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -83,11 +84,29 @@ def with_endpoint(url: str, endpoint_url: str | None) -> str:
     head, scheme, rest = url.partition("s3://")
     if endpoint_url is None or not scheme:
         return url
-    if urlsplit(endpoint_url).scheme not in ("http", "https"):
-        raise ConfigError(
-            "the endpoint of a store: an address that begins with http:// or https:// is needed"
-        )
+    check_endpoint(endpoint_url)
     return f"{head}s3+{endpoint_url.rstrip('/')}/{rest}"
+
+
+def check_endpoint(url: str) -> None:
+    """Raises ConfigError, which repeats none of it, for what is no endpoint of a store or holds a secret."""
+    wrong = "" if url.startswith(("http://", "https://")) else "it does not begin with http:// or https://"
+    if "@" in url:
+        wrong = "it holds a user name or a password, which belong where the store's own tools look for them"
+    elif re.search(r"[?#\s]", url) or not url.isprintable():
+        wrong = "it has a ?, a # or a space in it"
+    if wrong:
+        raise ConfigError(
+            f"the endpoint of a store, from --endpoint-url or AWS_ENDPOINT_URL, cannot be used: {wrong}; "
+            "an address like https://HOST:9000 is needed"
+        )
+
+
+def stated_endpoint(environ: Mapping[str, str] = os.environ) -> str:
+    """The endpoint that AWS_ENDPOINT_URL names for s3:// addresses, '' for AWS. Raises ConfigError."""
+    if endpoint := environ.get("AWS_ENDPOINT_URL", ""):
+        check_endpoint(endpoint)
+    return endpoint
 
 
 def _refuse_secrets(text: str) -> None:
@@ -134,7 +153,7 @@ def _parsed(text: str) -> Address:
             return _in_bucket(f"{parts.scheme}://{parts.netloc}", parts.path, text)
         case "s3" | "gs":
             bucket_and_key = text.partition("://")[2]
-            if parts.scheme == "s3" and (endpoint := os.environ.get("AWS_ENDPOINT_URL")):
+            if parts.scheme == "s3" and (endpoint := stated_endpoint()):
                 return _parsed(with_endpoint(text, endpoint))
             return _in_bucket(f"{parts.scheme}:/", f"/{bucket_and_key}", text)
     raise ConfigError(f"{text} is not an address that can be read; {_KNOWN}")
