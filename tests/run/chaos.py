@@ -63,8 +63,8 @@ CREDENTIALS = {
 class Result:
     """What became of one run. `n_twice`: renders beyond one a block.
 
-    `n_allowed`: window x workers for each start that was cut short, and for the last one where several workers
-    help each other with what is slow.
+    `n_allowed`: window x workers for each start that was cut short, and for the last one where several
+    workers help each other with what is slow.
     """
 
     engine: str
