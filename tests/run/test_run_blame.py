@@ -45,9 +45,9 @@ def another_lives(run_file: RunFile) -> Iterator[None]:
     """While it lasts, somebody else has a heartbeat, and is at none of these blocks."""
     run(run_file, part=Part(1, 1), max_blocks=0)
     with Journal(parse_address(run_file.output.url), BLOCK, every_s=1000.0) as journal:
-        with journal.working_on(10**6):
-            journal.beat()
-            yield
+        journal.begun(10**6)
+        journal.beat()
+        yield
 
 
 @pytest.mark.parametrize("error", [CorruptDataError, VemdiffuseError, TransientError])
@@ -195,5 +195,5 @@ def test_what_a_living_process_is_at_is_left_to_it_while_there_is_something_else
             journal.begun(block)
         journal.beat()
         assert run(run_file, part=Part(1, 2), listener=hear).exit_code == 0
-    assert set(done[-3:]) == set(at)
+    assert not set(at) & set(done[:18])  # receipts are written several at once
     assert sorted(done) == list(range(24))

@@ -5,7 +5,8 @@
     {"check":..,"released":["9f3c..",..]}
 
 What failed in one process is still work; what failed in two is given up, whichever of them was later and
-whether or not it saw the other. Nothing is deleted: a mark is released by a later line, in any segment, that names it. No clock decides.
+whether or not it saw the other. Nothing is deleted: a mark is released by a later line, in any segment, that
+names it. No clock decides.
 """
 
 from __future__ import annotations

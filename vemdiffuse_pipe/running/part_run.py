@@ -190,7 +190,9 @@ class Shift:
         return any(w.block_index not in self._deaths.suspects or w.block_index in at_work for w in left)
 
     def _left(self, columns: bool) -> list[Work]:
-        """Some of what nobody has done, in any order; where all of it is suspected, one piece, alone."""
+        """Some of what nobody has done, in any order, but last what others are at; where all of it is
+        suspected, one piece, alone.
+        """
         self._look()
         left = list(islice(self._unsuspected(self._not_failed(columns)), LEFTOVERS))
         if not left:
@@ -198,7 +200,7 @@ class Shift:
             free = [work for work in suspects if work.block_index not in self._deaths.elsewhere]
             left = random.sample(free or suspects, min(1, len(suspects)))
         random.shuffle(left)
-        return left
+        return sorted(left, key=lambda work: work.block_index in self._at_since)
 
     def _not_failed(self, columns: bool) -> Iterator[Work]:
         missing = self._progress.missing(columns=columns, backwards=True)
