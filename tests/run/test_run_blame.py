@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +19,7 @@ from vemdiffuse_pipe.config import RunFile, dump
 from vemdiffuse_pipe.errors import CorruptDataError, TransientError, VemdiffuseError
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.plan.plan import digest
-from vemdiffuse_pipe.records.events import BlockDone, Event, Outcome
+from vemdiffuse_pipe.records.events import BlockDone, Event, Outcome, RunStarted
 from vemdiffuse_pipe.records.journal import Journal
 from vemdiffuse_pipe.records.parts import Part
 from vemdiffuse_pipe.running import part_run, stages
@@ -28,7 +30,7 @@ from vemdiffuse_pipe.running.reconstruct import prepare, retry, run
 from vemdiffuse_pipe.running.retries import Patience
 from vemdiffuse_pipe.running.status import status
 from vemdiffuse_pipe.storage import parse_address
-from vemdiffuse_pipe.testing import Failure, FlakySource, position_coded
+from vemdiffuse_pipe.testing import Failure, FlakySource, SlowSource, position_coded
 
 HASTY = Patience(n_attempts=2, base_s=0.001)
 WHOLE = Box.of_shape(SHAPE)
@@ -155,6 +157,22 @@ def test_a_walltime_in_which_nothing_can_be_ended_is_said_to_be_too_short(tmp_pa
     assert (outcome.n_done, outcome.exit_code) == (0, 0)
     assert (
         "no block could be ended in it: give it more, or make block_shape in [run] smaller" in outcome.stopped
+    )
+
+
+def test_a_job_that_is_ended_before_its_first_block_says_what_to_change(tmp_path: Path) -> None:
+    source, plan = prepare(small_run(tmp_path))
+
+    def hear(event: Event) -> None:
+        if isinstance(event, RunStarted):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    no_time_to_drain = Deadline(0.0, lambda: 0.0)
+    slow = SlowSource(source, 0.3)
+    outcome = run_part(plan, slow, Part(1, 2), listener=hear, deadline=no_time_to_drain)
+    assert (outcome.n_done, outcome.drained, outcome.exit_code) == (0, True, 0)
+    assert outcome.stopped.startswith(
+        "SIGTERM was received before a block could be ended; if that is its wall"
     )
 
 

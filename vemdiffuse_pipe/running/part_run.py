@@ -187,7 +187,9 @@ class Shift:
     def _is_at_work(self, left: list[Work]) -> bool:
         """True where somebody may be at what is left: for what is suspected, only if he says so."""
         at_work = self._deaths.elsewhere
-        return any(w.block_index not in self._deaths.suspects or w.block_index in at_work for w in left)
+        return self._deaths.others_live and any(
+            w.block_index not in self._deaths.suspects or w.block_index in at_work for w in left
+        )
 
     def _left(self, columns: bool) -> list[Work]:
         """Some of what nobody has done, in any order, but last what others are at; where all of it is
