@@ -210,8 +210,8 @@ def test_a_job_whose_time_is_over_makes_way_and_says_so(tmp_path: Path) -> None:
     assert code == 0
     assert "is not complete: 0 of 24 blocks are done" in out
     assert err.splitlines()[-1] == (
-        "vemdiffuse: 0 of 24 blocks are done; the time of this job is nearly over; "
-        "run again to go on from here"
+        "vemdiffuse: 0 of 24 blocks are done; the time of this job is nearly over, and no block could be "
+        "ended in it: give it more, or make block_shape in [run] smaller; run again to go on from here"
     )
     code, out, err = command_line(tmp_path, run_file, "--part", "1/2", "--walltime", "01:00:00")
     assert (code, "is complete" in out) == (0, True)

@@ -12,7 +12,9 @@ MOST_LISTED = 20
 
 
 def print_outcome(output: str, outcome: Outcome, *, as_json: bool) -> int:
-    """Print the outcome and return the exit code: 0 complete or making way, 1 not, 130 interrupted."""
+    """Print the outcome and return the exit code: 0 complete or making way, 1 not, 130 where
+    somebody interrupted it.
+    """
     if as_json:
         print_json({"output": output, **outcome_facts(outcome)})
     else:
@@ -21,7 +23,7 @@ def print_outcome(output: str, outcome: Outcome, *, as_json: bool) -> int:
         done = f"{show_count(outcome.n_done)} of {show_count(outcome.n_blocks)} blocks are done"
         click.echo(f"vemdiffuse: {done}; {outcome.stopped}", err=True)
         return outcome.exit_code
-    return 130 if outcome.stopped else outcome.exit_code
+    return 130 if outcome.interrupted else outcome.exit_code
 
 
 def outcome_facts(outcome: Outcome) -> dict[str, object]:

@@ -67,6 +67,11 @@ class Heard:
         """True where the run is to make way, and go on another time."""
         return self.first in DRAINING
 
+    @property
+    def interrupts(self) -> bool:
+        """True where somebody does not want to wait."""
+        return self.first is signal.SIGINT
+
 
 @contextmanager
 def received(put: Callable[[signal.Signals], None]) -> Iterator[Heard]:

@@ -28,6 +28,7 @@ class Outcome:
 
     `stopped`: why the run ended before its work was done, in one sentence; empty where it did not.
     `drained`: it was asked to make way, or its time was nearly over, and it did so in order.
+    `interrupted`: somebody did not want to wait for it.
     """
 
     n_blocks: int
@@ -37,6 +38,7 @@ class Outcome:
     stopped: str = ""
     drained: bool = False
     n_skipped: int = 0
+    interrupted: bool = False
 
     @property
     def is_complete(self) -> bool:

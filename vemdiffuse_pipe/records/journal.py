@@ -53,6 +53,7 @@ What: TypeAlias = Literal[
     "run started",
     "worker started",
     "attempt failed",
+    "block failed",
     "set aside",
     "given to a second worker",
     "worker ended",
@@ -104,6 +105,11 @@ class Journal:
         self._closing = Flag()
         self._thread: Thread | None = None
         self._n_named = 0  # in the last heartbeat
+
+    @property
+    def beat_name(self) -> str:
+        """What this process's heartbeat is called."""
+        return self._beat_at.name
 
     def begun(self, block_index: int, *, alone: bool = False) -> None:
         """From now on this process works on the block.

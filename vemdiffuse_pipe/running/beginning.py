@@ -31,7 +31,7 @@ class Begun:
     def blame_what_processes_died_of(self) -> None:
         """Read who has died by now, and give up what is to be blamed for it."""
         for work in self.deaths.read_again():
-            Endings(self.keeper).failed(work, DiedError())
+            Endings(self.keeper).blame(work, DiedError())
 
 
 @contextmanager

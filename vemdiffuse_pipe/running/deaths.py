@@ -53,8 +53,9 @@ class Deaths:
         self._journal = journal
         self._clock = clock
         self._dead: list[Beat] = []
-        self._has_begun = False
-        self.elsewhere: frozenset[int] = frozenset()  # blocks that somebody who lives is at
+        self.has_begun = False  # with a block
+        self.others_live = False
+        self.elsewhere: frozenset[int] = frozenset()  # blocks that somebody else who lives is at
         self.suspects: frozenset[int] = frozenset()
 
     def read_again(self) -> list[Work]:
@@ -64,7 +65,10 @@ class Deaths:
         """
         with suppress(DataError, TransientError):
             beats = read_beats(self._output, self._clock())
-            self.elsewhere = frozenset(index for beat in beats.living for index in beat.blocks)
+            others = [beat for beat in beats.living if beat.name != self._journal.beat_name]
+            self.others_live = bool(others)
+            shape = self._progress.blocks.block_shape
+            self.elsewhere = frozenset(i for beat in others if beat.block_shape == shape for i in beat.blocks)
             self._dead = self._worth_keeping(beats.dead)
             self._journal.names_each = bool(self._dead)
         self.suspects = frozenset(index for beat in self._dead for index in self._missing(beat))
@@ -74,14 +78,14 @@ class Deaths:
     def begin(self, work: Work) -> None:
         """The work is taken up now."""
         self._journal.begun(work.block_index, alone=work.block_index in self.suspects)
-        if not self._has_begun:
+        if not self.has_begun:
             self._journal.beat()
-        self._has_begun = True
+        self.has_begun = True
 
     def naming_the_first(self, pieces: Iterator[Work]) -> Iterator[Work]:
         """The same pieces; before the first is taken up, the heartbeat names it."""
         for work in pieces:
-            if not self._has_begun:
+            if not self.has_begun:
                 self.begin(work)
                 self.end(work)
             yield work

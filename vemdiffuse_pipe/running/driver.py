@@ -30,11 +30,12 @@ from vemdiffuse_pipe.records.shards import Work
 from vemdiffuse_pipe.running.endings import Endings, Reporter
 from vemdiffuse_pipe.running.graph import block_graph
 from vemdiffuse_pipe.running.pace import Pace
-from vemdiffuse_pipe.running.retries import reason_of
 from vemdiffuse_pipe.running.workers import FAILED_ON
 
 GRACE_S = 5.0  # where nothing is hoped for, for blocks in flight to end by themselves
 LOOK_S = 0.5  # between two looks for a worker that has nothing to do
+
+KILLED = "KilledWorker: each worker that had this block died: out of memory, or of a crash in a library"
 
 # Attempts: with others; again, alone; beside one that is late; on another worker than the one it failed on.
 FIRST, ALONE, COPY, ELSEWHERE = 1, 2, 3, 4
@@ -64,8 +65,8 @@ def drive(
 ) -> str:
     """Do all `work` and report each piece. What ended it early, else ''.
 
-    A signal does, and so do MOST_IN_A_ROW pieces in a row that were given up because something transient did
-    not pass: a store that answers nobody is no reason to give up a million blocks, one by one.
+    A signal does, and so do MOST_FAILED pieces in a row that failed for no reason of their own, or
+    MOST_IN_A_ROW because something transient did not pass; none of these is set aside.
 
     `window`: blocks in flight, or what says how many may be now. `inbox`: where signals arrive, if any do.
     `on_copy`: hears what was given to a second worker, and which.
@@ -80,6 +81,7 @@ def drive(
         room = max(0, most - len(flight))
         near_end = flight.launch(islice(work, room), FIRST) < room or near_end
         if not len(flight) and not suspects:
+            endings.settle()
             return ""
         if not len(flight):  # one at a time: whoever kills a worker now is alone with it
             flight.launch([suspects.popleft()], ALONE)
@@ -171,8 +173,10 @@ class _Flight:
                 suspects.append(work)
             elif ended.number == FIRST and (others := self._others(error)):
                 self.launch([work], ELSEWHERE, others)  # it may be the worker's fault
+            elif isinstance(error, KilledWorker):
+                self._endings.blame(work, error, min(ended.number, 2), KILLED)
             else:
-                self._endings.failed(work, error, min(ended.number, 2), _reason(error))
+                self._endings.failed(work, error, min(ended.number, 2))
         return suspects
 
     def _others(self, error: BaseException) -> list[str]:
@@ -194,12 +198,6 @@ class _Flight:
     def cancel(self) -> None:
         """Give back what has not begun, and forget the rest."""
         self._client.cancel([each.future for each in self._attempts.values()])
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, KilledWorker):
-        return "KilledWorker: each worker that had this block died: out of memory, or of a crash in a library"
-    return reason_of(error)
 
 
 def _drain(flight: _Flight, inbox: Inbox, grace_s: float) -> None:

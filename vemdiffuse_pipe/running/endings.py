@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Event as Flag
 from threading import Lock
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from vemdiffuse_pipe.errors import InputError, StorageFullError, VemdiffuseError
+from vemdiffuse_pipe.errors import DataError, InputError, StorageFullError, VemdiffuseError
 from vemdiffuse_pipe.plan.plan import Plan, digest
 from vemdiffuse_pipe.records.events import BlockDone, BlockSetAside, Event, Listener
 from vemdiffuse_pipe.records.journal import Journal
@@ -17,7 +17,8 @@ from vemdiffuse_pipe.records.shards import Work
 from vemdiffuse_pipe.running.progress import Progress
 from vemdiffuse_pipe.running.retries import GaveUpError, reason_of
 
-MOST_IN_A_ROW = 16
+MOST_IN_A_ROW = 16  # given up because something transient did not pass
+MOST_FAILED = 3  # blocks in a row, before a process takes itself for broken
 
 
 class Reporter(Protocol):
@@ -32,38 +33,75 @@ class Reporter(Protocol):
         ...
 
 
-class Endings:
-    """Reports how each piece ended, and says when there is no use in going on."""
+class _Failure(NamedTuple):
+    work: Work
+    error: BaseException
+    reason: str
+    n_attempts: int
 
-    def __init__(self, reporter: Reporter) -> None:
+
+class Endings:
+    """Reports how each piece ended, and says when there is no use in going on.
+
+    What failed waits until something else is done: then it is the block's fault, and not the machine's. What
+    cannot be read is the data's fault at once.
+    """
+
+    def __init__(self, reporter: Reporter, fail: Callable[[Work, str, int], None] | None = None) -> None:
+        """`fail`: hears what failed, where that alone does not set it aside."""
         self._reporter = reporter
-        self._in_a_row: list[str] = []
+        self._fail = fail or reporter.set_aside
+        self._row: list[_Failure] = []
+        self._is_broken = False
 
     def done(self, work: Work) -> None:
         """It is stored and has its receipt."""
         self._reporter.done(work)
-        self._in_a_row.clear()
+        self.settle()
 
     def failed(self, work: Work, error: BaseException, n_attempts: int = 1, reason: str = "") -> None:
-        """Whatever it was, and whoever's fault: the block is given up, the run goes on.
+        """Whatever it was: the run goes on without the block.
 
         But StorageFullError and InputError, after which no block could be written, are raised as they are.
         """
-        if isinstance(error, StorageFullError | InputError):
-            raise error
-        reason = reason or reason_of(error)
-        self._reporter.set_aside(work, reason, getattr(error, "n_attempts", n_attempts))
-        if isinstance(error, GaveUpError):
-            self._in_a_row.append(reason)
+        failure = _failure(work, error, n_attempts, reason)
+        if isinstance(error, DataError):
+            self._fail(work, failure.reason, failure.n_attempts)
+        elif not self._is_broken:
+            self._row.append(failure)
+
+    def blame(self, work: Work, error: BaseException, n_attempts: int = 1, reason: str = "") -> None:
+        """It is sure that the block is at fault: it is set aside. Raises as `failed`."""
+        failure = _failure(work, error, n_attempts, reason)
+        self._reporter.set_aside(work, failure.reason, failure.n_attempts)
+
+    def settle(self) -> None:
+        """This machine works: what failed before, failed."""
+        row, self._row = self._row, []
+        for failure in row:
+            self._fail(failure.work, failure.reason, failure.n_attempts)
 
     def hopeless(self) -> str:
-        """A sentence where too many in a row were given up because something transient did not pass, else ''.
+        """A sentence where it seems that this machine fails, or the store, and not the blocks, else ''.
 
-        A store that answers nobody is no reason to give up a million blocks, one by one.
+        No block is to be blamed for that: what failed in that row is forgotten. A store that answers nobody,
+        or a broken GPU, is no reason to give up a million blocks, one by one.
         """
-        if len(self._in_a_row) < MOST_IN_A_ROW:
+        transient = [each for each in self._row if isinstance(each.error, GaveUpError)]
+        failed = [each for each in self._row if not isinstance(each.error, GaveUpError)]
+        if len(failed) < MOST_FAILED and len(transient) < MOST_IN_A_ROW:
             return ""
-        return f"{len(self._in_a_row)} blocks in a row had to be given up ({self._in_a_row[-1]})"
+        self._row, self._is_broken = [], True
+        if len(failed) >= MOST_FAILED:
+            return f"{len(failed)} blocks in a row failed here, and are left to others ({failed[-1].reason})"
+        return f"{len(transient)} blocks in a row had to be given up ({transient[-1].reason})"
+
+
+def _failure(work: Work, error: BaseException, n_attempts: int, reason: str) -> _Failure:
+    """Raises StorageFullError and InputError."""
+    if isinstance(error, StorageFullError | InputError):
+        raise error
+    return _Failure(work, error, reason or reason_of(error), getattr(error, "n_attempts", n_attempts))
 
 
 class Bookkeeper:
@@ -99,6 +137,14 @@ class Bookkeeper:
         """It was given up."""
         self.journal.tell("set aside", work.block_index, reason, attempts=n_attempts)
         self.tell(BlockSetAside(self._progress.enter_set_aside(work, reason, n_attempts)))
+
+    def failed_here(self, work: Work, reason: str, n_attempts: int) -> None:
+        """This process failed at it, and leaves it to others; it is given up where another has failed too."""
+        self.journal.tell("block failed", work.block_index, reason, attempts=n_attempts)
+        given_up = self._progress.enter_failed(work, reason, n_attempts)
+        if given_up is not None:
+            self.journal.tell("set aside", work.block_index, reason, attempts=given_up.n_attempts)
+            self.tell(BlockSetAside(given_up))
 
     def copied(self, work: Work, worker: str) -> None:
         """It was late, and `worker` does it too."""

@@ -59,7 +59,8 @@ def run_plan(
         stopped = ""
         if progress.n_missing():
             stopped = _work_off(plan, source, model, run, inbox, max_blocks, patience)
-        outcome = progress.outcome(stopped, drained=run.heard.asks_to_drain)
+        heard = run.heard
+        outcome = progress.outcome(stopped, drained=heard.asks_to_drain, interrupted=heard.interrupts)
     note_what_was_filled(plan)
     keeper.tell(RunEnded(outcome))
     return outcome

@@ -1,9 +1,14 @@
 """One part of a run, in this process alone: no scheduler, and nobody who remembers everything.
 
-    own share, from its beginning --> what others have left, from its end --> what is late --> suspects, alone
+    own share, from its beginning --> what others have left, from its end --> what is late
+        --> suspects, alone --> what failed here, if nobody else is alive
 
-Any number of processes do this at once. They know of each other by receipts only, which each of them reads
-again now and then: what somebody else has done is not done again, and what two have done at once is equal.
+Any number of processes do this at once. They know of each other by what each of them writes beside the voxels
+and reads again now and then: receipts, so that what somebody else has done is not done again; heartbeats, so
+that what somebody is at is left to him until it is late; and failures. What two have done at once is equal.
+
+A process that fails at a block writes that down, leaves the block, and goes on. It is set aside once two
+processes have failed at it, or at the end of one that finds no other alive and has failed at it twice.
 """
 
 from __future__ import annotations
@@ -11,7 +16,7 @@ from __future__ import annotations
 import random
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import replace
 from itertools import islice
@@ -21,7 +26,7 @@ from queue import Empty, SimpleQueue
 from vemdiffuse_pipe.cluster import signals
 from vemdiffuse_pipe.cluster.resources import refuse_what_does_not_fit, threads_per_worker
 from vemdiffuse_pipe.cluster.walltime import BlockTimes, Deadline
-from vemdiffuse_pipe.errors import DataError, InputError, StorageFullError, TransientError
+from vemdiffuse_pipe.errors import DataError, TransientError
 from vemdiffuse_pipe.models.protocol import Model
 from vemdiffuse_pipe.plan.plan import Plan
 from vemdiffuse_pipe.records.events import Listener, Outcome, RunEnded, RunStarted, silent
@@ -33,20 +38,20 @@ from vemdiffuse_pipe.running.deaths import Deaths, DiedError
 from vemdiffuse_pipe.running.endings import EndedError, Endings
 from vemdiffuse_pipe.running.filled import note_what_was_filled
 from vemdiffuse_pipe.running.opening import open_run_model
-from vemdiffuse_pipe.running.pace import Pace
+from vemdiffuse_pipe.running.pace import TIMES_THE_MEDIAN, Pace
 from vemdiffuse_pipe.running.pipeline import Ended, Inbox, Pipeline
 from vemdiffuse_pipe.running.pricing import refuse_what_costs_too_much
 from vemdiffuse_pipe.running.progress import Progress
-from vemdiffuse_pipe.running.retries import GaveUpError, Patience, reason_of
+from vemdiffuse_pipe.running.retries import Patience, reason_of
 from vemdiffuse_pipe.running.stages import open_workplace
 from vemdiffuse_pipe.volume import Source
 
 UNKNOWN_S = 5.0  # after which a block is late where nobody knows how long one takes
 LOOKS = 10  # at what others have done, before that
-MOST_FAILED = 3  # blocks in a row, before a process takes itself for broken
-BLAMED = (InputError, StorageFullError, DataError, GaveUpError)  # what would fail elsewhere too
 LEFTOVERS = 256  # looked up at once, and taken in any order: helpers seldom take the same one
 LOOKING, LOOKING_HELPING = 0.05, 0.5  # of the time at most, for reading what others have done
+FRESH_S = 2.0  # between two looks, while others may be doing what is under way here
+LONGER = "give it more, or make block_shape in [run] smaller"
 HOPELESS_S = 5.0  # for blocks in flight to end by themselves, where nothing is hoped for
 
 
@@ -77,12 +82,12 @@ def run_part(
         place = open_workplace(plan, _hardware(alone), patience, source, keeper.tell, model, keeper.journal)
         with keeper.told(plan, f"part {part}") as ended:
             with closing(place.receipts), Pipeline(place, inbox, progress.is_missing) as pipeline:
-                shift = Shift(
-                    progress, pipeline, Endings(keeper), deadline or Deadline(None), run.deaths, max_blocks
-                )
+                endings = Endings(keeper, keeper.failed_here)
+                shift = Shift(progress, pipeline, endings, deadline or Deadline(None), run.deaths, max_blocks)
                 ended.stopped = shift.work_off(part, columns=plan.by_columns)
             shift.hear_the_last()
-        outcome = progress.outcome(ended.stopped, drained=run.heard.asks_to_drain or shift.is_out_of_time)
+        drained = run.heard.asks_to_drain or shift.is_out_of_time
+        outcome = progress.outcome(ended.stopped, drained=drained, interrupted=run.heard.interrupts)
     if not progress.n_missing():  # whoever ends last writes the same; an earlier one would write less
         note_what_was_filled(plan)
     keeper.tell(RunEnded(outcome))
@@ -109,9 +114,11 @@ class Shift:
         self._times = BlockTimes()
         self._pace = Pace()
         self._n_left = float("inf") if max_blocks is None else max_blocks
+        self._n_done = 0
         self._failed: dict[Work, BaseException] = {}
-        self._n_in_a_row = 0
-        self._looking = LOOKING
+        self._is_last_try = False
+        self._is_helping = False  # somebody else may be at the same block
+        self._at_since: dict[int, float] = {}  # blocks that others are at, and since when that is known
         self._looks_at = time.monotonic()
         self.is_out_of_time = False
 
@@ -121,12 +128,22 @@ class Shift:
             if stopped := self._do(pieces):
                 return stopped
         while self._n_left > 0 and self._left(columns):
-            if stopped := self._await_others(columns) or self._do(iter(self._left(columns))):
+            if stopped := self._await_others(columns) or self._do(self._untouched(self._left(columns))):
                 return stopped
-        for work, error in self._failed.items():
-            if self._progress.is_missing(work):  # nobody else has done it meanwhile
-                self._endings.failed(work, error)
-        return ""
+        return self._try_again()
+
+    def _try_again(self) -> str:
+        """Do again what failed here, and blame it for good; but leave it to others, where there are any."""
+        self._endings.settle()
+        self._look()
+        failed = {work: error for work, error in self._failed.items() if self._progress.is_missing(work)}
+        if not failed:
+            return ""
+        if self._deaths.others_live:
+            *_, error = failed.values()
+            return f"{len(failed)} block(s) failed here, and are left to others ({reason_of(error)})"
+        self._is_last_try = True
+        return self._do(iter(failed))
 
     def hear_the_last(self) -> None:
         """Take in what came to its end while the pipeline was closed, and what others did meanwhile."""
@@ -139,16 +156,14 @@ class Shift:
         """What is taken, one after the other; each is looked up when the one before is done."""
         self._look_for_deaths()
         yield self._unsuspected(self._progress.missing(columns=columns, share=part.own))
-        self._looking = LOOKING_HELPING  # from here on somebody else may be at the same block
+        self._is_helping = True
         self._look()
-        self._look_for_deaths()
         helped = self._progress.missing(columns=columns, share=part.helped, backwards=True)
-        yield self._unsuspected(helped)
+        yield self._untouched(self._unsuspected(work for work in helped if work not in self._failed))
 
     def _await_others(self, columns: bool) -> str:
         """Leave what is left to those who are at it, until it is late. What ended the wait early, else ''."""
-        late_after_s = self._pace.late_after_s()
-        wait_s = late_after_s if isfinite(late_after_s) else UNKNOWN_S
+        wait_s = self._late_after_s()
         ends = time.monotonic() + min(wait_s, self._deadline.left_s())
         while time.monotonic() < ends and self._is_at_work(self._left(columns)):
             with suppress(Empty):
@@ -157,22 +172,37 @@ class Shift:
                     return f"{arrival.name} was received"
         return ""
 
+    def _late_after_s(self) -> float:
+        """Seconds after which what somebody else is at is late."""
+        late_after_s = self._pace.late_after_s()
+        return late_after_s if isfinite(late_after_s) else max(UNKNOWN_S, TIMES_THE_MEDIAN * self._times.p95)
+
+    def _untouched(self, pieces: Iterable[Work]) -> Iterator[Work]:
+        """Those that nobody else who lives is at, unless they are late."""
+        for work in pieces:
+            since = self._at_since.get(work.block_index)
+            if since is None or time.monotonic() - since >= self._late_after_s():
+                yield work
+
     def _is_at_work(self, left: list[Work]) -> bool:
         """True where somebody may be at what is left: for what is suspected, only if he says so."""
         at_work = self._deaths.elsewhere
-        return any(w.block_index not in self._deaths.suspects or w.block_index in at_work for w in left)
+        return self._deaths.others_live and any(
+            w.block_index not in self._deaths.suspects or w.block_index in at_work for w in left
+        )
 
     def _left(self, columns: bool) -> list[Work]:
-        """Some of what nobody has done, in any order; where all of it is suspected, one piece, alone."""
+        """Some of what nobody has done, in any order, but last what others are at; where all of it is
+        suspected, one piece, alone.
+        """
         self._look()
-        self._look_for_deaths()
         left = list(islice(self._unsuspected(self._not_failed(columns)), LEFTOVERS))
         if not left:
             suspects = list(islice(self._not_failed(columns), LEFTOVERS))
             free = [work for work in suspects if work.block_index not in self._deaths.elsewhere]
             left = random.sample(free or suspects, min(1, len(suspects)))
         random.shuffle(left)
-        return left
+        return sorted(left, key=lambda work: work.block_index in self._at_since)
 
     def _not_failed(self, columns: bool) -> Iterator[Work]:
         missing = self._progress.missing(columns=columns, backwards=True)
@@ -184,7 +214,9 @@ class Shift:
     def _look_for_deaths(self) -> None:
         """Read of what others have died, and give up what they died of."""
         for work in self._deaths.read_again():
-            self._endings.failed(work, DiedError())
+            self._endings.blame(work, DiedError())
+        now = time.monotonic()
+        self._at_since = {index: self._at_since.get(index, now) for index in self._deaths.elsewhere}
 
     def _do(self, pieces: Iterator[Work]) -> str:
         while True:
@@ -192,34 +224,63 @@ class Shift:
                 self._deaths.begin(work)
                 self._pipeline.launch(work)
             if not self._pipeline.n_in_flight:
-                return "the time of this job is nearly over" if self.is_out_of_time else ""
-            arrival = self._pipeline.arrival()
+                return self._out_of_time() if self.is_out_of_time else ""
+            arrival = self._next_arrival()
             if isinstance(arrival, signal.Signals):
                 self._drain(signals.GRACE_S[arrival])
-                return f"{arrival.name} was received"
+                return self._received(arrival)
             self._hear(arrival)
-            if stopped := self._endings.hopeless() or self._broken():
+            if stopped := self._endings.hopeless():
                 self._drain(HOPELESS_S)
                 return stopped
 
     def _next_of(self, pieces: Iterator[Work]) -> Work | None:
         """The next piece that is still missing, while there is time for it."""
-        self.is_out_of_time = self.is_out_of_time or not self._deadline.leaves_time_for(self._times)
         if self.is_out_of_time or self._n_left <= 0:
             return None
         if time.monotonic() >= self._looks_at:
             self._look()
         work = next((piece for piece in pieces if self._progress.is_missing(piece)), None)
-        self._n_left -= work is not None
+        if work is None:
+            return None
+        self.is_out_of_time = not self._deadline.leaves_time_for(self._times)
+        if self.is_out_of_time:
+            return None
+        self._n_left -= 1
         return work
 
+    def _next_arrival(self) -> Ended | signal.Signals | None:
+        """What happens next. Meanwhile what others do is looked at, so that it is not done here as well."""
+        while self._is_helping:
+            with suppress(Empty):
+                return self._pipeline.arrival(max(FRESH_S, self._looks_at - time.monotonic()))
+            self._look()
+        return self._pipeline.arrival()
+
+    def _out_of_time(self) -> str:
+        if self._n_done or self._is_helping:
+            return "the time of this job is nearly over"
+        return f"the time of this job is nearly over, and no block could be ended in it: {LONGER}"
+
+    def _received(self, received: signal.Signals) -> str:
+        if self._n_done or not self._deaths.has_begun:
+            return f"{received.name} was received"
+        return (
+            f"{received.name} was received before a block could be ended; if that is its walltime: {LONGER}"
+        )
+
     def _look(self) -> None:
-        """Read what others have done. Where that fails, it is seen later, or done twice."""
+        """Read what others have done and, to help them, what they are at. Where that fails, it is seen later,
+        or done twice.
+        """
         began = time.monotonic()
         with suppress(DataError, TransientError):
             self._progress.read_again()
+        if self._is_helping:
+            self._look_for_deaths()
         now = time.monotonic()
-        self._looks_at = now + (now - began) * (1 / self._looking - 1)
+        looking = LOOKING_HELPING if self._is_helping else LOOKING
+        self._looks_at = now + (now - began) * (1 / looking - 1)
 
     def _hear(self, arrival: Ended | signal.Signals | None) -> None:
         if not isinstance(arrival, Ended):
@@ -228,20 +289,18 @@ class Shift:
         if arrival.error is None:
             self._times.add(arrival.seconds)
             self._pace.add(arrival.seconds)
+            self._n_done += 1
             self._endings.done(arrival.work)
-            self._n_in_a_row = 0
-        elif isinstance(arrival.error, BLAMED):
-            self._endings.failed(arrival.work, arrival.error)
-        elif not isinstance(arrival.error, EndedError):
+        elif isinstance(arrival.error, EndedError):
+            return
+        elif self._is_last_try:
+            n_attempts = sum(
+                getattr(error, "n_attempts", 1) for error in (self._failed[arrival.work], arrival.error)
+            )
+            self._endings.blame(arrival.work, arrival.error, n_attempts)
+        else:
             self._failed[arrival.work] = arrival.error
-            self._n_in_a_row += 1
-
-    def _broken(self) -> str:
-        """A sentence where it seems that this machine fails and not the blocks, else ''."""
-        if self._n_in_a_row < MOST_FAILED:
-            return ""
-        *_, error = self._failed.values()
-        return f"{self._n_in_a_row} blocks in a row failed here, and are left to others ({reason_of(error)})"
+            self._endings.failed(arrival.work, arrival.error)
 
     def _drain(self, grace_s: float) -> None:
         """Let blocks that are being rendered or stored end, while there is time; give the others back."""

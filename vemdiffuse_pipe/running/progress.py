@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
+from contextlib import suppress
 
+from vemdiffuse_pipe.errors import DataError, TransientError
 from vemdiffuse_pipe.geometry.grid import BlockGrid
 from vemdiffuse_pipe.records import set_aside
 from vemdiffuse_pipe.records.events import Outcome, SetAside
@@ -29,11 +32,15 @@ class Progress:
         self._mark_reader = set_aside.MarkReader(output, blocks)
         self.read_again()
         self._writer = SegmentWriter(output / set_aside.FOLDER)
+        self._process = secrets.token_hex(8)
         self._n_rendered = 0
 
     def read_again(self) -> None:
         """Take in what is done or set aside by now, by whomever. Raises DataError or TransientError."""
         self._receipts.add_new(self.done)
+        self._read_marks()
+
+    def _read_marks(self) -> None:
         self.marks = self._mark_reader.holding(self.done)
         self._given_up = {mark.set_aside.output_box for mark in self.marks}
 
@@ -73,17 +80,37 @@ class Progress:
         self._given_up.add(work.output_box)
         return given_up
 
-    def outcome(self, stopped: str = "", *, drained: bool = False) -> Outcome:
-        """Where the run stands. `stopped`: what ended it early; `drained`: and wants it to go on later."""
+    def enter_failed(self, work: Work, reason: str, n_attempts: int) -> SetAside | None:
+        """This process failed at the work; on disk, where others see it. What is given up where it was not
+        the first to fail at it.
+        """
+        failed = SetAside(work.block_index, work.output_box, reason, n_attempts)
+        set_aside.write_mark(self._writer, set_aside.new_mark(failed, self.done.grid, self._process))
+        with suppress(DataError, TransientError):  # then it is seen later
+            self._read_marks()
+        given_up = (mark.set_aside for mark in self.marks)
+        return next((each for each in given_up if each.output_box == work.output_box), None)
+
+    def all_marks(self) -> list[set_aside.Mark]:
+        """The marks that were read, and those of what one process alone has failed at."""
+        return self._mark_reader.unreleased()
+
+    def outcome(self, stopped: str = "", *, drained: bool = False, interrupted: bool = False) -> Outcome:
+        """Where the run stands. `stopped`: what ended it early; `drained`: and wants it to go on later;
+        `interrupted`: by somebody who does not want to wait. Nothing did where it is complete.
+        """
         n_blocks, n_wanted = self.blocks.n_blocks, count_missing(self.blocks, self.outside)
+        n_missing = count_missing(self.blocks, self.done | self.outside)
+        stopped = stopped if n_missing else ""
         return Outcome(
             n_blocks=n_blocks,
-            n_done=n_wanted - count_missing(self.blocks, self.done | self.outside),
+            n_done=n_wanted - n_missing,
             n_rendered=self._n_rendered,
             set_aside=tuple(mark.set_aside for mark in self.marks),
             stopped=f"{stopped}; run again to go on from here" if stopped else "",
             drained=drained and stopped != "",
             n_skipped=n_blocks - n_wanted,
+            interrupted=interrupted and stopped != "",
         )
 
     def close(self) -> None:

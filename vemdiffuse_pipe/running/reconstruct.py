@@ -176,7 +176,7 @@ def retry(output: str, *, listener: Listener = silent) -> Outcome:
 def _absolve(plan: Plan) -> None:
     address = parse_address(plan.run_file.output.url)
     progress = Progress(address, digest(plan.identity()), plan.blocks, plan.shards)
-    set_aside.release(address, progress.marks)
+    set_aside.release(address, progress.all_marks())
     forget(address, read_beats(address, time.time()).dead)  # else what processes died of is blamed again
 
 

@@ -1,0 +1,217 @@
+"""Whose fault a failure is: the block's once two processes saw it, never a broken machine's."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_runs import BLOCK, SHAPE, interpolated, small_run, stored
+
+from vemdiffuse_pipe.cli.entry import run_command
+from vemdiffuse_pipe.cluster.walltime import Deadline
+from vemdiffuse_pipe.config import RunFile, dump
+from vemdiffuse_pipe.errors import CorruptDataError, TransientError, VemdiffuseError
+from vemdiffuse_pipe.geometry.box import Box
+from vemdiffuse_pipe.plan.plan import digest
+from vemdiffuse_pipe.records.events import BlockDone, Event, Outcome, RunStarted
+from vemdiffuse_pipe.records.journal import Journal
+from vemdiffuse_pipe.records.parts import Part
+from vemdiffuse_pipe.running import part_run, stages
+from vemdiffuse_pipe.running.execution import run_plan
+from vemdiffuse_pipe.running.part_run import run_part
+from vemdiffuse_pipe.running.progress import Progress
+from vemdiffuse_pipe.running.reconstruct import prepare, retry, run
+from vemdiffuse_pipe.running.retries import Patience
+from vemdiffuse_pipe.running.status import status
+from vemdiffuse_pipe.storage import parse_address
+from vemdiffuse_pipe.testing import Failure, FlakySource, SlowSource, position_coded
+
+HASTY = Patience(n_attempts=2, base_s=0.001)
+WHOLE = Box.of_shape(SHAPE)
+BAD = Box((6, 0, 0), (7, 1, 1))  # read by block 18 alone
+
+
+def part(run_file: RunFile, number: int, *failures: Failure) -> Outcome:
+    source, plan = prepare(run_file)
+    return run_part(plan, FlakySource(source, failures), Part(number, 2), patience=HASTY)
+
+
+@contextmanager
+def another_lives(run_file: RunFile) -> Iterator[None]:
+    """While it lasts, somebody else has a heartbeat, and is at none of these blocks."""
+    run(run_file, part=Part(1, 1), max_blocks=0)
+    with Journal(parse_address(run_file.output.url), BLOCK, every_s=1000.0) as journal:
+        journal.begun(10**6)
+        journal.beat()
+        yield
+
+
+@pytest.mark.parametrize("error", [CorruptDataError, VemdiffuseError, TransientError])
+def test_what_fails_in_one_process_is_left_to_those_who_live(
+    tmp_path: Path, error: type[VemdiffuseError]
+) -> None:
+    run_file = small_run(tmp_path)
+    with another_lives(run_file):
+        outcome = part(run_file, 1, Failure(BAD, 99, error))
+    assert (outcome.n_done, outcome.set_aside, outcome.exit_code) == (23, (), 1)
+    assert outcome.stopped.startswith("1 block(s) failed here, and are left to others")
+    assert status(run_file.output.url).set_aside == ()
+    assert run(run_file, part=Part(2, 2)).exit_code == 0
+    np.testing.assert_array_equal(stored(run_file), interpolated(position_coded(SHAPE), 5))
+
+
+def test_what_fails_in_two_processes_is_set_aside_and_taking_up_again_forgets_both(tmp_path: Path) -> None:
+    run_file = small_run(tmp_path)
+    with another_lives(run_file):
+        part(run_file, 1, Failure(BAD, 99, CorruptDataError))
+        outcome = part(run_file, 2, Failure(BAD, 99, CorruptDataError))
+    assert [(b.block_index, b.n_attempts) for b in outcome.set_aside] == [(18, 2)]
+    assert (outcome.stopped, outcome.exit_code) == ("", 1)
+    assert retry(run_file.output.url).exit_code == 0
+    assert status(run_file.output.url).set_aside == ()
+
+
+def test_taking_up_again_forgets_what_one_process_failed_at(tmp_path: Path) -> None:
+    run_file = small_run(tmp_path)
+    with another_lives(run_file):
+        part(run_file, 1, Failure(BAD, 99, CorruptDataError))
+    address = parse_address(run_file.output.url)
+    _, plan = prepare(run_file)
+    progress = Progress(address, digest(plan.identity()), plan.blocks, plan.shards)
+    assert [mark.set_aside.block_index for mark in progress.all_marks()] == [18]
+    assert retry(run_file.output.url).exit_code == 0
+    progress.read_again()
+    assert progress.all_marks() == []
+
+
+def test_who_is_alone_tries_again_before_he_blames(tmp_path: Path) -> None:
+    run_file = small_run(tmp_path)
+    assert part(run_file, 1, Failure(BAD, 1, CorruptDataError)).exit_code == 0
+    other = small_run(tmp_path, output={"url": str(tmp_path / "other.zarr")})
+    outcome = part(other, 1, Failure(BAD, 99, CorruptDataError))
+    assert [(b.block_index, b.n_attempts) for b in outcome.set_aside] == [(18, 2)]
+
+
+def test_a_process_without_a_network_blames_no_block(tmp_path: Path) -> None:
+    run_file = small_run(tmp_path)
+    for _ in range(2):
+        outcome = part(run_file, 1, Failure(WHOLE, 999, TransientError))
+        assert (outcome.n_done, outcome.set_aside, outcome.exit_code) == (0, (), 1)
+    assert run(run_file, part=Part(2, 2)).exit_code == 0
+
+
+@pytest.mark.parametrize("error", [VemdiffuseError, TransientError])
+def test_a_broken_machine_ends_a_run_without_parts_and_sets_nothing_aside(
+    tmp_path: Path, error: type[VemdiffuseError]
+) -> None:
+    run_file = small_run(tmp_path)
+    source, plan = prepare(run_file)
+    outcome = run_plan(plan, FlakySource(source, [Failure(WHOLE, 999, error)]), patience=HASTY)
+    assert (outcome.n_done, outcome.set_aside, outcome.exit_code) == (0, (), 1)
+    assert "blocks in a row" in outcome.stopped
+    assert run(run_file).exit_code == 0
+
+
+@pytest.mark.parametrize("arguments", [(), ("--part", "1/1")], ids=["run", "part"])
+def test_a_broken_machine_is_no_interrupt(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+) -> None:
+    def fail(*_: object) -> object:
+        raise RuntimeError("CUDA error: unspecified launch failure")
+
+    monkeypatch.setattr("vemdiffuse_pipe.running.stages.render_block", fail)
+    path = tmp_path / "run.toml"
+    path.write_text(dump(small_run(tmp_path)))
+    assert run_command(["run", str(path), *arguments]) == 1
+    out = capsys.readouterr().out
+    assert "3 blocks in a row failed here, and are left to others (RuntimeError: CUDA error" in out
+    assert "set aside" not in out
+
+
+def test_a_run_that_is_complete_is_never_out_of_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_file = small_run(tmp_path)
+    run(run_file)
+    path = tmp_path / "run.toml"
+    path.write_text(dump(run_file))
+    capsys.readouterr()
+    assert run_command(["run", str(path), "--part", "1/2", "--walltime", "00:00:01"]) == 0
+    out, err = capsys.readouterr()
+    assert "is complete: 24 of 24 blocks are done" in out
+    assert "time" not in err
+
+
+def test_a_walltime_in_which_nothing_can_be_ended_is_said_to_be_too_short(tmp_path: Path) -> None:
+    source, plan = prepare(small_run(tmp_path))
+    outcome = run_part(plan, source, Part(1, 2), deadline=Deadline(-1.0))
+    assert (outcome.n_done, outcome.exit_code) == (0, 0)
+    assert (
+        "no block could be ended in it: give it more, or make block_shape in [run] smaller" in outcome.stopped
+    )
+
+
+def test_a_job_that_is_ended_before_its_first_block_says_what_to_change(tmp_path: Path) -> None:
+    source, plan = prepare(small_run(tmp_path))
+
+    def hear(event: Event) -> None:
+        if isinstance(event, RunStarted):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    no_time_to_drain = Deadline(0.0, lambda: 0.0)
+    slow = SlowSource(source, 0.3)
+    outcome = run_part(plan, slow, Part(1, 2), listener=hear, deadline=no_time_to_drain)
+    assert (outcome.n_done, outcome.drained, outcome.exit_code) == (0, True, 0)
+    assert outcome.stopped.startswith(
+        "SIGTERM was received before a block could be ended; if that is its wall"
+    )
+
+
+def test_what_others_have_done_meanwhile_is_not_rendered_by_who_helps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_file = small_run(tmp_path)
+    others: list[Outcome | None] = []
+    render_block = stages.render_block
+    monkeypatch.setattr(part_run, "FRESH_S", 0.02)
+
+    def end_all_before_a_block_of_theirs(
+        plan: object, model: object, voxels: object, box: Box, *rest: object
+    ) -> object:
+        if not others and plan.blocks.index_of(box.start) % 2:  # type: ignore[attr-defined]
+            others.append(None)
+            others[0] = run(run_file, part=Part(2, 2))
+            time.sleep(1.0)  # the thread that looks is another one
+        return render_block(plan, model, voxels, box, *rest)  # type: ignore[operator]
+
+    monkeypatch.setattr(stages, "render_block", end_all_before_a_block_of_theirs)
+    outcome = run(run_file, part=Part(1, 2))
+    assert outcome.exit_code == 0
+    assert outcome.n_rendered == 13
+
+
+def test_what_a_living_process_is_at_is_left_to_it_while_there_is_something_else(tmp_path: Path) -> None:
+    run_file = small_run(tmp_path)
+    run(run_file, part=Part(1, 1), max_blocks=0)
+    at, done = (1, 9, 23), list[int]()
+
+    def hear(event: Event) -> None:
+        if isinstance(event, BlockDone):
+            done.append(event.block_index)
+
+    with Journal(parse_address(run_file.output.url), BLOCK, every_s=1000.0) as journal:
+        for block in at:
+            journal.begun(block)
+        journal.beat()
+        assert run(run_file, part=Part(1, 2), listener=hear).exit_code == 0
+    assert not set(at) & set(done[:18])  # receipts are written several at once
+    assert sorted(done) == list(range(24))
