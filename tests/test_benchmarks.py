@@ -18,6 +18,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
         ("overhead.py blocks parts journal --blocks 40 --repeats 1", 4),
         ("copying.py --sections 3 --repeats 1", 2),
         ("scaling.py --workers 1 --blocks 2", 1),
+        ("rendering.py --side 64 --sections 2", 2),
     ],
 )
 def test_a_benchmark_prints_its_table(program: str, n_rows: int) -> None:
