@@ -86,7 +86,9 @@ def test_it_writes_a_checkpoint_that_fills_gaps_and_says_how_it_came_about(folde
     assert trained.outcome.best == pytest.approx(max(r["score"] for r in scored), abs=1e-3)
 
 
-@pytest.mark.parametrize(("axis", "z"), [("y", "as-is"), ("yx", "as-is"), ("yx", "resampled")])
+@pytest.mark.parametrize(
+    ("axis", "z"), [("y", "as-is"), ("yx", "as-is"), ("yx", "resampled"), ("yx", "mixed")]
+)
 def test_an_anisotropic_volume_trains_a_network_for_its_own_gaps(folder: Path, axis: str, z: str) -> None:
     tables = train_tables(
         folder,

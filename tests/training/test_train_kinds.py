@@ -196,7 +196,7 @@ BAD: dict[str, tuple[str, dict[str, dict[str, object]], str]] = {
     "two ratios for one": ("udim", {"data": {"ratio": None, "ratios": {3: 1.0, 4: 1.0}}}, "give data.ratio"),
     "a tile that is not square": ("udim", {"data": {"crop_px": [16, 32]}}, "which is square"),
     "a crop that does not fit": ("a2i3dem", {"data": {"crop_px": 18}}, "multiples of 8: [16]"),
-    "z in no plane": ("a2i3dem", {"data": {"z": "resampled"}}, "says nothing to"),
+    "z in no plane": ("a2i3dem", {"data": {"z": "mixed"}}, "says nothing to"),
     "a gap for a plain network": (
         "rcan",
         {"model": {"task": "isotropic"}, "data": {"ratio": 3}},

@@ -237,3 +237,8 @@ def test_reading_goes_on_while_a_batch_is_used() -> None:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         assert len(made.pool._slabs) == made.pool.schedule.pool + 2
+
+
+def test_no_two_cuts_of_a_volume_share_random_numbers() -> None:
+    cuts = [Cut(axis, 4, 8, 8, upsampling) for axis in range(3) for upsampling in range(1, 9)]
+    assert len({cut.number for cut in cuts}) == len(cuts)

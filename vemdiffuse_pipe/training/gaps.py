@@ -154,7 +154,7 @@ class GapBatches:
     def ratio(self, step: int) -> int:
         """The r of all gaps of a step."""
         weights = np.array(list(self.ratios.values()))
-        rng = generator(self.seed, self.cut.axis, RATIOS, step)
+        rng = generator(self.seed, self.cut.number, RATIOS, step)
         return int(rng.choice(list(self.ratios), p=weights / weights.sum()))
 
     def batch(self, step: int, share: slice = slice(None)) -> GapBatch:
@@ -173,7 +173,7 @@ class GapBatches:
         """Gap `number` since the beginning: (planes, row, column), every r-th a section."""
         window = self.pool.schedule.window(number)
         self.pool.move_to(window)
-        rng = generator(self.seed, self.cut.axis, SAMPLES, number)
+        rng = generator(self.seed, self.cut.number, SAMPLES, number)
         for _ in range(TRIES):
             held = self.pool.get(int(rng.integers(window.start, window.stop)))
             crop = cropped(rng, held, self.cut, (1 + 2 * self.reach) * ratio)

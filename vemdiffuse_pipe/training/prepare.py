@@ -117,20 +117,22 @@ def cuts(file: TrainFile, deepest: int, source: Source, sizes: Sizes) -> list[Cu
             f"data.crop_px = {[rows, columns]}; this network needs multiples of {multiple}: "
             f"{nearest[is_axial:]}"
         )
-    if is_axial and table.z == "resampled":
+    if is_axial and table.z != "as-is":
         raise ConfigError(
-            'data.z = "resampled" says nothing to a network of kind a2i3dem: z lies in none of its planes'
+            f'data.z = "{table.z}" says nothing to a network of kind a2i3dem: z lies in none of its planes'
         )
     depth = (1 + 2 * sizes.reach_sections) * deepest + 1 if file.model.task == "isotropic" else 1
     return [
-        Cut(axis, depth, rows, columns, _upsampling(table, source, axis), is_axial)
+        Cut(axis, depth, rows, columns, upsampling, is_axial)
         for axis in AXES[table.axis]
+        for upsampling in (_upsamplings(table, source) if axis else (1,))
     ]
 
 
-def _upsampling(table: DataTable, source: Source, axis: int) -> int:
+def _upsamplings(table: DataTable, source: Source) -> tuple[int, ...]:
     sizes = source.spec.frame.voxel_size_nm
-    return round(sizes[0] / min(sizes[1:])) if axis and table.z == "resampled" else 1
+    square = round(sizes[0] / min(sizes[1:]))
+    return {"as-is": (1,), "resampled": (square,), "mixed": (1, square)}[table.z]
 
 
 def variation(table: DataTable) -> Variation:
@@ -142,7 +144,7 @@ def variation(table: DataTable) -> Variation:
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """What is learnt from, and how it is cut: one cut an axis. `held`: what is held back, if anything.
+    """What is learnt from, and how it is cut. `held`: what is held back, if anything.
 
     `sizes`: of the network that learns.
     """
@@ -199,7 +201,7 @@ def slabs(file: TrainFile, made: Material, cut: Cut) -> SlabSchedule:
 
 
 def batches(file: TrainFile, made: Material) -> Batches:
-    """The batches of the run, to be closed: of each axis in turn."""
+    """The batches of the run, to be closed: of each cut in turn."""
     size, changes = file.train.batch_size, variation(file.data)
     reach, grey = made.sizes.reach_sections, grey_of(file.model.kind)
     every = [

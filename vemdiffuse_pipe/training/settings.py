@@ -48,10 +48,11 @@ class DataTable(Table):
     """[data] what is cut from the sources: gaps along `axis`, of one `ratio` or of several with weights.
 
     `crop_px`: side of a crop, or two: (y, x) for axis z, (z, x) for y, (z, y) for x; for a2i3dem, whose
-    planes the gap lies in, one number is their other side. `z`: the coarse axis of
-    a crop that has one is left as it is, or resampled linearly until its pixels are square. Left as it is,
-    the network sees measured grey levels, in pixels that are r times too high; resampled, it sees right
-    shapes, and smooth lines where it will meet texture.
+    planes the gap lies in, one number is their other side. `z`: the coarse axis of a crop that
+    has one is left as it is, or resampled linearly until its pixels are square, or both in turn. Left as it
+    is, the network sees measured grey levels, in pixels that are r times too high, and draws too much fine
+    texture; resampled, it sees right shapes, and smooth lines where it will meet texture; of both it learns
+    to draw the texture that it finds in the sections.
     `quarter_turns`, `blur`: share of the crops, of the sections, that get one. `gain`: largest change of
     contrast. `least_contrast`: crops that vary less are not used, in deviations of the grey levels. `noise`:
     deviation of what is added to sections, in those of the grey levels. `peak`, `read_std`: of the noise of a
@@ -62,7 +63,7 @@ class DataTable(Table):
     ratio: Ratio | None = None
     ratios: Annotated[dict[Ratio, Length], Field(min_length=1, max_length=64)] | None = None
     crop_px: Px | tuple[Px, Px] = 64
-    z: Literal["as-is", "resampled"] = "as-is"
+    z: Literal["as-is", "resampled", "mixed"] = "as-is"
     quarter_turns: Share | None = None
     blur: Share = 0.0
     gain: Annotated[Finite, Field(ge=0, lt=1)] = 0.1

@@ -33,9 +33,9 @@ SLABS, SAMPLES, RATIOS = 1, 2, 3  # streams of random numbers
 Number = TypeVar("Number", bound=np.generic)
 
 
-def generator(seed: int, axis: int, stream: int, number: int) -> np.random.Generator:
-    """Random numbers that belong to `number`, of a stream, of gaps along an axis, of a seed."""
-    return np.random.Generator(np.random.Philox(key=seed, counter=[0, axis, stream, number]))
+def generator(seed: int, cut: int, stream: int, number: int) -> np.random.Generator:
+    """Random numbers that belong to `number`, of a stream, of a cut (`Cut.number`), of a seed."""
+    return np.random.Generator(np.random.Philox(key=seed, counter=[0, cut, stream, number]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,11 @@ class Cut:
     columns: int
     upsampling: int = 1
     is_axial: bool = False
+
+    @property
+    def number(self) -> int:
+        """Its own among the cuts of a volume: random numbers belong to it."""
+        return self.axis + 3 * (self.upsampling - 1)
 
     @property
     def source_rows(self) -> int:
@@ -136,7 +141,7 @@ class SlabSchedule:
 
     def slab(self, number: int, attempt: int = 0) -> Slab:
         """Slab `number`; the one in its place where `attempt` others could not be read."""
-        rng = generator(self.seed, self.cut.axis, SLABS, number)
+        rng = generator(self.seed, self.cut.number, SLABS, number)
         for _ in range(attempt + 1):
             part, first = self._draw(rng)
         z, y, x = (a // n * n for a, n in zip(first, part.cell, strict=True))

@@ -128,7 +128,7 @@ def held_gaps(source: Source, region: Box, cut: Cut, ratio: int, reach: int, n: 
             f"what is held back for validation, {_shape(region.shape)} voxels, leaves nothing to draw: a gap "
             f"of {_shape(cut.extent)} must fit; hold back more, or give a smaller validation.crop_px"
         )
-    rng = generator(SEED, cut.axis, 0, 0)
+    rng = generator(SEED, cut.number, 0, 0)
     gaps = []
     for _ in range(n):
         dz, dy, dx = (int(rng.integers(room)) for room in (z, y, x))
