@@ -31,6 +31,7 @@ BASE = {"source": {"url": "a"}, "output": {"url": "b"}}
         ({"run": {"engine": "threds"}}, "run.engine"),
         ({"run": {"block_shape": [0, 1, 1]}}, "block_shape"),
         ({"run": {"engine": "tcp://host"}}, "run.engine.*tcp://host:8786"),
+        ({"run": {"engine": "tcp://user:hunter2@host:1"}}, r"run.engine = 'tcp://\.\.\.': threads"),
         ({"cluster": {"queue": "gpu"}}, "cluster.memory_gb is missing"),
         ({"cluster": {"memory_gb": 1, "quue": "gpu"}}, "did you mean queue"),
         (

@@ -36,7 +36,7 @@ _SECRET = re.compile(r"(secret|token|passw(or)?d|access_?key)\w*\s*=|://(?=[^\s/
 
 
 def _engine(value: str) -> str:
-    if value in ("threads", "local", *SCHEDULERS) or re.fullmatch(r"(tcp|tls)://[^\s/]+:\d{1,5}", value):
+    if value in ("threads", "local", *SCHEDULERS) or re.fullmatch(r"(tcp|tls)://[^\s/@]+:\d{1,5}", value):
         return value
     raise ValueError(
         f"threads, local, {', '.join(SCHEDULERS)}, or the address of a dask scheduler (tcp://host:8786) is "
