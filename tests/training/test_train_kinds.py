@@ -42,13 +42,14 @@ def tables_of(kind: str, folder: Path, **changes: dict[str, object]) -> dict[str
     """A training file for a kind of network on `smooth_stack`."""
     tables: dict[str, Any] = train_tables(folder, **{"model": {}, **changes})
     tables["model"] = {"kind": kind, **MODELS[kind], **changes.get("model", {})}
-    tables["data"] |= {"blur": 0.2, "noise": 0.1}
     if kind == "a2i3dem":
         tables["source"]["voxel_size_nm"] = [30, 10, 10]
         tables["data"]["axis"] = "yx"
     if "task" in tables["model"]:
         del tables["data"]["ratio"]
         tables["data"] |= {"peak": 300.0}
+    else:
+        tables["data"] |= {"blur": 0.2, "noise": 0.1}
     tables["data"] |= changes.get("data", {})
     return tables
 
@@ -203,6 +204,7 @@ BAD: dict[str, tuple[str, dict[str, dict[str, object]], str]] = {
         "restores sections",
     ),
     "a section for three dimensions": ("sru3d", {"model": {"task": "denoise"}}, "fills gaps only"),
+    "blur of sections": ("rcan", {"data": {"blur": 0.5}}, "data.blur is for gaps"),
     "a ratio of sections": ("rcan", {"data": {"ratio": 3}}, "leave data.axis and data.ratio out"),
     "a raw volume of gaps": ("udim", {"source": {"raw": "raw.tif"}}, "source.raw"),
     "nothing to restore": ("rcan", {"validation": {"share": 0.95, "axis": "y"}}, "has no room"),

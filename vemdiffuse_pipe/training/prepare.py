@@ -25,6 +25,16 @@ from vemdiffuse_pipe.training.validation import Validation, gaps_in_use, held_ga
 from vemdiffuse_pipe.volume import Source
 
 AXES = {"z": (0,), "y": (1,), "x": (2,), "yx": (1, 2)}
+OF_GAPS = (
+    "z",
+    "quarter_turns",
+    "blur",
+    "noise",
+    "least_contrast",
+    "pool_slabs",
+    "slab_mb",
+    "samples_per_slab",
+)
 SCALE_BATCHES = 16
 ISOTROPIC = Fraction(3, 2)  # dz / dxy below which a volume counts as isotropic, as in a plan
 
@@ -82,6 +92,10 @@ def _of_pairs(table: DataTable) -> dict[int, float]:
             "sections are restored one by one, in square crops: leave data.axis and data.ratio out, and give "
             "one number as data.crop_px"
         )
+    usual = DataTable()
+    for name in OF_GAPS:
+        if getattr(table, name) != getattr(usual, name):
+            raise ConfigError(f"data.{name} is for gaps and says nothing to restored sections: leave it out")
     return {2: 1.0}
 
 
