@@ -191,4 +191,6 @@ def test_it_is_given_the_lower_section_the_upper_one_the_noisy_plane_and_its_num
     for i, (inputs, gamma, _) in enumerate(seen):
         assert (inputs[0, 0] == -1).all()
         assert (inputs[0, 1] == 1).all()
-        assert torch.allclose(inputs[0, 2], noise[0, i] * (1 - gamma).sqrt(), atol=1e-5)
+        between = 2 * (i + 1) / 3 - 1  # a flow begins around the interpolation
+        begun = gamma.sqrt() * between + (1 - gamma).sqrt() * noise[0, i]
+        assert torch.allclose(inputs[0, 2], begun, atol=1e-5)

@@ -32,18 +32,26 @@ class NoiseRange:
     sigma_max: float
 
 
-def draw(sampler: str, denoise: Denoiser, noise: Noise, steps: int, levels: NoiseRange) -> Tensor:
+def draw(
+    sampler: str,
+    denoise: Denoiser,
+    noise: Noise,
+    steps: int,
+    levels: NoiseRange,
+    around: Tensor | float = 0.0,
+) -> Tensor:
     """One sample of the shape of the noise, from at most `steps` evaluations of `denoise`.
 
-    `sampler`: one of `kinds.SAMPLERS`. `levels`: for the flows; ancestral chains bring their own.
+    `sampler`: one of `kinds.SAMPLERS`. `levels`: for the flows; ancestral chains bring their own. `around`:
+    a first guess of the sample, which a flow begins at, under noise of deviation sigma_max.
     """
+    if sampler in ("ancestral", "ancestral-rescaled"):
+        betas = linear_betas(steps) if sampler == "ancestral" else respaced_betas(steps)
+        return ancestral(denoise, noise, betas)
+    begin = noise(0) + around / levels.sigma_max
     if sampler == "dpmpp-2m":
-        return dpmpp_2m(denoise, noise(0), karras_sigmas(steps, levels.sigma_min, levels.sigma_max))
-    if sampler == "heun":
-        sigmas = karras_sigmas((steps + 1) // 2, levels.sigma_min, levels.sigma_max)
-        return heun(denoise, noise(0), sigmas)
-    betas = linear_betas(steps) if sampler == "ancestral" else respaced_betas(steps)
-    return ancestral(denoise, noise, betas)
+        return dpmpp_2m(denoise, begin, karras_sigmas(steps, levels.sigma_min, levels.sigma_max))
+    return heun(denoise, begin, karras_sigmas((steps + 1) // 2, levels.sigma_min, levels.sigma_max))
 
 
 def heun(denoise: Denoiser, noise: Tensor, sigmas: Sequence[float]) -> Tensor:

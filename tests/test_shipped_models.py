@@ -1,0 +1,65 @@
+"""The small networks that are shipped beside the default: what their cards say, and what they are worth."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vemdiffuse_pipe.config import ModelTable
+from vemdiffuse_pipe.evaluation import Report, evaluate
+from vemdiffuse_pipe.evaluation.degradation import degrade
+from vemdiffuse_pipe.modelling.comparison import read_truth
+from vemdiffuse_pipe.modelling.comparison_file import TruthTable
+from vemdiffuse_pipe.modelling.in_memory import reconstruct_in_memory
+from vemdiffuse_pipe.models.card import WEIGHTS, find_card, shipped_models
+
+FIB25 = Path(__file__).parents[2] / "shared/data/fib25/volume_a_raw.tif"
+NETWORKS = [name for name in shipped_models() if name not in ("linear", "cubic")]
+on_fib25 = pytest.mark.skipif(not FIB25.exists(), reason="the FIB-25 volumes are not beside this checkout")
+
+
+@cache
+def report(model: str, ratio: int, samples: int = 1) -> Report:
+    """Of a part of the volume that nothing was trained on."""
+    part = TruthTable(url=str(FIB25), voxel_size_nm=(10, 10, 10), planes=(230, 261), middle_px=112)
+    degraded = degrade(read_truth(part), ratio, "dropped")
+    table = ModelTable(name=model, ratio=ratio, samples=samples, precision="bfloat16")
+    made = reconstruct_in_memory(degraded.sections, table).arrays["em"]
+    assert np.array_equal(made[::ratio], degraded.sections)
+    return evaluate(made, degraded.truth, planes=degraded.generated)
+
+
+def test_default_its_twin_and_the_two_small_ones_are_shipped() -> None:
+    assert set(NETWORKS) == {"default", "one-pass", "udim", "a2i3dem"}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_card_says_device_time_data_and_licence(name: str) -> None:
+    card = find_card(name)
+    assert "FIB-25" in card.trained_on
+    assert "CPU" in card.training
+    assert re.search(r"\d (h|minutes)\b", card.training)
+    assert "BSD-3-Clause" in card.licence
+
+
+def test_all_weights_together_are_small() -> None:
+    assert sum(path.stat().st_size for path in WEIGHTS.glob("*.safetensors")) < 16 * 2**20
+
+
+@pytest.mark.slow
+@on_fib25
+def test_a2i3dem_beats_cubic_interpolation_at_its_ratio() -> None:
+    """The order of its paper's table (Khateri et al. 2023): learnt from sections alone."""
+    assert report("a2i3dem", 3).psnr > report("cubic", 3).psnr
+
+
+@pytest.mark.slow
+@on_fib25
+def test_the_mean_of_more_samples_of_udim_errs_less_and_holds_less_texture() -> None:
+    one, pair = report("udim", 5), report("udim", 5, 2)
+    assert pair.psnr > one.psnr + 1
+    assert one.hf_x > 2 * pair.hf_x
