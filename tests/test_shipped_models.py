@@ -25,7 +25,7 @@ on_fib25 = pytest.mark.skipif(not FIB25.exists(), reason="the FIB-25 volumes are
 @cache
 def report(model: str, ratio: int, samples: int = 1) -> Report:
     """Of a part of the volume that nothing was trained on."""
-    part = TruthTable(url=str(FIB25), voxel_size_nm=(10, 10, 10), planes=(230, 261), middle_px=112)
+    part = TruthTable(url=str(FIB25), voxel_size_nm=(10, 10, 10), planes=(230, 261), middle_px=64)
     degraded = degrade(read_truth(part), ratio, "dropped")
     table = ModelTable(name=model, ratio=ratio, samples=samples, precision="bfloat16")
     made = reconstruct_in_memory(degraded.sections, table).arrays["em"]
