@@ -56,9 +56,9 @@ def correlated(rho: float) -> Iterator[None]:
     """Rendering with noise that is correlated along z within a gap."""
 
     def noise(
-        seed: int, sample: int, planes: Tensor, start: tuple[int, int], shape: tuple[int, int]
+        seed: int, sample: int, planes: Tensor, start: tuple[int, int], shape: tuple[int, int], *, step: int
     ) -> Tensor:
-        independent = voxel_noise(seed, sample, planes, start, shape)
+        independent = voxel_noise(seed, sample, planes, start, shape, step=step)
         return torch.einsum("ij,jyx->iyx", mixing(len(planes), rho), independent)
 
     block.voxel_noise = noise

@@ -26,6 +26,7 @@ CornersNm = tuple[tuple[Finite, Finite, Finite], tuple[Finite, Finite, Finite]]
 Policy = Literal["fail", "fill", "bridge"]
 BadSections = Literal["refuse", "bridge", "keep"]
 Task = Literal["isotropic", "denoise", "superres"]
+Grid = Literal["whole", "exact"]
 SamplerName = Literal["dpmpp-2m", "heun", "ancestral", "ancestral-rescaled"]
 OutputFormat = Literal["ome-zarr-0.5", "ome-zarr-0.4", "n5", "precomputed"]
 Scheduler = Literal["slurm", "lsf", "pbs", "sge"]
@@ -134,11 +135,16 @@ class OutputTable(Table):
 
 
 class ModelTable(Table):
-    """[model] what fills the gaps, or restores sections. Every key here changes voxels."""
+    """[model] what fills the gaps, or restores sections. Every key here changes voxels.
+
+    `grid`: whole, planes at whole fractions of the section distance, every section kept; exact, planes as far
+    apart as pixels, whatever dz / dxy is.
+    """
 
     task: Task = "isotropic"
     name: str = "default"
     ratio: Annotated[int, Field(ge=1, le=1024)] | None = None
+    grid: Grid = "whole"
     samples: Annotated[int, Field(ge=1, le=64)] | None = None
     sampler: SamplerName | None = None
     steps: Annotated[int, Field(ge=1, le=1000)] | None = None

@@ -13,6 +13,7 @@ from vemdiffuse_pipe.errors import SourceError
 from vemdiffuse_pipe.geometry.box import Box, Zyx
 from vemdiffuse_pipe.geometry.frame import Frame, exact_nm
 from vemdiffuse_pipe.geometry.grid import BlockGrid
+from vemdiffuse_pipe.geometry.region import planes_of
 
 sizes = st.integers(1, 13)
 shapes = st.tuples(sizes, sizes, sizes)
@@ -88,6 +89,28 @@ def test_refining_z_keeps_the_centre_of_section_0_and_the_centre_of_the_last(
     assert fine.corner_nm[0] - frame.corner_nm[0] == Fraction(dz) / 2 - Fraction(dz) / (2 * r)
     last, last_fine = shape[0] - 1, fine.shape[0] - 1
     assert frame.centre_nm[0] + last * Fraction(dz) == fine.centre_nm[0] + last_fine * Fraction(dz) / r
+
+
+@given(shapes, st.fractions(Fraction(3, 2), 12, max_denominator=50))
+def test_planes_of_an_exact_grid_end_less_than_one_before_the_last_section(shape: Zyx, r: Fraction) -> None:
+    frame = Frame(shape, exact_nm([45, "4.3", "4.3"]), exact_nm([7, -3, "0.1"]))
+    fine = frame.refined_z(r)
+    assert fine.centre_nm == frame.centre_nm
+    assert fine.voxel_size_nm[0] == 45 / r
+    beyond = (shape[0] - 1) * Fraction(45) - (fine.shape[0] - 1) * fine.voxel_size_nm[0]
+    assert 0 <= beyond < fine.voxel_size_nm[0]
+
+
+@given(shapes, st.integers(2, 12) | st.fractions(Fraction(3, 2), 12, max_denominator=50), st.data())
+def test_planes_of_some_sections_hold_what_lies_between_them_and_no_plane_more(
+    shape: Zyx, r: int | Fraction, data: st.DataObject
+) -> None:
+    z = data.draw(st.integers(0, shape[0] - 1))
+    stop = data.draw(st.integers(z + 1, shape[0]))
+    planes = planes_of(Box((z, 0, 0), (stop, *shape[1:])), r)
+    first, last = planes.start[0], planes.stop[0] - 1
+    assert first / r <= z < (first + 1) / r
+    assert (last - 1) / r < stop - 1 <= last / r
 
 
 def test_a_decimal_length_is_exact() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from itertools import pairwise
 
 import pytest
@@ -9,14 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vemdiffuse_pipe.errors import PlanError
-from vemdiffuse_pipe.geometry.gaps import Gap, Gaps, Provenance
+from vemdiffuse_pipe.geometry.gaps import PARTLY_FILLED, Gap, Gaps, Provenance, Ratio
 
 
 @st.composite
 def all_gaps(draw: st.DrawFn) -> Gaps:
     n_sections = draw(st.integers(2, 12))
     inner = st.sets(st.integers(1, n_sections - 2)) if n_sections > 2 else st.just(set())
-    return Gaps(n_sections, draw(st.integers(2, 7)), tuple(sorted(draw(inner))))
+    exact = st.fractions(Fraction(3, 2), 7, max_denominator=50).filter(lambda r: r.denominator > 1)
+    return Gaps(n_sections, draw(st.integers(2, 7) | exact), tuple(sorted(draw(inner))))
 
 
 @st.composite
@@ -31,7 +33,7 @@ def _owner(gaps: Gaps, plane: int) -> Gap | None:
     kept = [u for u in range(gaps.n_sections) if u not in gaps.rejected]
     for lower, upper in pairwise(kept):
         if lower * gaps.r < plane < upper * gaps.r:
-            return Gap(lower, upper, lower * gaps.r + 1, (upper - lower) * gaps.r)
+            return Gap(lower, upper, gaps.r)
     return None
 
 
@@ -64,6 +66,7 @@ def test_the_sections_read_are_the_fewest_that_hold_all_that_is_needed(
     needed = {u for u, _ in gaps.measured(first, stop)}
     for gap in gaps.touching(first, stop):
         needed |= {gap.lower, gap.upper}
+    assert needed
     low, high = max(0, min(needed) - reach), min(gaps.n_sections, max(needed) + 1 + reach)
     assert gaps.sections_for(first, stop, reach) == (low, high)
 
@@ -71,21 +74,63 @@ def test_the_sections_read_are_the_fewest_that_hold_all_that_is_needed(
 @given(all_gaps())
 def test_provenance_says_of_every_plane_where_it_comes_from(gaps: Gaps) -> None:
     codes = gaps.provenance()
-    assert len(codes) == gaps.n_planes == (gaps.n_sections - 1) * gaps.r + 1
+    assert len(codes) == gaps.n_planes == (gaps.n_sections - 1) * gaps.r // 1 + 1
     for plane, code in enumerate(codes):
         owner = _owner(gaps, plane)
         expected = Provenance.MEASURED if owner is None else Provenance.GENERATED
         expected = Provenance.BRIDGED if owner is not None and owner.ratio > gaps.r else expected
         assert code == expected
-    assert gaps.max_ratio == max((g.ratio for g in gaps.touching(0, gaps.n_planes)), default=gaps.r)
+    touched = list(gaps.touching(0, gaps.n_planes))
+    assert gaps.max_ratio == max((g.ratio for g in touched), default=gaps.r)
+    assert max(g.n_planes for g in touched) <= gaps.most_planes
+
+
+@given(all_gaps())
+def test_planes_lie_a_whole_number_of_steps_from_section_0(gaps: Gaps) -> None:
+    for gap in gaps.touching(0, gaps.n_planes):
+        for plane in range(gap.first_plane, gap.first_plane + gap.n_planes):
+            at = gap.lower + gap.position(plane) * (gap.upper - gap.lower)
+            assert abs(at - float(plane / gaps.r)) < 1e-9
+            assert 0 < gap.position(plane) < 1
+    for section, plane in gaps.measured(0, gaps.n_planes):
+        assert plane == section * gaps.r
+
+
+@given(st.fractions(Fraction(3, 2), 7, max_denominator=20))
+def test_over_a_period_planes_a_gap_are_as_many_as_are_counted(r: Fraction) -> None:
+    gaps = Gaps(4 * r.denominator + 1, r)
+    counts = [gap.n_planes for gap in gaps.touching(0, gaps.n_planes)]
+    assert sum(counts) == pytest.approx(4 * r.denominator * gaps.planes_a_gap)
+    assert max(counts) == gaps.most_planes
+
+
+@given(all_gaps(), st.sets(st.integers(0, 11)))
+def test_planes_are_partly_filled_where_a_section_that_they_come_from_was(
+    gaps: Gaps, filled: set[int]
+) -> None:
+    filled = {u for u in filled if u < gaps.n_sections and u not in gaps.rejected}
+    bare, codes = gaps.provenance(), gaps.provenance(filled)
+    for plane in range(gaps.n_planes):
+        owner = _owner(gaps, plane)
+        sections = {plane / gaps.r} if owner is None else set(owner.sections)
+        assert codes[plane] - bare[plane] == PARTLY_FILLED * bool(sections & filled)
 
 
 @pytest.mark.parametrize(
     ("n_sections", "r", "rejected"),
-    [(1, 5, ()), (3, 1, ()), (3, 5, (0,)), (3, 5, (2,)), (5, 5, (2, 1)), (5, 5, (2, 2)), (5, 5, (-1,))],
+    [
+        (1, 5, ()),
+        (3, 1, ()),
+        (3, Fraction(9, 10), ()),
+        (3, 5, (0,)),
+        (3, 5, (2,)),
+        (5, 5, (2, 1)),
+        (5, 5, (2, 2)),
+        (5, 5, (-1,)),
+    ],
 )
 def test_sections_that_leave_no_gap_to_fill_are_refused(
-    n_sections: int, r: int, rejected: tuple[int, ...]
+    n_sections: int, r: Ratio, rejected: tuple[int, ...]
 ) -> None:
     with pytest.raises(PlanError):
         Gaps(n_sections, r, rejected)

@@ -10,6 +10,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Mapping
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,8 @@ from vemdiffuse_pipe.errors import InputError, ModelError, OutputError
 from vemdiffuse_pipe.modelling.train import train
 from vemdiffuse_pipe.models.card import read_card
 from vemdiffuse_pipe.models.checkpoint import load_model
+from vemdiffuse_pipe.storage import open_source
+from vemdiffuse_pipe.training.prepare import around, material
 from vemdiffuse_pipe.training.settings import load, parse
 
 QUIET = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -102,6 +105,39 @@ def test_an_anisotropic_volume_trains_a_network_for_its_own_gaps(folder: Path, a
     card = read_card(trained.checkpoint)
     assert (card.min_ratio, card.max_ratio) == (4, 4)
     assert "in its place" in card.voxel_size_nm or "in their place" in card.voxel_size_nm
+
+
+def test_on_an_exact_grid_gaps_are_as_wide_as_the_whole_numbers_around_their_mean(folder: Path) -> None:
+    tables = train_tables(
+        folder,
+        source={"url": str(folder / "volume.tif"), "voxel_size_nm": [33, 10, 10]},
+        data={"axis": "yx", "grid": "exact", "ratio": None, "crop_px": [16, 24]},
+        validation={**HELD, "axis": "x"},
+        train={"steps": 3, "validate_every": 3},
+    )
+    file = parse(tables)
+    (source,) = file.source
+    made = material(file, [open_source(source.url, voxel_size_nm=source.voxel_size_nm)])
+    assert made.ratios == pytest.approx({3: 0.7, 4: 0.3})
+    trained = train(file)
+    assert trained.checkpoint is not None
+    card = read_card(trained.checkpoint)
+    assert (card.min_ratio, card.max_ratio) == (3, 4)
+
+
+@pytest.mark.parametrize(
+    ("r", "weights"),
+    [
+        (5, {5: 1.0}),
+        (Fraction(9, 2), {4: 0.5, 5: 0.5}),
+        (Fraction(450, 43), {10: 23 / 43, 11: 20 / 43}),
+        (Fraction(8, 5), {2: 1.0}),
+    ],
+)
+def test_the_mean_of_the_gaps_is_the_ratio_and_none_is_narrower_than_two(
+    r: Fraction | int, weights: dict[int, float]
+) -> None:
+    assert around(r) == pytest.approx(weights)
 
 
 def test_one_pass_regression_trains_by_the_same_loop(folder: Path) -> None:
@@ -243,6 +279,8 @@ BAD = {
     ),
     "a region outside": ({"source": {"region": [[0, 0, 0], [33, 48, 48]]}}, "no part of"),
     "a crop that does not fit the network": ({"data": {"crop_px": 18}}, "multiples of 4: [16, 16]"),
+    "a ratio and an exact grid": ({"data": {"grid": "exact"}}, "leave data.ratio and data.ratios out"),
+    "an exact grid of one that is isotropic": ({"data": {"grid": "exact", "ratio": None}}, 'axis = "yx"'),
     "no ratio": ({"data": {"ratio": None}}, "data.ratio is missing"),
     "two ratios": ({"data": {"ratios": {"3": 1.0}}}, "one says it all"),
     "a ratio that is not the volume's": (

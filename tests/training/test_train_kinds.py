@@ -205,6 +205,7 @@ BAD: dict[str, tuple[str, dict[str, dict[str, object]], str]] = {
     ),
     "a section for three dimensions": ("sru3d", {"model": {"task": "denoise"}}, "fills gaps only"),
     "blur of sections": ("rcan", {"data": {"blur": 0.5}}, "data.blur is for gaps"),
+    "a grid of sections": ("rcan", {"data": {"grid": "exact"}}, "is for gaps"),
     "a ratio of sections": ("rcan", {"data": {"ratio": 3}}, "leave data.axis and data.ratio out"),
     "a raw volume of gaps": ("udim", {"source": {"raw": "raw.tif"}}, "source.raw"),
     "nothing to restore": ("rcan", {"validation": {"share": 0.95, "axis": "y"}}, "has no room"),

@@ -11,7 +11,7 @@ from vemdiffuse_pipe.cli.options import source_options
 from vemdiffuse_pipe.cli.words import exact_ratio, show_ratio, show_shape
 from vemdiffuse_pipe.config import RunFile
 from vemdiffuse_pipe.geometry.frame import show_nm
-from vemdiffuse_pipe.plan.plan import choose_ratio
+from vemdiffuse_pipe.plan.planes import choose_ratio
 from vemdiffuse_pipe.storage import open_source
 from vemdiffuse_pipe.volume import VolumeSpec
 
@@ -41,6 +41,7 @@ OPEN_KEYS = {
 """,
     "model": """\
 # task = "denoise"  # each section by itself, with a model made for it; "superres" doubles y and x
+# grid = "exact"  # without ratio: planes as far apart as pixels, whatever dz / dxy is; few sections are kept
 # samples = 4  # more: a better mean and a better spread, for more time
 # sampler = "heun"  # or "dpmpp-2m", "ancestral", "ancestral-rescaled": as the model recommends if left out
 # steps = 8  # evaluations of the network for a sample

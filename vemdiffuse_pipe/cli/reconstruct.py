@@ -16,7 +16,7 @@ from vemdiffuse_pipe.cli.options import (
 )
 from vemdiffuse_pipe.cli.outcome import print_outcome
 from vemdiffuse_pipe.cli.progress import progress
-from vemdiffuse_pipe.config import BadSections, OutputFormat, Policy
+from vemdiffuse_pipe.config import BadSections, Grid, OutputFormat, Policy
 from vemdiffuse_pipe.running.reconstruct import reconstruct
 
 Nm = tuple[float, float, float]
@@ -34,6 +34,13 @@ Zyx = tuple[int, int, int]
     "--model", default="default", show_default=True, metavar="NAME", help="One of `vemdiffuse models`."
 )
 @click.option("--ratio", type=int, metavar="R", help="Planes a section; nearest to dz / dxy if left out.")
+@click.option(
+    "--grid",
+    type=click.Choice(["whole", "exact"]),
+    default="whole",
+    show_default=True,
+    help="whole keeps every section; exact puts planes as far apart as pixels.",
+)
 @click.option("--samples", type=int, metavar="K", help="Draws that are averaged; as the model recommends.")
 @click.option("--steps", type=int, metavar="N", help="Evaluations for a sample; as the model recommends.")
 @click.option(
@@ -71,6 +78,7 @@ def command(
     bad_sections: BadSections,
     model: str,
     ratio: int | None,
+    grid: Grid,
     samples: int | None,
     steps: int | None,
     seed: int,
@@ -103,6 +111,7 @@ def command(
             bad_sections=bad_sections,
             model=model,
             ratio=ratio,
+            grid=grid,
             samples=samples,
             steps=steps,
             seed=seed,

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from math import floor
 
 from vemdiffuse_pipe.errors import SourceError
 from vemdiffuse_pipe.geometry.box import Box, Zyx
@@ -71,10 +72,11 @@ class Frame:
         z, y, x = (c - s / 2 for c, s in zip(centre_nm, voxel_size_nm, strict=True))
         return cls(shape, voxel_size_nm, (z, y, x))
 
-    def refined_z(self, r: int) -> Frame:
-        """The frame of the planes: (M - 1) * r + 1 of them, the centre of section 0 unmoved."""
+    def refined_z(self, r: int | Fraction) -> Frame:
+        """The frame of the planes: (M - 1) * r + 1 of them, the last one whole; section 0 stays in place."""
         size = (self.voxel_size_nm[0] / r, *self.voxel_size_nm[1:])
-        return Frame.from_centre(((self.shape[0] - 1) * r + 1, *self.shape[1:]), size, self.centre_nm)
+        n_planes = floor((self.shape[0] - 1) * r) + 1
+        return Frame.from_centre((n_planes, *self.shape[1:]), size, self.centre_nm)
 
     def refined_yx(self, r: int) -> Frame:
         """The frame with each pixel cut into r x r: the corner stays where it was, first centres move."""

@@ -10,6 +10,13 @@ A rejected section is not used: the gap that bridges it is 2 r wide, and its pla
     section     0              x              2
     plane       0  1  2  3  4  5  6  7  8  9  10
                 M  b  b  b  b  b  b  b  b  b  M      b bridged
+
+On an exact grid r need not be whole: planes lie r to a section all the same, and a section is kept only where
+a plane falls on it.
+
+    section     0       1       2       3       4                     (r = 8 / 3)
+    plane       0  1  2  3  4  5  6  7  8  9  10
+                M  g  g  g  g  g  g  g  M  g  g
 """
 
 from __future__ import annotations
@@ -18,6 +25,8 @@ from bisect import bisect_left
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from fractions import Fraction
+from math import ceil, floor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,20 +54,31 @@ class Provenance(IntEnum):
 
 PARTLY_FILLED = 4  # what a code is raised by
 
+Ratio = int | Fraction
+
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Two neighbouring kept sections; planes first_plane .. first_plane + ratio - 2 lie between them."""
+    """Two neighbouring kept sections at ratio r, and the planes that lie between them."""
 
     lower: int
     upper: int
-    first_plane: int
-    ratio: int
+    r: Ratio
+
+    @property
+    def ratio(self) -> Ratio:
+        """Its width, in planes."""
+        return (self.upper - self.lower) * self.r
+
+    @property
+    def first_plane(self) -> int:
+        """The first plane above the lower section."""
+        return floor(self.lower * self.r) + 1
 
     @property
     def n_planes(self) -> int:
         """Planes to generate."""
-        return self.ratio - 1
+        return ceil(self.upper * self.r) - self.first_plane
 
     @property
     def sections(self) -> tuple[int, ...]:
@@ -67,25 +87,25 @@ class Gap:
 
     def position(self, plane: int) -> float:
         """Where a plane lies: 0 at the lower section, 1 at the upper."""
-        return (plane - self.first_plane + 1) / self.ratio
+        return float((plane - self.lower * self.r) / self.ratio)
 
 
 @dataclass(frozen=True, slots=True)
 class Gaps:
-    """`n_sections` measured sections at ratio r give (n_sections - 1) * r + 1 planes.
+    """`n_sections` measured sections at ratio r give (n_sections - 1) * r + 1 planes, the last one whole.
 
     `rejected`: sections that are bridged, ascending; never the first or the last.
     """
 
     n_sections: int
-    r: int
+    r: Ratio
     rejected: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.n_sections < 2:
             raise PlanError(f"the source has {self.n_sections} section along z; at least 2 are needed")
-        if self.r < 2:
-            raise PlanError(f"ratio {self.r}; at least 2 is needed: there is nothing to generate")
+        if self.r <= 1:
+            raise PlanError(f"ratio {self.r}; more than 1 is needed: there is nothing to generate")
         if list(self.rejected) != sorted(set(self.rejected)):
             raise PlanError(f"rejected sections {list(self.rejected)} must be ascending, each once")
         if any(not 0 < u < self.n_sections - 1 for u in self.rejected):
@@ -97,17 +117,22 @@ class Gaps:
     @property
     def n_planes(self) -> int:
         """Planes of the output."""
-        return (self.n_sections - 1) * self.r + 1
+        return floor((self.n_sections - 1) * self.r) + 1
 
     @property
-    def max_ratio(self) -> int:
+    def max_ratio(self) -> Ratio:
         """The widest gap, in planes: r unless sections are rejected."""
         return max((self.gap_above(section).ratio for section in self.rejected), default=self.r)
 
     @property
     def most_planes(self) -> int:
-        """Planes made at once, at most: those of the widest gap."""
-        return self.max_ratio - 1
+        """Planes made at once, at most: those of the widest gap, wherever it lies among the planes."""
+        return ceil(self.max_ratio - Fraction(1, self.r.denominator))
+
+    @property
+    def planes_a_gap(self) -> float:
+        """Planes between two sections, on average: one plane of every `r.numerator` falls on a section."""
+        return (self.r.numerator - 1) / self.r.denominator
 
     def is_rejected(self, section: int) -> bool:
         """True when `section` is bridged."""
@@ -122,13 +147,14 @@ class Gaps:
         upper = section + 1
         while self.is_rejected(upper):
             upper += 1
-        return Gap(lower, upper, lower * self.r + 1, (upper - lower) * self.r)
+        return Gap(lower, upper, self.r)
 
     def measured(self, first_plane: int, last_plane: int) -> Iterator[tuple[int, int]]:
         """(section, plane) of the measured planes in [first_plane, last_plane), ascending."""
-        for section in range(-(-first_plane // self.r), -(-last_plane // self.r)):
-            if not self.is_rejected(section):
-                yield section, section * self.r
+        planes, sections = self.r.as_integer_ratio()
+        for i in range(-(-first_plane // planes), -(-last_plane // planes)):
+            if not self.is_rejected(i * sections):
+                yield i * sections, i * planes
 
     def touching(self, first_plane: int, last_plane: int) -> Iterator[Gap]:
         """Gaps that have a generated plane in [first_plane, last_plane), ascending. O(gaps returned)."""
@@ -163,7 +189,7 @@ class Gaps:
         `reach`: as in `sections_for`.
         """
         codes = np.full(self.n_planes, Provenance.GENERATED, dtype=np.uint8)
-        codes[:: self.r] = Provenance.MEASURED
+        codes[:: self.r.numerator] = Provenance.MEASURED
         for section in self.rejected:
             gap = self.gap_above(section)
             codes[gap.first_plane : gap.first_plane + gap.n_planes] = Provenance.BRIDGED
@@ -171,8 +197,9 @@ class Gaps:
         for section in filled:
             lower = self.gap_above(max(0, section - 1 - reach)).lower
             upper = min(self.gap_above(section).upper + reach, self.n_sections - 1)
-            is_filled[lower * self.r : upper * self.r + 1] = True
+            is_filled[ceil(lower * self.r) : floor(upper * self.r) + 1] = True
         is_other = codes == Provenance.MEASURED
-        is_other[[section * self.r for section in filled]] = False  # measured, and filled themselves
+        planes, sections = self.r.as_integer_ratio()
+        is_other[[u // sections * planes for u in filled if u % sections == 0]] = False  # filled themselves
         codes[is_filled & ~is_other] += PARTLY_FILLED
         return codes

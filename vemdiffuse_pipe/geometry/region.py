@@ -52,14 +52,15 @@ def whole_sections(frame: Frame, first_nm: Nm, stop_nm: Nm) -> Box:
     return Box((z, *box.start[1:]), (z_stop, *box.stop[1:]))
 
 
-def planes_of(sections: Box, r: int, scale: int = 1) -> Box:
-    """The voxels of the output of the whole volume that lie between the first and the last of `sections`.
+def planes_of(sections: Box, r: int | Fraction, scale: int = 1) -> Box:
+    """The voxels of the output that lie from the first to the last of `sections`, neither left out.
 
-    `scale`: pixels of the output for one of the source, along y and along x.
+    Where no plane falls on a section, the next one outwards is the end. `scale`: pixels of the output for one
+    of the source, along y and along x.
     """
     (z, y, x), (z_stop, y_stop, x_stop) = sections.start, sections.stop
-    start = (z * r, scale * y, scale * x)
-    return Box(start, ((z_stop - 1) * r + 1, scale * y_stop, scale * x_stop))
+    start = (floor(z * r), scale * y, scale * x)
+    return Box(start, (ceil((z_stop - 1) * r) + 1, scale * y_stop, scale * x_stop))
 
 
 def _sections(frame: Frame, first_nm: Fraction, stop_nm: Fraction) -> tuple[int, int]:

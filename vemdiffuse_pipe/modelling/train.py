@@ -207,7 +207,8 @@ def identity_of(file: TrainFile, made: Material, scale: float) -> dict[str, Json
         named = _named(f"source.{i}", table, {"url", "contrast"})
         contrast: Json = [*volume.contrast]
         identity |= {**named, f"source.{i}.url": volume.source.spec.url, f"source.{i}.contrast": contrast}
-    identity |= _named("data", file.data, set()) | _network(file, made)
+    usual = {"grid"} if file.data.grid == "whole" else set()  # older trainings, without the key, go on
+    identity |= _named("data", file.data, usual) | _network(file, made)
     identity |= _named("train", file.train, free)
     return identity | (_named("validation", file.validation, set()) if file.validation else {})
 

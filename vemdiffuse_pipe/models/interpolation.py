@@ -7,7 +7,7 @@ within 1e-5 of a grey level; sections are mirrored at the ends, as scipy's mode 
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -39,7 +39,7 @@ class Interpolation:
         return torch.einsum("ns,bsyx->bnyx", torch.from_numpy(weights).to(gap.sections), gap.sections)
 
 
-@cache
+@lru_cache(maxsize=1024)  # on an exact grid gaps differ in where their planes lie
 def _spline_weights(positions: tuple[float, ...], n_sections: int) -> NDArray[np.float32]:
     """Weight of each section for each position: the spline through a unit impulse at that section."""
     middle = n_sections // 2 - 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import floor
+
 import torch
 from torch import Tensor
 
@@ -13,6 +15,8 @@ from vemdiffuse_pipe.models.protocol import GapView, Noise
 from vemdiffuse_pipe.models.pssr import Pssr
 from vemdiffuse_pipe.models.rcan import Rcan
 from vemdiffuse_pipe.models.sru3d import Sru3dNetwork
+
+ROUNDING = 1e-6  # of a plane: what is nearer to a section than this lies on it
 
 
 def predicted_residual(network: LeanNetwork, sections: Tensor, positions: Tensor, ratio: float) -> Tensor:
@@ -44,11 +48,12 @@ class AxialRestoration(NetworkModel[AxialNetwork]):
     """
 
     def _planes(self, gap: GapView, noise: Noise) -> Tensor:
-        stack = interpolated(self._standardised(gap.sections), gap.ratio)
+        first, wanted = _rows_of_gap(gap, self.card.reach_sections)
+        stack = interpolated(self._standardised(gap.sections), gap.ratio, first)
         restored = self._every_plane(stack.transpose(1, 2)).transpose(1, 2)
         if self.network.config.has_both_axes:
             restored = (restored + self._every_plane(stack.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)) / 2
-        return self._grey(restored[:, _rows_of_gap(gap, self.card.reach_sections)])
+        return self._grey(restored[:, wanted])
 
     def _every_plane(self, stack: Tensor) -> Tensor:
         """(b, planes, z, x) -> the same, a few planes at a time."""
@@ -66,7 +71,8 @@ class VolumetricNetwork(NetworkModel[Sru3dNetwork]):
     def _planes(self, gap: GapView, noise: Noise) -> Tensor:
         with self._in_precision(gap.sections):
             planes = self.network(self._standardised(gap.sections))
-        return self._grey(planes[:, _rows_of_gap(gap, self.card.reach_sections)])
+        _, wanted = _rows_of_gap(gap, self.card.reach_sections)
+        return self._grey(planes[:, wanted])
 
 
 class OneImage(NetworkModel[Rcan | Pssr]):
@@ -79,10 +85,15 @@ class OneImage(NetworkModel[Rcan | Pssr]):
         return self._grey(restored)
 
 
-def interpolated(sections: Tensor, ratio: int) -> Tensor:
-    """Linear interpolation along z: (b, s, y, x) -> (b, (s - 1) * ratio + 1, y, x)."""
+def interpolated(sections: Tensor, ratio: float, first: float = 0.0) -> Tensor:
+    """Linear interpolation along z, at planes that are 1 / ratio of a section distance apart.
+
+    (b, s, y, x) -> (b, planes, y, x): from `first`, a part of a plane above the first section, to the last
+    plane that is not above the last section. Of a whole ratio: (s - 1) * ratio + 1 planes.
+    """
     n = sections.shape[1]
-    at = torch.arange((n - 1) * ratio + 1, device=sections.device, dtype=sections.dtype) / ratio
+    n_planes = floor((n - 1) * ratio - first + ROUNDING) + 1
+    at = (torch.arange(n_planes, device=sections.device, dtype=sections.dtype) + first) / ratio
     weights = (1 - (at[:, None] - torch.arange(n, device=sections.device)).abs()).clamp(min=0)
     return torch.einsum("ps,bsyx->bpyx", weights, sections)
 
@@ -97,6 +108,11 @@ def axial_planes(stack: Tensor, multiple_px: int) -> Tensor:
     return torch.cat([stack, below], dim=2).flatten(0, 1)[:, None]
 
 
-def _rows_of_gap(gap: GapView, reach_sections: int) -> list[int]:
-    """Where the wanted planes lie among those of all sections."""
-    return [reach_sections * gap.ratio + round(float(t) * gap.ratio) for t in gap.positions]
+def _rows_of_gap(gap: GapView, reach_sections: int) -> tuple[float, list[int]]:
+    """Where the first plane above the lowest section lies, and which of those from it on are wanted.
+
+    The lowest section is `reach_sections` below the gap; of a whole ratio a plane lies on it: the first is 0.
+    """
+    above = [(reach_sections + float(t)) * gap.ratio for t in gap.positions]
+    first = above[0] - floor(above[0] + ROUNDING)
+    return (first if first > ROUNDING else 0.0), [round(plane - first) for plane in above]

@@ -20,7 +20,7 @@ class GapView:
 
     `sections`: (b, 2 + 2 * reach, y, x) float32 grey levels 0..255, ascending in z, the gap's own two in
     the middle; beyond the ends of the volume they are mirrored. `positions`: (n,) float64 in (0, 1).
-    `ratio`: width of the gap in planes.
+    `ratio`: width of the gap in planes, which need not be whole.
 
     Of a section that is restored: (b, 1, y, x), with `card.halo_px` pixels of the source around the tile and
     mirrored at the edges of the volume; one position, 0, and ratio 1.
@@ -28,7 +28,7 @@ class GapView:
 
     sections: Tensor
     positions: Tensor
-    ratio: int
+    ratio: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,7 @@ def estimate(plan: Plan, *, n_threads: int = 1) -> Estimate:
     n_tiles = _along(plan, 1, _n_tiles(plan, 1)) * _along(plan, 2, _n_tiles(plan, 2))
     pixels = _along(plan, 1, _rendered(plan, 1)) * _along(plan, 2, _rendered(plan, 2))
     generated = int(np.count_nonzero(plan.provenance() > 1)) * prod(plan.output.shape[1:])
-    planes_rendered = n_gaps * max(1, plan.gaps.r - 1)
+    planes_rendered = n_gaps * plan.gaps.planes_a_gap
     n_voxels = prod(plan.output.shape)
     itemsize = np.dtype(plan.source.dtype).itemsize
     read_voxels = prod(_along(plan, axis, _source_extent(plan, axis)) for axis in range(3))
@@ -191,7 +191,7 @@ def _ends(plan: Plan, first: int, stop: int) -> list[tuple[int, int]]:
         return [(1, gap.n_planes) for gap in plan.gaps.touching(first, stop)]
     r = plan.gaps.r
     stop = stop - 1 if (stop - 1) % r == 0 else stop  # a measured plane touches no gap
-    return [((stop - 1) // r - first // r + 1, r - 1)] if first < stop else []
+    return [((stop - 1) // r - first // r + 1, plan.gaps.most_planes)] if first < stop else []
 
 
 def _ram_bytes(plan: Plan, n_threads: int) -> int:

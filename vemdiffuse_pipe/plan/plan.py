@@ -9,7 +9,6 @@ import hashlib
 import json
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from fractions import Fraction
 from math import prod
 
 import numpy as np
@@ -19,20 +18,17 @@ from vemdiffuse_pipe.config import OutputTable, RunFile, SourceTable, Task
 from vemdiffuse_pipe.errors import PlanError
 from vemdiffuse_pipe.geometry import morton
 from vemdiffuse_pipe.geometry.box import Box, Zyx
-from vemdiffuse_pipe.geometry.frame import Frame, exact_nm, show_nm
+from vemdiffuse_pipe.geometry.frame import Frame, exact_nm
 from vemdiffuse_pipe.geometry.gaps import Gaps
 from vemdiffuse_pipe.geometry.grid import BlockGrid
 from vemdiffuse_pipe.geometry.lattice import TileLattice
 from vemdiffuse_pipe.geometry.region import planes_of, whole_sections, whole_voxels
 from vemdiffuse_pipe.geometry.restored import Singles
 from vemdiffuse_pipe.models.card import ModelCard
+from vemdiffuse_pipe.plan.planes import choose_planes, lateral_nm
 from vemdiffuse_pipe.volume import VolumeSpec
 
 PRECOMPUTED_BITS = 6  # a shard holds 64 chunks
-
-LARGEST_RATIO = 1024
-MOST_PLANES = 10**7
-LONGEST_SIDE = 10**7
 
 RENDER_VERSION = 1  # raised whenever the same plan would give other voxels
 
@@ -101,7 +97,12 @@ class Plan:
     @property
     def anisotropy(self) -> float:
         """What anisotropy remains: plane distance over pixel size."""
-        return float(self.output.voxel_size_nm[0] / _lateral(self.output))
+        return float(self.output.voxel_size_nm[0] / lateral_nm(self.output))
+
+    @property
+    def ratio_in_json(self) -> int | str:
+        """r, as it is kept with the output: 5, and 450/43 where it is not whole."""
+        return self.gaps.r if isinstance(self.gaps.r, int) else str(self.gaps.r)
 
     @property
     def by_columns(self) -> bool:
@@ -152,7 +153,7 @@ class Plan:
             "corrupt": source.corrupt,
             "rejected_sections": list(self.gaps.rejected),
             "contrast": list(self.contrast) if self.contrast else None,
-            "ratio": self.gaps.r,
+            "ratio": self.ratio_in_json,
             **({} if self.card.task == "isotropic" else {"task": self.card.task}),
             "model": self.card.name,
             "model_sha256": self.card.sha256,
@@ -178,8 +179,8 @@ def make_plan(run_file: RunFile, source: VolumeSpec, card: ModelCard) -> Plan:
     Raises PlanError where the run file, the volume and the model do not fit together.
     """
     gaps, whole = choose_planes(run_file, source, card)
-    _check_extent(source, gaps)
     region = planes_of(choose_region(run_file.source, source, card.task), gaps.r, card.scale)
+    region = region.intersect(whole.box)
     output = whole.cropped(region)
     chunk, shard = choose_shards(run_file, output.shape)
     block = choose_block(run_file, output.shape, shard)
@@ -199,18 +200,6 @@ def make_plan(run_file: RunFile, source: VolumeSpec, card: ModelCard) -> Plan:
     )
 
 
-def choose_planes(run_file: RunFile, source: VolumeSpec, card: ModelCard) -> tuple[Gaps | Singles, Frame]:
-    """Which planes are made from which sections, and where the planes lie. Raises PlanError."""
-    rejected, ratio = run_file.source.rejected_sections, run_file.model.ratio
-    if card.task == "isotropic":
-        gaps = Gaps(source.shape[0], choose_ratio(source.frame, ratio), rejected)
-        _check_model(card, gaps)
-        return gaps, source.frame.refined_z(gaps.r)
-    if ratio is not None:
-        raise PlanError(f"ratio {ratio}; task {card.task} makes no planes between sections: leave ratio out")
-    return Singles(source.shape[0], rejected), source.frame.refined_yx(card.scale)
-
-
 def choose_region(table: SourceTable, source: VolumeSpec, task: Task) -> Box:
     """The voxels of the source that are wanted: as asked for, else all. Raises PlanError."""
     if table.region is not None and table.region_nm is not None:
@@ -227,56 +216,6 @@ def choose_region(table: SourceTable, source: VolumeSpec, task: Task) -> Box:
     if box.shape[0] < 2 and task == "isotropic":
         raise PlanError(f"region {box} has one section; at least 2 are needed")
     return box
-
-
-def choose_ratio(frame: Frame, ratio: int | None) -> int:
-    """r: what was asked for, or the nearest whole number to dz / dxy.
-
-    Raises PlanError for a tie, naming both choices, and for a volume that is isotropic already.
-    """
-    exact = frame.voxel_size_nm[0] / _lateral(frame)
-    if ratio is None and exact < Fraction(3, 2):
-        raise PlanError(
-            f"voxels of {show_nm(frame.voxel_size_nm)} nm: dz / dxy is {float(exact):.4g}, at least 1.5 "
-            "is needed; the volume is isotropic already, or its voxel size is not given in the order z y x"
-        )
-    if ratio is None and exact > 2 and exact % 1 == Fraction(1, 2):
-        low = int(exact)
-        raise PlanError(
-            f"dz / dxy is {float(exact):.6g}, as near to {low} as to {low + 1}; choose one: "
-            f"--ratio {low} or --ratio {low + 1}"
-        )
-    chosen = round(exact) if ratio is None else ratio
-    if chosen < 2:
-        raise PlanError(f"ratio {chosen}; at least 2 is needed: there is nothing to generate")
-    return chosen
-
-
-def _check_extent(source: VolumeSpec, gaps: Gaps | Singles) -> None:
-    """Raises PlanError for what no microscope made: a size that is mistyped, or metadata that lies."""
-    if gaps.r > LARGEST_RATIO:
-        raise PlanError(
-            f"ratio {gaps.r}; at most {LARGEST_RATIO} is possible: is the voxel size "
-            f"{show_nm(source.frame.voxel_size_nm)} nm right, in the order z y x?"
-        )
-    if gaps.n_planes > MOST_PLANES or max(source.shape[1:]) > LONGEST_SIDE:
-        raise PlanError(
-            f"{source.url} would give {gaps.n_planes} planes of {source.shape[1]} x {source.shape[2]} px; at "
-            f"most {MOST_PLANES} planes of {LONGEST_SIDE} px a side can be planned: is its metadata right?"
-        )
-
-
-def _check_model(card: ModelCard, gaps: Gaps) -> None:
-    if card.reach_sections and gaps.rejected:
-        raise PlanError(
-            f"model {card.name} cannot bridge rejected sections; choose linear or a diffusion model"
-        )
-    widest = f" to {gaps.max_ratio}" if gaps.max_ratio > gaps.r else ""
-    if gaps.r < card.min_ratio or gaps.max_ratio > card.max_ratio:
-        raise PlanError(
-            f"model {card.name} fills gaps of ratio {card.min_ratio} to {card.max_ratio}; this volume "
-            f"needs {gaps.r}{widest}; choose another model or --ratio"
-        )
 
 
 def choose_sampling(run_file: RunFile, card: ModelCard) -> Sampling:
@@ -377,10 +316,6 @@ def choose_block(run_file: RunFile, shape: Zyx, shard: Zyx) -> Zyx:
         nearest = _each(lambda s, a: s * max(1, round(a / s)), shard, asked)
         raise PlanError(f"block_shape {asked} is not made of whole shards of {shard}; nearest: {nearest}")
     return asked
-
-
-def _lateral(frame: Frame) -> Fraction:
-    return (frame.voxel_size_nm[1] + frame.voxel_size_nm[2]) / 2
 
 
 def _each(f: Callable[[int, int], int], a: Zyx, b: Zyx) -> Zyx:

@@ -160,7 +160,7 @@ class _GapPainter:
         view = GapView(
             torch.from_numpy(sections).to(device).float(),
             torch.tensor(positions, dtype=torch.float64, device=device),
-            self.gap.ratio,
+            float(self.gap.ratio),
         )
         numbers = torch.tensor(wanted, device=device)
 

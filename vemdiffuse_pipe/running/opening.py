@@ -255,7 +255,7 @@ def _description(plan: Plan) -> dict[str, Json]:
         "layout": _layout(plan),
         "run_file": config.dump(_with_stated_contrast(plan)),
         "uncertainty_step": UNCERTAINTY_STEP,
-        "ratio": plan.gaps.r,
+        "ratio": plan.ratio_in_json,
         "anisotropy": plan.anisotropy,
     }
 

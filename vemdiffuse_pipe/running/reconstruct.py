@@ -7,7 +7,7 @@ import tomllib
 from typing import TYPE_CHECKING, Literal
 
 from vemdiffuse_pipe import config
-from vemdiffuse_pipe.config import BadSections, OutputFormat, Policy, RunFile, RunTable
+from vemdiffuse_pipe.config import BadSections, Grid, OutputFormat, Policy, RunFile, RunTable
 from vemdiffuse_pipe.errors import ConfigError, OutputError
 from vemdiffuse_pipe.geometry.box import Zyx
 from vemdiffuse_pipe.plan.plan import Plan, digest
@@ -80,6 +80,7 @@ def reconstruct(
     bad_sections: BadSections = "refuse",
     model: str = "default",
     ratio: int | None = None,
+    grid: Grid = "whole",
     seed: int = 0,
     samples: int | None = None,
     steps: int | None = None,
@@ -110,6 +111,7 @@ def reconstruct(
             "model": {
                 "name": model,
                 "ratio": ratio,
+                "grid": grid,
                 "seed": seed,
                 "samples": samples,
                 "steps": steps,

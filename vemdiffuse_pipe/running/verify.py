@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
+from math import ceil
 
 import numpy as np
 
@@ -149,7 +150,7 @@ def _render_again(output: str, right: ShardSet, n_places: int, chance: random.Ra
 
 def _place(plan: Plan, shard_box: Box, chance: random.Random) -> Box:
     """A part of a shard that is quickly rendered: the planes of about one gap, at most 256 px wide."""
-    size = (plan.gaps.r + 1, PROBE_PX, PROBE_PX)
+    size = (ceil(plan.gaps.r) + 1, PROBE_PX, PROBE_PX)
     z, y, x = (
         chance.randrange(start, max(start + 1, stop - n + 1))
         for start, stop, n in zip(shard_box.start, shard_box.stop, size, strict=True)

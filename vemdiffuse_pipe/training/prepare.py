@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from math import ceil
+from math import ceil, floor
 
 import torch
 
@@ -13,7 +13,7 @@ from vemdiffuse_pipe.errors import ConfigError, PlanError
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.frame import show_nm
 from vemdiffuse_pipe.models.kinds import AxialConfig, Sizes
-from vemdiffuse_pipe.plan.plan import choose_ratio
+from vemdiffuse_pipe.plan.planes import choose_ratio, exact_grid
 from vemdiffuse_pipe.training.gaps import QUARTER_TURNS, Batches, GapBatches, InTurn, Variation
 from vemdiffuse_pipe.training.kinds import grey_of
 from vemdiffuse_pipe.training.objectives.residual import linear_between
@@ -34,6 +34,7 @@ OF_GAPS = (
     "pool_slabs",
     "slab_mb",
     "samples_per_slab",
+    "grid",
 )
 SCALE_BATCHES = 16
 ISOTROPIC = Fraction(3, 2)  # dz / dxy below which a volume counts as isotropic, as in a plan
@@ -78,11 +79,23 @@ def ratios(table: DataTable, sources: Sequence[Source]) -> dict[int, float]:
     given = table.ratios or ({table.ratio: 1.0} if table.ratio else None)
     for source in sources:
         _check_ratio(table, given, source)
-    if given is not None:
+    if given is not None and table.grid == "whole":
         return dict(given)
+    if given is not None or (table.axis == "z" and table.grid == "exact"):
+        raise ConfigError(
+            'data.grid = "exact" takes r from the voxels of thick sections: leave data.ratio and data.ratios '
+            'out, and train along y and x, axis = "yx"'
+        )
     if table.axis == "z":
         raise ConfigError("data.ratio is missing: how many planes apart the sections of a gap are")
-    return {choose_ratio(sources[0].spec.frame, None): 1.0}
+    frame = sources[0].spec.frame
+    return around(exact_grid(frame)) if table.grid == "exact" else {choose_ratio(frame, None): 1.0}
+
+
+def around(r: Fraction | int) -> dict[int, float]:
+    """Weights of the whole numbers on either side of r whose mean is r; never below 2, the narrowest gap."""
+    below = max(2, floor(r))
+    return {below: 1.0} if r <= below else {below: float(below + 1 - r), below + 1: float(r - below)}
 
 
 def _of_pairs(table: DataTable) -> dict[int, float]:

@@ -14,7 +14,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from vemdiffuse_pipe.config import Amount, Count, Finite, Length, SourceTable, Table, Task, check, read_tables
+from vemdiffuse_pipe.config import (
+    Amount,
+    Count,
+    Finite,
+    Grid,
+    Length,
+    SourceTable,
+    Table,
+    Task,
+    check,
+    read_tables,
+)
 from vemdiffuse_pipe.errors import ConfigError
 from vemdiffuse_pipe.geometry.box import Box
 
@@ -47,6 +58,8 @@ class TrainingSource(SourceTable):
 class DataTable(Table):
     """[data] what is cut from the sources: gaps along `axis`, of one `ratio` or of several with weights.
 
+    `grid`: exact, for use on an exact grid: gaps as wide as the whole numbers below and above dz / dxy, each
+    so often that it is their mean; no grey level is interpolated for that.
     `crop_px`: side of a crop, or two: (y, x) for axis z, (z, x) for y, (z, y) for x; for a2i3dem, whose
     planes the gap lies in, one number is their other side. `z`: the coarse axis of a crop that
     has one is left as it is, or resampled linearly until its pixels are square, or both in turn. Left as it
@@ -62,6 +75,7 @@ class DataTable(Table):
     axis: Axis = "z"
     ratio: Ratio | None = None
     ratios: Annotated[dict[Ratio, Length], Field(min_length=1, max_length=64)] | None = None
+    grid: Grid = "whole"
     crop_px: Px | tuple[Px, Px] = 64
     z: Literal["as-is", "resampled", "mixed"] = "as-is"
     quarter_turns: Share | None = None

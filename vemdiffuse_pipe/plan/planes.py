@@ -1,0 +1,111 @@
+"""Where planes lie: which ratio a volume, a run file and a model agree on.
+
+grid = "whole"    r = round(dz / dxy)    every section is a plane       a little anisotropy remains
+grid = "exact"    r = dz / dxy           planes as far apart as pixels  few sections are planes, if any
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from vemdiffuse_pipe.config import RunFile
+from vemdiffuse_pipe.errors import PlanError
+from vemdiffuse_pipe.geometry.frame import Frame, show_nm
+from vemdiffuse_pipe.geometry.gaps import Gaps, Ratio
+from vemdiffuse_pipe.geometry.restored import Singles
+from vemdiffuse_pipe.models.card import ModelCard
+from vemdiffuse_pipe.volume import VolumeSpec
+
+LARGEST_RATIO = 1024
+MOST_PLANES = 10**7
+LONGEST_SIDE = 10**7
+
+
+def choose_planes(run_file: RunFile, source: VolumeSpec, card: ModelCard) -> tuple[Gaps | Singles, Frame]:
+    """Which planes are made from which sections, and where the planes lie. Raises PlanError."""
+    rejected, ratio, grid = run_file.source.rejected_sections, run_file.model.ratio, run_file.model.grid
+    if card.task == "isotropic":
+        if grid == "exact" and ratio is not None:
+            raise PlanError(
+                f"ratio {ratio} and an exact grid, whose ratio is dz / dxy; leave one of them out"
+            )
+        r = exact_grid(source.frame) if grid == "exact" else choose_ratio(source.frame, ratio)
+        gaps = Gaps(source.shape[0], r, rejected)
+        _check_model(card, gaps)
+        _check_extent(source, gaps)
+        return gaps, source.frame.refined_z(gaps.r)
+    if ratio is not None or grid == "exact":
+        found = "an exact grid" if ratio is None else f"ratio {ratio}"
+        raise PlanError(f"{found}; task {card.task} makes no planes between sections: leave it out")
+    singles = Singles(source.shape[0], rejected)
+    _check_extent(source, singles)
+    return singles, source.frame.refined_yx(card.scale)
+
+
+def choose_ratio(frame: Frame, ratio: int | None) -> int:
+    """r: what was asked for, or the nearest whole number to dz / dxy.
+
+    Raises PlanError for a tie, naming both choices, and for a volume that is isotropic already.
+    """
+    exact = exact_grid(frame) if ratio is None else 0
+    if ratio is None and exact > 2 and exact % 1 == Fraction(1, 2):
+        low = int(exact)
+        raise PlanError(
+            f"dz / dxy is {float(exact):.6g}, as near to {low} as to {low + 1}; choose one: "
+            f"--ratio {low} or --ratio {low + 1}"
+        )
+    chosen = round(exact) if ratio is None else ratio
+    if chosen < 2:
+        raise PlanError(f"ratio {chosen}; at least 2 is needed: there is nothing to generate")
+    return chosen
+
+
+def exact_grid(frame: Frame) -> Ratio:
+    """r of planes that are as far apart as pixels: dz / dxy, an int where that is whole.
+
+    Raises PlanError for a volume that is isotropic already.
+    """
+    exact = frame.voxel_size_nm[0] / lateral_nm(frame)
+    if exact < Fraction(3, 2):
+        raise PlanError(
+            f"voxels of {show_nm(frame.voxel_size_nm)} nm: dz / dxy is {float(exact):.4g}, at least 1.5 "
+            "is needed; the volume is isotropic already, or its voxel size is not given in the order z y x"
+        )
+    return int(exact) if exact.denominator == 1 else exact
+
+
+def _check_extent(source: VolumeSpec, gaps: Gaps | Singles) -> None:
+    """Raises PlanError for what no microscope made: a size that is mistyped, or metadata that lies."""
+    if gaps.r > LARGEST_RATIO:
+        raise PlanError(
+            f"ratio {float(gaps.r):.6g}; at most {LARGEST_RATIO} is possible: is the voxel size "
+            f"{show_nm(source.frame.voxel_size_nm)} nm right, in the order z y x?"
+        )
+    if gaps.n_planes > MOST_PLANES or max(source.shape[1:]) > LONGEST_SIDE:
+        raise PlanError(
+            f"{source.url} would give {gaps.n_planes} planes of {source.shape[1]} x {source.shape[2]} px; at "
+            f"most {MOST_PLANES} planes of {LONGEST_SIDE} px a side can be planned: is its metadata right?"
+        )
+
+
+def _check_model(card: ModelCard, gaps: Gaps) -> None:
+    if card.reach_sections and gaps.rejected:
+        raise PlanError(
+            f"model {card.name} cannot bridge rejected sections; choose linear or a diffusion model"
+        )
+    if gaps.r.denominator > 1 and card.network_sizes.ratio:
+        raise PlanError(
+            f"model {card.name} knows its planes by their numbers and cannot make them where an exact grid "
+            f'needs them, {float(gaps.r):.6g} a section; choose another model, or grid = "whole"'
+        )
+    widest = f" to {float(gaps.max_ratio):.6g}" if gaps.max_ratio > gaps.r else ""
+    if gaps.r < card.min_ratio or gaps.max_ratio > card.max_ratio:
+        raise PlanError(
+            f"model {card.name} fills gaps of ratio {card.min_ratio} to {card.max_ratio}; this volume "
+            f"needs {float(gaps.r):.6g}{widest}; choose another model or --ratio"
+        )
+
+
+def lateral_nm(frame: Frame) -> Fraction:
+    """The side of a pixel: the mean of y and x."""
+    return (frame.voxel_size_nm[1] + frame.voxel_size_nm[2]) / 2
