@@ -62,7 +62,7 @@ def test_plan_says_that_planes_are_as_far_apart_as_pixels(stack: Path, vemdiffus
         f'[output]\nurl = "{stack.parent}/out.zarr"\n[model]\nname = "linear"\ngrid = "exact"\n'
     )
     said = vemdiffuse("plan", run_file).stdout
-    assert "dz / dxy is 3.333: planes every 3 nm, pixels 3 nm, isotropic" in said
+    assert "dz / dxy is 3.333: planes every 3 nm, pixels 3 nm, isotropic; sections kept: 2 of 6" in said
     facts = json.loads(vemdiffuse("plan", run_file, "--json").stdout)
     assert (facts["ratio"], facts["anisotropy"]) == ("10/3", 1.0)
     assert run(config.load(run_file)).exit_code == 0
@@ -70,6 +70,44 @@ def test_plan_says_that_planes_are_as_far_apart_as_pixels(stack: Path, vemdiffus
     whole.write_text(run_file.read_text().replace("exact", "whole"))
     with pytest.raises(OutputError, match="ratio"):
         run(config.load(whole))
+
+
+def test_an_exact_grid_is_evaluated_without_interpolation_of_sections_that_are_no_planes(
+    stack: Path, vemdiffuse: Vemdiffuse
+) -> None:
+    assert vemdiffuse("reconstruct", stack, "out", *EXACT).code == 0  # planes 0 and 10 of 17 are sections
+    tifffile.imwrite("truth.tif", expected(), photometric="minisblack")
+    said = vemdiffuse("evaluate", "out", "truth.tif", "--json")
+    assert (said.code, [*json.loads(said.stdout)]) == (0, ["prediction"])
+    assert vemdiffuse("reconstruct", "stack.tif", "cut", *EXACT).code == 0
+    tifffile.imwrite("short.tif", position_coded(SHAPE)[:4], photometric="minisblack")
+    assert vemdiffuse("reconstruct", "short.tif", "short", *EXACT).code == 0  # both its ends are sections
+    tifffile.imwrite("truth.tif", expected()[:11], photometric="minisblack")
+    said = vemdiffuse("evaluate", "short", "truth.tif", "--json")
+    assert [*json.loads(said.stdout)] == ["prediction"]
+    assert "interpolation is not shown" in said.stderr
+
+
+def test_a_whole_ratio_may_be_asked_for_either_way(stack: Path, vemdiffuse: Vemdiffuse) -> None:
+    asked = ["reconstruct", stack, "out", "--model", "linear", "--voxel-size", "9", "3", "3"]
+    assert vemdiffuse(*asked).code == vemdiffuse(*asked, "--grid", "exact").code == 0
+    refused = vemdiffuse(*asked[:-3], *SIZE, "--grid", "exact")
+    assert refused.code == 2
+    assert "ratio 3 -> 10/3" in refused.stderr
+
+
+def test_a_run_on_an_exact_grid_goes_on_where_it_was(stack: Path) -> None:
+    tables = {
+        "source": {"url": str(stack), "voxel_size_nm": [10.0, 3.0, 3.0]},
+        "output": {"url": "parts.zarr", "chunk_shape": [4, 16, 16], "shard_shape": [4, 16, 16]},
+        "model": {"name": "linear", "grid": "exact"},
+        "run": {"block_shape": [4, 16, 48]},
+    }
+    assert run(config.parse(tables), max_blocks=4).exit_code == 1
+    assert run(config.parse(tables)).exit_code == 0
+    made = open_source("parts.zarr/em")
+    assert np.abs(made.read(made.spec.frame.box).astype(int) - expected()).max() <= 1
+    assert verify("parts.zarr").is_good
 
 
 def test_a_region_of_an_exact_grid_has_the_planes_of_the_whole(stack: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from fractions import Fraction
 from math import prod
 
 import numpy as np
@@ -17,7 +18,7 @@ from vemdiffuse_pipe.geometry.box import Zyx
 from vemdiffuse_pipe.geometry.frame import Frame, exact_nm
 from vemdiffuse_pipe.models.card import CUBIC, LINEAR, ModelCard, with_network
 from vemdiffuse_pipe.models.kinds import LeanConfig
-from vemdiffuse_pipe.plan.estimate import estimate, refuse_if_too_large
+from vemdiffuse_pipe.plan.estimate import estimate, gap_flops, refuse_if_too_large
 from vemdiffuse_pipe.plan.plan import Plan, digest, make_plan
 from vemdiffuse_pipe.volume import VolumeSpec
 
@@ -114,27 +115,32 @@ def test_the_identity_holds_what_changes_voxels_and_nothing_else() -> None:
 @settings(max_examples=60, deadline=None)
 @given(
     st.tuples(st.integers(2, 9), st.integers(8, 90), st.integers(8, 90)),
-    st.integers(2, 6),
+    st.integers(2, 6) | st.fractions(Fraction(3, 2), 6, max_denominator=9),
     st.tuples(st.integers(1, 20), st.integers(8, 50), st.integers(8, 50)),
 )
-def test_sums_over_axes_are_what_counting_block_by_block_gives(shape: Zyx, r: int, block: Zyx) -> None:
+def test_sums_over_axes_are_what_counting_block_by_block_gives(
+    shape: Zyx, r: int | Fraction, block: Zyx
+) -> None:
     plan = plan_of(
         shape,
         (8 * r, 8, 8),
         output={"url": "b", "chunk_shape": [1, 1, 1], "shard_shape": [1, 1, 1]},
         run={"block_shape": block},
-        model={"tile_px": 24, "overlap_px": 8},
+        model={"tile_px": 24, "overlap_px": 8, "grid": "exact"},
     )
+    assert plan.gaps.r == r
     figures = estimate(plan)
     boxes = [plan.blocks.box(i) for i in range(plan.blocks.n_blocks)]
-    gaps = [len(list(plan.gaps.touching(b.start[0], b.stop[0]))) for b in boxes]
+    gaps = [[gap.n_planes for gap in plan.gaps.touching(b.start[0], b.stop[0])] for b in boxes]
     tiles = [plan.lattice.n_touching(b) for b in boxes]
-    rendered = sum(g * t for g, t in zip(gaps, tiles, strict=True))
+    rendered = sum(len(g) * t for g, t in zip(gaps, tiles, strict=True))
     assert figures.n_tiles_rendered == rendered * plan.sampling.samples
     assert figures.read_bytes == sum(plan.source_box(b).n_voxels for b in boxes)
     generated = np.count_nonzero(plan.gaps.provenance() == 2) * prod(plan.output.shape[1:])
-    pixels = rendered * prod(plan.lattice.tile_px) * (r - 1)
+    tile = prod(plan.lattice.tile_px)
+    pixels = sum(sum(g) * t for g, t in zip(gaps, tiles, strict=True)) * tile
     assert figures.rendered_twice == pytest.approx(pixels / generated - 1)
+    assert figures.flop == pytest.approx(sum(sum(gap_flops(plan, b)) for b in boxes))
     assert figures.output_bytes == 2 * prod(plan.output.shape)
 
 

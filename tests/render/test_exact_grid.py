@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fractions import Fraction
+from math import ceil, floor
 
 import numpy as np
 import pytest
@@ -17,15 +19,16 @@ from vemdiffuse_pipe.config import parse
 from vemdiffuse_pipe.errors import PlanError
 from vemdiffuse_pipe.geometry.box import Box, Zyx
 from vemdiffuse_pipe.geometry.frame import Frame, exact_nm
-from vemdiffuse_pipe.geometry.gaps import Provenance
+from vemdiffuse_pipe.geometry.gaps import Gaps, Provenance
 from vemdiffuse_pipe.geometry.grey import to_grey
 from vemdiffuse_pipe.models.a2i3dem import AxialNetwork
 from vemdiffuse_pipe.models.card import ModelCard, find_card, with_network
 from vemdiffuse_pipe.models.kinds import AxialConfig, UdimConfig
-from vemdiffuse_pipe.models.onepass import AxialRestoration
-from vemdiffuse_pipe.models.protocol import Settings
+from vemdiffuse_pipe.models.onepass import AxialRestoration, interpolated, rows_of_gap
+from vemdiffuse_pipe.models.protocol import GapView, Settings
 from vemdiffuse_pipe.plan.estimate import estimate
-from vemdiffuse_pipe.plan.plan import Plan, make_plan
+from vemdiffuse_pipe.plan.plan import Plan, digest, make_plan
+from vemdiffuse_pipe.plan.planes import exact_grid
 from vemdiffuse_pipe.render.block import render_block
 from vemdiffuse_pipe.volume import VolumeSpec, Voxels
 
@@ -34,10 +37,16 @@ THIRDS = (30, 9, 9)  # 10 / 3: section 3 is plane 10
 HEIGHTS = {FANC: Fraction(450, 43), THIRDS: Fraction(10, 3)}
 
 
-def plan_of(model: str, size: tuple[object, ...] = THIRDS, card: ModelCard | None = None, **table) -> Plan:
+def plan_of(
+    model: str,
+    size: tuple[object, ...] = THIRDS,
+    card: ModelCard | None = None,
+    source: Mapping[str, object] = {},
+    **table: object,
+) -> Plan:
     run_file = parse(
         {
-            "source": {"url": "memory", "contrast": [128.0, 64.0]},
+            "source": {"url": "memory", "contrast": [128.0, 64.0], **source},
             "output": {"url": "memory", "chunk_shape": [1, 1, 1], "shard_shape": [1, 1, 1]},
             "model": {"name": model, "grid": "exact", **table},
             "run": {"block_shape": [100, 100, 100]},
@@ -130,14 +139,81 @@ def test_rows_of_axial_planes_go_on_evenly_beyond_the_gap() -> None:
     gap_of_6 = Box((6, 0, 0), (7, 8, 8))
     model = AxialRestoration(card, Noted(config), Settings(contrast=(0.0, 1.0)))
     render_block(plan, model, heights[plan.source_box(gap_of_6).slices], gap_of_6)
-    rows = seen[0][0, 0, :11, 0]  # planes 0 to 10, from section 0 to section 3; 6 lies between 1 and 2
-    assert torch.allclose(rows, torch.arange(11) * 3.0, atol=1e-4)
+    rows = seen[0][0, 0, :, 0]  # planes 0 to 10, from section 0 to section 3; 6 lies between 1 and 2
+    assert torch.allclose(rows, torch.tensor([*range(11), 10, 10, 10, 10, 10]) * 3.0, atol=1e-4)
 
 
-def test_operations_are_those_of_the_planes_that_are_made() -> None:
+@pytest.mark.parametrize("r", [Fraction(10, 3), Fraction(450, 43), Fraction(8, 5), 3])
+def test_rows_are_the_planes_from_the_lowest_section_to_the_highest(r: Fraction | int) -> None:
+    """Float64 positions are off by a rounding; a plane that lies on a section is a row nevertheless."""
+    gaps = Gaps(41, r)
+    for gap in gaps.touching(0, gaps.n_planes):
+        planes = range(gap.first_plane, gap.first_plane + gap.n_planes)
+        positions = torch.tensor([gap.position(p) for p in planes], dtype=torch.float64)
+        first, wanted = rows_of_gap(GapView(torch.empty(0), positions, float(gap.ratio)), 2)
+        lowest = ceil((gap.lower - 2) * r)  # the first plane that is not below the lowest section
+        assert first == pytest.approx(float(lowest - (gap.lower - 2) * r), abs=1e-9)
+        assert wanted == [p - lowest for p in planes]
+        sections = (torch.arange(6) * 1.0)[None, :, None, None]
+        rows = interpolated(sections, float(gap.ratio), first)[0, :, 0, 0]
+        assert len(rows) == floor((gap.lower + 3) * r) - lowest + 1
+        heights = torch.tensor([float((lowest + i) / r) - (gap.lower - 2) for i in range(len(rows))])
+        assert torch.allclose(rows, heights, atol=1e-5)
+
+
+def test_as_many_voxels_are_estimated_as_are_made() -> None:
     exact = estimate(plan_of("linear", FANC))
-    assert exact.rendered_twice == pytest.approx(0, abs=0.05)
+    assert exact.rendered_twice == 0
     assert exact.output_voxels == 42 * 53 * 71
+
+
+def test_an_exact_grid_of_a_whole_ratio_is_the_same_run_as_a_whole_one() -> None:
+    exact, whole = plan_of("linear", (30, 10, 10)), plan_of("linear", (30, 10, 10), grid="whole")
+    assert exact.identity() == whole.identity()
+    assert repr(exact.identity()["ratio"]) == "3"
+    assert digest(exact.identity()) == "786114b718c26fd8"  # as before there were exact grids
+
+
+@pytest.mark.parametrize("model", ["linear", "network"])
+def test_rejected_sections_are_bridged_at_the_heights_of_their_planes(model: str) -> None:
+    tables = {"tile_px": 32, "overlap_px": 8}
+    name, given = ("linear", {}) if model == "linear" else (small_checkpoint(), tables)
+    plan = plan_of(name, source={"rejected_sections": [1, 3]}, **given)
+    planes = render(plan, plan.output.box)
+    for plane, (lower, upper) in {3: (0, 2), 4: (0, 2), 9: (2, 4), 10: (2, 4), 11: (2, 4)}.items():
+        t = (plane / HEIGHTS[THIRDS] - lower) / (upper - lower)
+        expected = SECTIONS[lower] * (1 - float(t)) + SECTIONS[upper] * float(t)
+        if model == "linear":
+            assert np.abs(planes[plane] - expected).max() <= 0.6
+        assert plan.provenance()[plane] == Provenance.BRIDGED
+    box = Box((9, 5, 7), (11, 40, 60))
+    assert np.array_equal(render(plan, box), planes[box.slices])
+
+
+@pytest.mark.parametrize("size", [("40", "5.00000007"), ("40", "4.99999993"), ("33.3333321", "3.33333325")])
+def test_lengths_that_were_rounded_to_float32_keep_their_sections(size: tuple[str, str]) -> None:
+    dz, dxy = size
+    plan = plan_of("linear", (dz, dxy, dxy))
+    assert repr(plan.gaps.r) == ("8" if dz == "40" else "10")
+    assert np.count_nonzero(plan.provenance() == Provenance.MEASURED) == SHAPE[0]
+
+
+def test_lengths_of_many_digits_are_taken_at_their_word_where_the_volume_is_long_enough_to_tell() -> None:
+    frame = Frame((10**6, 8, 8), exact_nm(["40.000001", 4, 4]))
+    assert exact_grid(frame) != 10
+    assert exact_grid(Frame((100, 8, 8), exact_nm(["40.000001", 4, 4]))) == 10
+
+
+@given(st.fractions(Fraction(3, 2), 20, max_denominator=100))
+def test_a_ratio_of_small_numbers_is_exact(r: Fraction) -> None:
+    assert exact_grid(Frame((1000, 8, 8), (r * 7, Fraction(7), Fraction(7)))) == r
+
+
+def test_gaps_narrower_than_two_planes_are_filled_on_an_exact_grid() -> None:
+    plan = plan_of(small_checkpoint(), (8, 5, 5), tile_px=32, overlap_px=8)
+    assert plan.gaps.r == Fraction(8, 5)
+    assert render(plan, plan.output.box).shape == (7, *SHAPE[1:])
+    assert [*np.flatnonzero(plan_of("linear", (8, 5, 5)).provenance() == 2)] == [1, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.parametrize(
@@ -166,5 +242,5 @@ def test_an_isotropic_volume_has_no_exact_grid_to_make() -> None:
 
 
 def test_a_ratio_outside_the_models_is_refused_also_on_an_exact_grid() -> None:
-    with pytest.raises(PlanError, match=r"ratio 2 to 12; this volume needs 12\.5"):
+    with pytest.raises(PlanError, match=r'2 to 12; this volume needs 12\.5; .* grid = "whole"'):
         plan_of(small_checkpoint(), (50, 4, 4))

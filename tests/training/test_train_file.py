@@ -23,7 +23,7 @@ from small_training import smooth_stack, train_tables
 from vemdiffuse_pipe import config
 from vemdiffuse_pipe.cli.entry import run_command
 from vemdiffuse_pipe.errors import InputError, ModelError, OutputError
-from vemdiffuse_pipe.modelling.train import train
+from vemdiffuse_pipe.modelling.train import identity_of, train
 from vemdiffuse_pipe.models.card import read_card
 from vemdiffuse_pipe.models.checkpoint import load_model
 from vemdiffuse_pipe.storage import open_source
@@ -123,6 +123,14 @@ def test_on_an_exact_grid_gaps_are_as_wide_as_the_whole_numbers_around_their_mea
     assert trained.checkpoint is not None
     card = read_card(trained.checkpoint)
     assert (card.min_ratio, card.max_ratio) == (3, 4)
+    assert identity_of(file, made, 1.0)["data.grid"] == "exact"
+
+
+def test_a_training_begun_before_grids_could_be_chosen_is_the_same_training(folder: Path) -> None:
+    file = parse(train_tables(folder))
+    (source,) = file.source
+    made = material(file, [open_source(source.url, voxel_size_nm=source.voxel_size_nm)])
+    assert "data.grid" not in identity_of(file, made, 1.0)
 
 
 @pytest.mark.parametrize(

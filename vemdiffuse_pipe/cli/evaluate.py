@@ -45,13 +45,17 @@ def command(
       vemdiffuse evaluate isotropic.zarr truth.tif
       vemdiffuse evaluate isotropic.zarr/em truth.tif --ratio 11 --json
     """
-    source, provenance = _opened(prediction, window)
+    source, provenance, is_whole = _opened(prediction, window)
     measured = [] if every_plane else _measured(prediction, source, provenance, ratio)
     ours = _read(source, source.spec.shape)
     true = _read(_opened(truth, window)[0], ours.shape)
     if not np.array_equal(ours[measured], true[measured]):
         click.echo("the measured planes differ from those of the truth: is it the same volume?", err=True)
-    reports = _reports(ours, true, measured)
+    reports = _reports(ours, true, measured, is_whole or ratio is not None)
+    if not is_whole and len(reports) == 1:
+        click.echo(
+            "on an exact grid sections lie between planes: interpolation is not shown beside", err=True
+        )
     resolutions = _resolutions(reports, float(source.spec.frame.voxel_size_nm[2]))
     if as_json:
         print_json({name: report.as_dict() | resolutions[name] for name, report in reports.items()})
@@ -70,13 +74,17 @@ def print_reports(reports: dict[str, Report]) -> None:
             click.echo(line)
 
 
-def _opened(url: str, window: Window | None) -> tuple[Source, Voxels | None]:
-    """The volume at `url`; of an output of ours its image `em`, and the provenance of its planes."""
+def _opened(url: str, window: Window | None) -> tuple[Source, Voxels | None, bool]:
+    """The volume at `url`; of an output of ours its image `em`, and the provenance of its planes.
+
+    Last, whether all its sections are planes: on an exact grid most are not, and are not there to be
+    interpolated between.
+    """
     try:
-        provenance = open_sink(url).provenance
+        sink = open_sink(url)
     except OutputError:
-        return open_any_volume(url, window), None
-    return open_source(f"{url}/em"), provenance
+        return open_any_volume(url, window), None, True
+    return open_source(f"{url}/em"), sink.provenance, isinstance(sink.attributes.get("ratio"), int)
 
 
 def open_any_volume(url: str, window: Window | None) -> Source:
@@ -128,10 +136,13 @@ def _read(source: Source, shape: Zyx) -> Voxels:
     return source.read(Box.of_shape(shape))
 
 
-def _reports(ours: Voxels, true: Voxels, measured: list[int]) -> dict[str, Report]:
-    """The report of the prediction, with those of interpolation where the sections are evenly spaced."""
+def _reports(ours: Voxels, true: Voxels, measured: list[int], is_whole: bool) -> dict[str, Report]:
+    """The report of the prediction, with those of interpolation where the sections are evenly spaced.
+
+    `is_whole`: the measured planes are all the sections.
+    """
     steps = set(np.diff(measured).tolist())
-    if len(steps) == 1 and measured[0] == 0 and measured[-1] == len(ours) - 1:
+    if is_whole and len(steps) == 1 and measured[0] == 0 and measured[-1] == len(ours) - 1:
         return with_interpolation({"prediction": ours}, true, steps.pop())
     generated = sorted(set(range(len(ours))) - set(measured))
     return {"prediction": evaluate(ours, true, planes=generated)}

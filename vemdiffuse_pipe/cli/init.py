@@ -8,10 +8,10 @@ import click
 
 from vemdiffuse_pipe import config
 from vemdiffuse_pipe.cli.options import source_options
-from vemdiffuse_pipe.cli.words import exact_ratio, show_ratio, show_shape
+from vemdiffuse_pipe.cli.words import show_ratio, show_shape
 from vemdiffuse_pipe.config import RunFile
 from vemdiffuse_pipe.geometry.frame import show_nm
-from vemdiffuse_pipe.plan.planes import choose_ratio
+from vemdiffuse_pipe.plan.planes import choose_ratio, exact_ratio
 from vemdiffuse_pipe.storage import open_source
 from vemdiffuse_pipe.volume import VolumeSpec
 
@@ -73,6 +73,8 @@ OPEN_KEYS = {
 # max_core_hours = 1000.0  # of CPUs: by `plan --price`
 """,
 }
+
+TIE = ', a tie: set ratio to one of the two, or grid = "exact" in its place'
 
 TAIL = """\
 # [mask]  # a volume of any type and resolution: where it is 0 nothing is read, rendered or written
@@ -137,7 +139,7 @@ def commented(run_file: RunFile, found: VolumeSpec) -> str:
     facts = {
         "source": f"# found: {found.format}, level {found.level} of {found.n_levels}, {found.dtype}, "
         f"{show_shape(found.shape)} voxels of {show_nm(found.frame.voxel_size_nm)} nm\n",
-        "model": f"# {ratio}{'' if run_file.model.ratio else ', a tie: set ratio to one of the two'}\n",
+        "model": f"# {ratio}{'' if run_file.model.ratio else TIE}\n",
     }
     tables = config.dump(run_file).rstrip("\n").split("\n\n")
     return "\n".join([HEAD, *(_table(run_file, lines.splitlines(), facts) for lines in tables), TAIL])

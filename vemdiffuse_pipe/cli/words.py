@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
-
 from vemdiffuse_pipe.geometry.box import Zyx
 from vemdiffuse_pipe.geometry.frame import Nm
 from vemdiffuse_pipe.plan.plan import Plan
+from vemdiffuse_pipe.plan.planes import exact_ratio
 
 
 def show_bytes(n: float) -> str:
@@ -42,12 +41,6 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text)
 
 
-def exact_ratio(voxel_size_nm: Nm) -> Fraction:
-    """dz / dxy."""
-    z, y, x = voxel_size_nm
-    return 2 * z / (y + x)
-
-
 def show_ratio(voxel_size_nm: Nm) -> str:
     """'dz / dxy is 10.87'."""
     return f"dz / dxy is {float(exact_ratio(voxel_size_nm)):.4g}"
@@ -66,12 +59,14 @@ def task_in_words(plan: Plan) -> str:
 
 
 def ratio_in_words(plan: Plan) -> str:
-    """What r is, and what anisotropy remains, since planes lie at whole fractions of the section distance."""
-    stated, r = exact_ratio(plan.source.frame.voxel_size_nm), plan.gaps.r
+    """What r is, what anisotropy remains, and on an exact grid how many sections are kept."""
+    r, is_isotropic = plan.gaps.r, abs(plan.anisotropy - 1) < 1e-6
     z, y, x = (float(v) for v in plan.output.voxel_size_nm)
     pixels = f"{y:.4g}" if y == x else f"{y:.4g} x {x:.4g}"
+    n_kept = (plan.gaps.n_sections - 1) // r.denominator + 1
     return (
-        f"{show_ratio(plan.source.frame.voxel_size_nm)}{'' if stated == r else f', taken as {r}'}: "
+        f"{show_ratio(plan.source.frame.voxel_size_nm)}{'' if is_isotropic else f', taken as {r}'}: "
         f"planes every {z:.4g} nm, pixels {pixels} nm, "
-        f"{'isotropic' if stated == r else f'anisotropy {plan.anisotropy:.3f}'}"
+        f"{'isotropic' if is_isotropic else f'anisotropy {plan.anisotropy:.3f}'}"
+        f"{f'; sections kept: {n_kept} of {plan.gaps.n_sections}' if r.denominator > 1 else ''}"
     )

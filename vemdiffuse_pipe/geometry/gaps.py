@@ -129,11 +129,6 @@ class Gaps:
         """Planes made at once, at most: those of the widest gap, wherever it lies among the planes."""
         return ceil(self.max_ratio - Fraction(1, self.r.denominator))
 
-    @property
-    def planes_a_gap(self) -> float:
-        """Planes between two sections, on average: one plane of every `r.numerator` falls on a section."""
-        return (self.r.numerator - 1) / self.r.denominator
-
     def is_rejected(self, section: int) -> bool:
         """True when `section` is bridged."""
         i = bisect_left(self.rejected, section)

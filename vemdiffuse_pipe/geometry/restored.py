@@ -87,11 +87,6 @@ class Singles:
         """Planes made at once: one."""
         return 1
 
-    @property
-    def planes_a_gap(self) -> float:
-        """Planes made of a section: one."""
-        return 1
-
     def measured(self, first_plane: int, last_plane: int) -> Iterator[tuple[int, int]]:
         """Nothing: every plane is made."""
         return iter(())

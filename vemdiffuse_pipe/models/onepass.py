@@ -48,7 +48,7 @@ class AxialRestoration(NetworkModel[AxialNetwork]):
     """
 
     def _planes(self, gap: GapView, noise: Noise) -> Tensor:
-        first, wanted = _rows_of_gap(gap, self.card.reach_sections)
+        first, wanted = rows_of_gap(gap, self.card.reach_sections)
         stack = interpolated(self._standardised(gap.sections), gap.ratio, first)
         restored = self._every_plane(stack.transpose(1, 2)).transpose(1, 2)
         if self.network.config.has_both_axes:
@@ -71,7 +71,7 @@ class VolumetricNetwork(NetworkModel[Sru3dNetwork]):
     def _planes(self, gap: GapView, noise: Noise) -> Tensor:
         with self._in_precision(gap.sections):
             planes = self.network(self._standardised(gap.sections))
-        _, wanted = _rows_of_gap(gap, self.card.reach_sections)
+        _, wanted = rows_of_gap(gap, self.card.reach_sections)
         return self._grey(planes[:, wanted])
 
 
@@ -108,7 +108,7 @@ def axial_planes(stack: Tensor, multiple_px: int) -> Tensor:
     return torch.cat([stack, below], dim=2).flatten(0, 1)[:, None]
 
 
-def _rows_of_gap(gap: GapView, reach_sections: int) -> tuple[float, list[int]]:
+def rows_of_gap(gap: GapView, reach_sections: int) -> tuple[float, list[int]]:
     """Where the first plane above the lowest section lies, and which of those from it on are wanted.
 
     The lowest section is `reach_sections` below the gap; of a whole ratio a plane lies on it: the first is 0.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from math import prod
+from math import ceil, floor, prod
 
 import numpy as np
 
@@ -58,11 +58,10 @@ class Estimate:
 
 def estimate(plan: Plan, *, n_threads: int = 1) -> Estimate:
     """The costs of `plan`, with `n_threads` tiles rendered at once in a worker process. Pure arithmetic."""
-    n_gaps, gap_flop = _gaps(plan)
+    n_gaps, planes_rendered, gap_flop = _gaps(plan)
     n_tiles = _along(plan, 1, _n_tiles(plan, 1)) * _along(plan, 2, _n_tiles(plan, 2))
     pixels = _along(plan, 1, _rendered(plan, 1)) * _along(plan, 2, _rendered(plan, 2))
     generated = int(np.count_nonzero(plan.provenance() > 1)) * prod(plan.output.shape[1:])
-    planes_rendered = n_gaps * plan.gaps.planes_a_gap
     n_voxels = prod(plan.output.shape)
     itemsize = np.dtype(plan.source.dtype).itemsize
     read_voxels = prod(_along(plan, axis, _source_extent(plan, axis)) for axis in range(3))
@@ -172,18 +171,19 @@ def gap_flops(plan: Plan, output_box: Box) -> list[float]:
     return [plan.card.flop_per_pixel(gap.n_planes) * pixels * evaluations for gap in gaps]
 
 
-def _gaps(plan: Plan) -> tuple[int, float]:
-    """Gaps rendered over all blocks along z, and their operations per pixel and evaluation."""
-    n_gaps, flop = 0, 0.0
+def _gaps(plan: Plan) -> tuple[int, int, float]:
+    """Gaps rendered over all blocks along z, their planes, and operations per pixel and evaluation."""
+    n_gaps, n_planes, flop = 0, 0, 0.0
     depth, first, last = plan.blocks.block_shape[0], plan.part.start[0], plan.part.stop[0]
     for start in range(first, last, depth):
-        for gap in _ends(plan, start, min(last, start + depth)):
-            n_gaps += gap[0]
-            flop += gap[0] * plan.card.flop_per_pixel(gap[1])
-    return n_gaps, flop
+        for n, planes in _touched(plan, start, min(last, start + depth)):
+            n_gaps += n
+            n_planes += n * planes
+            flop += n * plan.card.flop_per_pixel(planes)
+    return n_gaps, n_planes, flop
 
 
-def _ends(plan: Plan, first: int, stop: int) -> list[tuple[int, int]]:
+def _touched(plan: Plan, first: int, stop: int) -> list[tuple[int, int]]:
     """(how many, planes each) of the gaps that touch planes [first, stop)."""
     if plan.gaps.r == 1:
         return [(stop - first - sum(first <= u < stop for u in plan.gaps.rejected), 1)]
@@ -191,7 +191,13 @@ def _ends(plan: Plan, first: int, stop: int) -> list[tuple[int, int]]:
         return [(1, gap.n_planes) for gap in plan.gaps.touching(first, stop)]
     r = plan.gaps.r
     stop = stop - 1 if (stop - 1) % r == 0 else stop  # a measured plane touches no gap
-    return [((stop - 1) // r - first // r + 1, plan.gaps.most_planes)] if first < stop else []
+    if first >= stop:
+        return []
+    lower, upper = first // r, (stop - 1) // r + 1  # sections around, every one between them kept
+    on_sections = (upper - 1) // r.denominator - lower // r.denominator
+    between = ceil(upper * r) - floor(lower * r) - 1 - on_sections
+    fewer, n_more = divmod(between, upper - lower)
+    return [(upper - lower - n_more, fewer), (n_more, fewer + 1)]
 
 
 def _ram_bytes(plan: Plan, n_threads: int) -> int:

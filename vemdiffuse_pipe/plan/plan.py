@@ -25,7 +25,7 @@ from vemdiffuse_pipe.geometry.lattice import TileLattice
 from vemdiffuse_pipe.geometry.region import planes_of, whole_sections, whole_voxels
 from vemdiffuse_pipe.geometry.restored import Singles
 from vemdiffuse_pipe.models.card import ModelCard
-from vemdiffuse_pipe.plan.planes import choose_planes, lateral_nm
+from vemdiffuse_pipe.plan.planes import choose_planes, exact_ratio
 from vemdiffuse_pipe.volume import VolumeSpec
 
 PRECOMPUTED_BITS = 6  # a shard holds 64 chunks
@@ -97,7 +97,7 @@ class Plan:
     @property
     def anisotropy(self) -> float:
         """What anisotropy remains: plane distance over pixel size."""
-        return float(self.output.voxel_size_nm[0] / lateral_nm(self.output))
+        return float(exact_ratio(self.output.voxel_size_nm))
 
     @property
     def ratio_in_json(self) -> int | str:

@@ -1,16 +1,17 @@
 """Where planes lie: which ratio a volume, a run file and a model agree on.
 
-grid = "whole"    r = round(dz / dxy)    every section is a plane       a little anisotropy remains
-grid = "exact"    r = dz / dxy           planes as far apart as pixels  few sections are planes, if any
+grid = "whole"    r = round(dz / dxy)    planes a little further apart than pixels, or nearer; all sections are kept
+grid = "exact"    r = dz / dxy           planes as far apart as pixels; sections are kept where one falls on
 """
 
 from __future__ import annotations
 
 from fractions import Fraction
+from math import ceil, floor
 
 from vemdiffuse_pipe.config import RunFile
 from vemdiffuse_pipe.errors import PlanError
-from vemdiffuse_pipe.geometry.frame import Frame, show_nm
+from vemdiffuse_pipe.geometry.frame import Frame, Nm, show_nm
 from vemdiffuse_pipe.geometry.gaps import Gaps, Ratio
 from vemdiffuse_pipe.geometry.restored import Singles
 from vemdiffuse_pipe.models.card import ModelCard
@@ -19,6 +20,9 @@ from vemdiffuse_pipe.volume import VolumeSpec
 LARGEST_RATIO = 1024
 MOST_PLANES = 10**7
 LONGEST_SIDE = 10**7
+NARROWEST = Fraction(3, 2)  # gap, in planes: below it a volume counts as isotropic
+NOISE = Fraction(1, 10**6)  # of a ratio: what lengths in float32 are off by, and more
+DRIFT = Fraction(1, 10)  # of a plane, over the whole volume: what a simpler ratio may cost
 
 
 def choose_planes(run_file: RunFile, source: VolumeSpec, card: ModelCard) -> tuple[Gaps | Singles, Frame]:
@@ -52,7 +56,7 @@ def choose_ratio(frame: Frame, ratio: int | None) -> int:
         low = int(exact)
         raise PlanError(
             f"dz / dxy is {float(exact):.6g}, as near to {low} as to {low + 1}; choose one: "
-            f"--ratio {low} or --ratio {low + 1}"
+            f"--ratio {low} or --ratio {low + 1}, or planes as far apart as pixels: --grid exact"
         )
     chosen = round(exact) if ratio is None else ratio
     if chosen < 2:
@@ -63,15 +67,32 @@ def choose_ratio(frame: Frame, ratio: int | None) -> int:
 def exact_grid(frame: Frame) -> Ratio:
     """r of planes that are as far apart as pixels: dz / dxy, an int where that is whole.
 
-    Raises PlanError for a volume that is isotropic already.
+    Voxel sizes are often rounded to float32: the simplest fraction that they may stand for is taken, so that
+    sections are kept. Raises PlanError for a volume that is isotropic already.
     """
-    exact = frame.voxel_size_nm[0] / lateral_nm(frame)
-    if exact < Fraction(3, 2):
+    exact = exact_ratio(frame.voxel_size_nm)
+    if exact < NARROWEST:
         raise PlanError(
             f"voxels of {show_nm(frame.voxel_size_nm)} nm: dz / dxy is {float(exact):.4g}, at least 1.5 "
             "is needed; the volume is isotropic already, or its voxel size is not given in the order z y x"
         )
-    return int(exact) if exact.denominator == 1 else exact
+    tolerance = min(exact * NOISE, DRIFT / frame.shape[0])
+    r = _simplest(exact - tolerance, exact + tolerance)
+    return int(r) if r.denominator == 1 else r
+
+
+def exact_ratio(voxel_size_nm: Nm) -> Fraction:
+    """dz / dxy, the side of a pixel being the mean of y and x."""
+    z, y, x = voxel_size_nm
+    return 2 * z / (y + x)
+
+
+def _simplest(low: Fraction, high: Fraction) -> Fraction:
+    """The fraction of the smallest denominator in [low, high], of positive numbers."""
+    whole = floor(low)
+    if whole == low or whole + 1 <= high:
+        return Fraction(ceil(low))
+    return whole + 1 / _simplest(1 / (high - whole), 1 / (low - whole))
 
 
 def _check_extent(source: VolumeSpec, gaps: Gaps | Singles) -> None:
@@ -98,14 +119,11 @@ def _check_model(card: ModelCard, gaps: Gaps) -> None:
             f"model {card.name} knows its planes by their numbers and cannot make them where an exact grid "
             f'needs them, {float(gaps.r):.6g} a section; choose another model, or grid = "whole"'
         )
-    widest = f" to {float(gaps.max_ratio):.6g}" if gaps.max_ratio > gaps.r else ""
-    if gaps.r < card.min_ratio or gaps.max_ratio > card.max_ratio:
+    narrowest = NARROWEST if card.min_ratio == 2 else card.min_ratio  # 2 is the narrowest whole one
+    if gaps.r < narrowest or gaps.max_ratio > card.max_ratio:
+        widest = f" to {float(gaps.max_ratio):.6g}" if gaps.max_ratio > gaps.r else ""
+        other = 'grid = "whole"' if gaps.r.denominator > 1 else "--ratio"
         raise PlanError(
             f"model {card.name} fills gaps of ratio {card.min_ratio} to {card.max_ratio}; this volume "
-            f"needs {float(gaps.r):.6g}{widest}; choose another model or --ratio"
+            f"needs {float(gaps.r):.6g}{widest}; choose another model or {other}"
         )
-
-
-def lateral_nm(frame: Frame) -> Fraction:
-    """The side of a pixel: the mean of y and x."""
-    return (frame.voxel_size_nm[1] + frame.voxel_size_nm[2]) / 2

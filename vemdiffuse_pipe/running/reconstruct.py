@@ -131,16 +131,16 @@ def _begun(plan: Plan, source: Source) -> tuple[Plan, Model]:
     """The plan with what its voxels say, and its model; the output is there, its run file beside it."""
     address = parse_address(f"{plan.run_file.output.url}.toml")
     if not is_output(plan.run_file.output.url):
-        _check_run_file(address, plan.run_file)  # before anything is made
+        _check_run_file(address, plan)  # before anything is made
     plan = settled(plan, source)
     filler = open_run_model(plan)  # before anything is written
     open_output(plan)  # before the run file is written: it may belong to another run
-    _check_run_file(address, plan.run_file)
+    _check_run_file(address, plan)
     objects.write_bytes_atomically(address, config.dump(plan.run_file).encode())
     return plan, filler
 
 
-def _check_run_file(address: Address, run_file: RunFile) -> None:
+def _check_run_file(address: Address, plan: Plan) -> None:
     """Raises OutputError where something else is in the place of the run file: it may be a user's own."""
     there = objects.read_bytes(address, LARGEST_RUN_FILE)
     if there is None:
@@ -149,18 +149,24 @@ def _check_run_file(address: Address, run_file: RunFile) -> None:
         found = config.parse(tomllib.loads(there.decode()))
     except (ConfigError, ValueError):
         found = None
-    if found is None or _asked(found) != _asked(run_file):
+    if found is None or _asked(found, plan) != _asked(plan.run_file, plan):
         raise OutputError(
             f"{address}, where the run file of this output goes, holds something else already; it is not "
             "written over: choose another output, or move that file away"
         )
 
 
-def _asked(run_file: RunFile) -> RunFile:
-    """The run file without how the work is done, and without what was measured."""
+def _asked(run_file: RunFile, plan: Plan) -> RunFile:
+    """The run file without how the work is done, what was measured, and which grid where both are one."""
     measured: dict[str, object] = {"contrast": None, "rejected_sections": ()}
-    source = run_file.source.model_copy(update=measured)
-    return run_file.model_copy(update={"source": source, "run": RunTable(), "cluster": None})
+    grid = {} if plan.gaps.r.denominator > 1 else {"grid": "whole"}
+    same = {
+        "source": run_file.source.model_copy(update=measured),
+        "model": run_file.model.model_copy(update=grid),
+        "run": RunTable(),
+        "cluster": None,
+    }
+    return run_file.model_copy(update=same)
 
 
 def retry(output: str, *, listener: Listener = silent) -> Outcome:

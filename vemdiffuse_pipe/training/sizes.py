@@ -64,7 +64,7 @@ def _implied(table: NetworkTable, ratios: list[int], crop_px: tuple[int, int]) -
         if len(ratios) > 1:
             raise ConfigError(
                 f"data.ratios are {', '.join(map(str, ratios))}; a network of kind {table.kind} knows its "
-                "planes by their numbers and serves one: give data.ratio"
+                "planes by their numbers and serves one: give data.ratio, and no exact grid"
             )
         implied["ratio"] = ratios[0]
     return implied
