@@ -1,6 +1,6 @@
 """Where planes lie: which ratio a volume, a run file and a model agree on.
 
-grid = "whole"    r = round(dz / dxy)    planes a little further apart than pixels, or nearer; all sections are kept
+grid = "whole"    r = round(dz / dxy)    planes nearly as far apart as pixels; all sections are kept
 grid = "exact"    r = dz / dxy           planes as far apart as pixels; sections are kept where one falls on
 """
 
