@@ -5,6 +5,8 @@
 DATA holds volume_a_raw.tif, volume_b_raw.tif and volume_c_raw.tif (10 nm). Pairs: Poisson-Gaussian noise
 (`denoise`) or means of 2 x 2 px (`superres`). Trained on b, c and sections z < 200 of a; the table is of
 z >= 220 of a, rendered by `vemdiffuse run`. Run again with the same FOLDER, training goes on where it was.
+`--warped` trains on every eighth section of a alone, whose raw images were turned, stretched and bent, and
+then registered; `--sections`, on the same ones as they were.
 """
 
 from __future__ import annotations
@@ -17,11 +19,14 @@ import click
 import numpy as np
 import tifffile
 import torch
+from numpy.typing import NDArray
+from scipy import ndimage
 from torch import nn
 
 from vemdiffuse_pipe import config
 from vemdiffuse_pipe.evaluation import Report, evaluate, render_table
 from vemdiffuse_pipe.geometry.box import Box
+from vemdiffuse_pipe.geometry.grey import to_grey
 from vemdiffuse_pipe.models.card import ModelCard
 from vemdiffuse_pipe.models.checkpoint import save_checkpoint
 from vemdiffuse_pipe.models.lean import LeanConfig, LeanNetwork
@@ -31,6 +36,7 @@ from vemdiffuse_pipe.training.loop import Course, Record, train
 from vemdiffuse_pipe.training.objectives.residual import ResidualDiffusion
 from vemdiffuse_pipe.training.pairs import PairSampler, PairVolume, halved, with_noise
 from vemdiffuse_pipe.training.processes import Crew
+from vemdiffuse_pipe.training.registration import Registration, register
 from vemdiffuse_pipe.training.settings import TrainTable
 from vemdiffuse_pipe.volume import Voxels
 
@@ -40,6 +46,7 @@ PEAK, READ_STD = (
 )  # electrons for white; grey levels: about 27 grey levels of noise on 27 of contrast
 CONFIG = LeanConfig(channels=(32, 64), n_blocks=2, n_basis=4, n_embedding=64)
 DEPTH, SIZE = 21, 384
+INNER = 60  # px at the edges, which a warped image does not hold
 
 
 def degraded(clean: Voxels, task: str, seed: int) -> Voxels:
@@ -49,6 +56,35 @@ def degraded(clean: Voxels, task: str, seed: int) -> Voxels:
 def pairs(data: Path, task: str) -> list[PairVolume]:
     raw = [tifffile.imread(data / f"volume_{name}_raw.tif") for name in "abc"]
     return [PairVolume.of(degraded(v, task, i), v) for i, v in enumerate((raw[0][:200], *raw[1:]))]
+
+
+def moved(section: Voxels, rng: np.random.Generator) -> Voxels:
+    """A section scanned askew: turned by 3 degrees, stretched by 2 %, shifted, and bent by up to 4 px."""
+    n = section.shape[0]
+    field = np.stack([ndimage.gaussian_filter(rng.standard_normal((n, n)), 60, mode="wrap") for _ in "yx"])
+    turn = 1.02 * np.array([[np.cos(0.05), -np.sin(0.05)], [np.sin(0.05), np.cos(0.05)]])
+    places = np.indices((n, n)) - n / 2 + 4.0 * field / np.abs(field).max()
+    places = np.einsum("ij,jyx->iyx", turn, places) + n / 2 + rng.uniform(-5, 5, (2, 1, 1))
+    return to_grey(ndimage.map_coordinates(section.astype(np.float32), places, order=3, mode="reflect"))
+
+
+def few_sections(data: Path, task: str, *, is_warped: bool) -> PairVolume:
+    """Every eighth section of volume a and its raw image, as it was, or warped and registered."""
+    clean = tifffile.imread(data / "volume_a_raw.tif", key=range(0, 200, 8))
+    raw, scale = degraded(clean, task, 0), 2 if task == "superres" else 1
+    if is_warped:
+        rng = np.random.default_rng(0)
+        askew = degraded(np.stack([moved(section, rng) for section in clean]), task, 0)
+        found = [register(a, b, scale=scale) for a, b in zip(askew, clean, strict=True)]
+        before, after = (np.median(np.concatenate(px)) for px in zip(*map(misaligned, found), strict=True))
+        click.echo(f"misaligned by {before:.2f} px, registered to {after:.2f} px", err=True)
+        raw = np.stack([one.image for one in found])
+    rim = INNER // scale
+    return PairVolume.of(raw[:, rim:-rim, rim:-rim], clean[:, INNER:-INNER, INNER:-INNER])
+
+
+def misaligned(found: Registration) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    return found.before_px, found.residual_px
 
 
 def residual_scale(volumes: list[PairVolume], task: str) -> float:
@@ -152,10 +188,16 @@ def restored(raw: Path, out: Path, voxel_size_nm: list[float], **model: object) 
 @click.option("--lr", default=1e-3, show_default=True)
 @click.option("--depth", default=DEPTH, show_default=True, help="Sections of the test part.")
 @click.option("--size", default=SIZE, show_default=True, help="Side of the crop, px.")
-def main(data: Path, folder: Path, task: str, steps: int, lr: float, depth: int, size: int) -> None:
+@click.option("--warped", "learnt_from", flag_value="warped", help="Raw images were warped, and registered.")
+@click.option("--sections", "learnt_from", flag_value="sections", help="The same sections as they were.")
+def main(
+    data: Path, folder: Path, task: str, steps: int, lr: float, depth: int, size: int, learnt_from: str | None
+) -> None:
     """Train, restore the test part through the pipeline, and print the table."""
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = trained(pairs(data, task), folder, task, steps, lr)
+    is_warped = learnt_from == "warped"
+    volumes = [few_sections(data, task, is_warped=is_warped)] if learnt_from else pairs(data, task)
+    checkpoint = trained(volumes, folder, task, steps, lr)
     start = (520 - size) // 2
     truth = tifffile.imread(data / "volume_a_raw.tif", key=range(220, 220 + depth))
     truth = np.ascontiguousarray(truth[:, start : start + size, start : start + size])
