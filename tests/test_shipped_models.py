@@ -38,12 +38,13 @@ def test_default_its_twin_and_the_two_small_ones_are_shipped() -> None:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_card_says_device_time_data_and_licence(name: str) -> None:
+def test_a_card_says_device_time_data_licence_and_figures(name: str) -> None:
     card = find_card(name)
     assert "FIB-25" in card.trained_on
     assert "CPU" in card.training
     assert re.search(r"\d (h|minutes)\b", card.training)
     assert "BSD-3-Clause" in card.licence
+    assert re.search(r"PSNR in dB.* r = \d: .*cubic interpolation \d\d\.\d\d", card.figures)
 
 
 def test_all_weights_together_are_small() -> None:

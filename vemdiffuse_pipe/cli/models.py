@@ -104,6 +104,8 @@ def _in_words(card: ModelCard) -> str:
         f"{card.kind} {'diffusion ' if card.is_stochastic else ''}network, "
         f"{ratios or f'ratio {card.min_ratio} alone'}; {how}\n"
         f"trained on: {card.trained_on or 'not stated'}\n"
+        f"training: {card.training or 'not stated'}\n"
         f"voxels of training, nm: {card.voxel_size_nm or 'not stated'}\n"
+        f"measured: {card.figures or 'not stated'}\n"
         f"licence: {card.licence or 'not stated'}"
     )

@@ -208,6 +208,7 @@ Planes are drawn, not seen: a sample may show detail that was not there.
 
 - Trained on: {card.trained_on or "not stated"}
 - How: {card.training or "not stated"}
+- Measured: {card.figures or "not stated"}
 - Voxels of training, nm: {card.voxel_size_nm or "not stated"}
 - Licence: {card.licence or "not stated"}
 - A pixel looks at {card.context_px} px around it. Sides are multiples of {card.multiple_px} px.

@@ -47,7 +47,8 @@ class ModelCard:
     only size of tile it takes; 0: any. `tile_deviation`: grey levels by which two tiles differ where they
     overlap, measured; 0 where it is exact beyond its context, or nobody measured. `residual_scale`:
     deviation of (truth - linear), in deviations of the grey levels. `sizes`: of its network, by name.
-    `task`: what it does; `halo_px`: pixels of the source around a tile that it is given whole.
+    `task`: what it does; `halo_px`: pixels of the source around a tile that it is given whole. `figures`:
+    what was measured of it, and on what.
     """
 
     name: Text
@@ -73,6 +74,7 @@ class ModelCard:
     training: Text = ""
     voxel_size_nm: Text = ""
     licence: Text = ""
+    figures: Text = ""
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
 
