@@ -1,61 +1,77 @@
 """Restoration of sections on synthetic pairs of FIB-25: train a small network, hold it against its input.
 
-    python benchmarks/restoration.py DATA FOLDER --task denoise --steps 2000
+    python benchmarks/restoration.py DATA FOLDER --task denoise --steps 1500
 
 DATA holds volume_a_raw.tif, volume_b_raw.tif and volume_c_raw.tif (10 nm). Pairs: Poisson-Gaussian noise
 (`denoise`) or means of 2 x 2 px (`superres`). Trained on b, c and sections z < 200 of a; the table is of
 z >= 220 of a, rendered by `vemdiffuse run`. Run again with the same FOLDER, training goes on where it was.
-`--warped` trains on every eighth section of a alone, whose raw images were turned, stretched and bent, and
-then registered; `--sections`, on the same ones as they were.
+`--sections` trains on every eighth section of a alone; `--warped`, on the same ones, whose raw images were
+turned, stretched and bent, and then registered.
 """
 
 from __future__ import annotations
 
-import json
-import time
 from pathlib import Path
 
 import click
 import numpy as np
 import tifffile
-import torch
 from numpy.typing import NDArray
 from scipy import ndimage
-from torch import nn
 
 from vemdiffuse_pipe import config
 from vemdiffuse_pipe.evaluation import Report, evaluate, render_table
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.grey import to_grey
-from vemdiffuse_pipe.models.card import ModelCard
-from vemdiffuse_pipe.models.checkpoint import save_checkpoint
-from vemdiffuse_pipe.models.lean import LeanConfig, LeanNetwork
+from vemdiffuse_pipe.modelling.train import train
 from vemdiffuse_pipe.running.reconstruct import run
 from vemdiffuse_pipe.storage import open_sink
-from vemdiffuse_pipe.training.loop import Course, Record, train
-from vemdiffuse_pipe.training.objectives.residual import ResidualDiffusion
-from vemdiffuse_pipe.training.pairs import PairSampler, PairVolume, halved, with_noise
-from vemdiffuse_pipe.training.processes import Crew
+from vemdiffuse_pipe.training.pairs import halved, with_noise
 from vemdiffuse_pipe.training.registration import Registration, register
-from vemdiffuse_pipe.training.settings import TrainTable
+from vemdiffuse_pipe.training.settings import parse
 from vemdiffuse_pipe.volume import Voxels
 
-PEAK, READ_STD = (
-    40.0,
-    8.0,
-)  # electrons for white; grey levels: about 27 grey levels of noise on 27 of contrast
-CONFIG = LeanConfig(channels=(32, 64), n_blocks=2, n_basis=4, n_embedding=64)
+# Electrons for white; grey levels: about 27 grey levels of noise on 27 of contrast.
+PEAK, READ_STD = 40.0, 8.0
+SIZES = {"channels": [32, 64], "n_blocks": 2, "n_basis": 4, "n_embedding": 64}
 DEPTH, SIZE = 21, 384
 INNER = 60  # px at the edges, which a warped image does not hold
+
+Table = dict[str, object]
 
 
 def degraded(clean: Voxels, task: str, seed: int) -> Voxels:
     return with_noise(clean, peak=PEAK, read_std=READ_STD, seed=seed) if task == "denoise" else halved(clean)
 
 
-def pairs(data: Path, task: str) -> list[PairVolume]:
-    raw = [tifffile.imread(data / f"volume_{name}_raw.tif") for name in "abc"]
-    return [PairVolume.of(degraded(v, task, i), v) for i, v in enumerate((raw[0][:200], *raw[1:]))]
+def sources(data: Path) -> list[Table]:
+    """Clean volumes; what is raw is made of them as they are read."""
+    urls = {name: str(data / f"volume_{name}_raw.tif") for name in "abc"}
+    made: list[Table] = [{"url": url, "voxel_size_nm": [10, 10, 10]} for url in urls.values()]
+    made[0]["region"] = [[0, 0, 0], [200, 520, 520]]
+    return made
+
+
+def few_sections(data: Path, folder: Path, task: str, *, is_warped: bool) -> list[Table]:
+    """Every eighth section of volume a and its raw image, as it was, or warped and registered."""
+    clean = tifffile.imread(data / "volume_a_raw.tif", key=range(0, 200, 8))
+    raw, scale = degraded(clean, task, 0), 2 if task == "superres" else 1
+    if is_warped:
+        rng = np.random.default_rng(0)
+        askew = degraded(np.stack([moved(section, rng) for section in clean]), task, 0)
+        found = [register(a, b, scale=scale) for a, b in zip(askew, clean, strict=True)]
+        before, after = (np.median(np.concatenate(px)) for px in zip(*map(misaligned, found), strict=True))
+        click.echo(f"misaligned by {before:.2f} px, registered to {after:.2f} px", err=True)
+        raw = np.stack([one.image for one in found])
+    rim = INNER // scale
+    inner = {
+        "clean": clean[:, INNER:-INNER, INNER:-INNER],
+        "raw": raw[:, rim:-rim, rim:-rim],
+    }
+    for name, volume in inner.items():
+        tifffile.imwrite(folder / f"{task}_train_{name}.tif", volume, photometric="minisblack")
+    url, raw_url = (str(folder / f"{task}_train_{name}.tif") for name in inner)
+    return [{"url": url, "raw": raw_url, "voxel_size_nm": [80, 10, 10], "bad_sections": "keep"}]
 
 
 def moved(section: Voxels, rng: np.random.Generator) -> Voxels:
@@ -68,101 +84,25 @@ def moved(section: Voxels, rng: np.random.Generator) -> Voxels:
     return to_grey(ndimage.map_coordinates(section.astype(np.float32), places, order=3, mode="reflect"))
 
 
-def few_sections(data: Path, task: str, *, is_warped: bool) -> PairVolume:
-    """Every eighth section of volume a and its raw image, as it was, or warped and registered."""
-    clean = tifffile.imread(data / "volume_a_raw.tif", key=range(0, 200, 8))
-    raw, scale = degraded(clean, task, 0), 2 if task == "superres" else 1
-    if is_warped:
-        rng = np.random.default_rng(0)
-        askew = degraded(np.stack([moved(section, rng) for section in clean]), task, 0)
-        found = [register(a, b, scale=scale) for a, b in zip(askew, clean, strict=True)]
-        before, after = (np.median(np.concatenate(px)) for px in zip(*map(misaligned, found), strict=True))
-        click.echo(f"misaligned by {before:.2f} px, registered to {after:.2f} px", err=True)
-        raw = np.stack([one.image for one in found])
-    rim = INNER // scale
-    return PairVolume.of(raw[:, rim:-rim, rim:-rim], clean[:, INNER:-INNER, INNER:-INNER])
-
-
 def misaligned(found: Registration) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return found.before_px, found.residual_px
 
 
-def residual_scale(volumes: list[PairVolume], task: str) -> float:
-    """Deviation of (clean - what the network is given), in deviations of the raw grey levels."""
-    batch = PairSampler(volumes, task, batch_size=64, seed=99).batch(0)
-    return round(float((batch.targets - batch.sections[:, :1]).std()), 3)
-
-
-class Keeper:
-    """Writes the journal, and has the average of the last step; nothing is held back to validate on."""
-
-    def __init__(self, journal: Path) -> None:
-        self.journal = journal
-        self.average = LeanNetwork(CONFIG)
-
-    def begin(self, step: int) -> None:
-        """Say where training goes on."""
-        click.echo(f"from step {step}", err=True)
-
-    def hear(self, record: Record) -> None:
-        """Write a line."""
-        with self.journal.open("a") as file:
-            file.write(json.dumps(record) + "\n")
-
-    def validate(self, average: nn.Module, step: int) -> float | None:
-        """No score."""
-        return None
-
-    def keep(self, average: nn.Module, step: int) -> None:
-        """Take over the average."""
-        self.average.load_state_dict(average.state_dict())
-
-    def is_interrupted(self) -> bool:
-        """Never."""
-        return False
-
-
-def trained(volumes: list[PairVolume], folder: Path, task: str, steps: int, lr: float) -> Path:
-    """The checkpoint of a network trained for `steps`."""
-    path = folder / f"{task}.safetensors"
-    scale = residual_scale(volumes, task)
-    sampler = PairSampler(volumes, task, crop_px=64, batch_size=8)
-    torch.manual_seed(0)
-    table = TrainTable(steps=steps, batch_size=8, warmup=100, ema=0.995, validate_every=steps)
-    keeper = Keeper(folder / f"{task}.jsonl")
-    course = Course(
-        LeanNetwork(CONFIG),
-        ResidualDiffusion(scale),
-        sampler,
-        table,
-        folder / f"{task}.state",
-        {"task": task, "residual_scale": scale},
-        lr,
+def trained(learnt_from: list[Table], folder: Path, task: str, steps: int) -> Path:
+    """The checkpoint of a network trained for `steps`, of 8 crops of 64 px each."""
+    made_noise = {"peak": PEAK, "read_std": READ_STD} if task == "denoise" else {}
+    file = parse(
+        {
+            "source": learnt_from,
+            "data": {"crop_px": 64, **({} if "raw" in learnt_from[0] else made_noise)},
+            "model": {"kind": "lean", "task": task, **SIZES},
+            "train": {"steps": steps, "batch_size": 8, "warmup": 100, "ema": 0.995},
+            "output": {"folder": str(folder / f"{task}_{steps}"), "name": task},
+        }
     )
-    began = time.process_time()
-    train(course, Crew(torch.device("cpu")), keeper)
-    training = f"{steps} steps of 8 crops of 64 px, {time.process_time() - began:.0f} s of processor time"
-    click.echo(f"{task}: {training}, residual_scale {scale}", err=True)
-    card = ModelCard(
-        name=f"lean {task}",
-        kind="lean",
-        sha256="",
-        is_stochastic=True,
-        is_tile_exact=True,
-        reach_sections=0,
-        context_px=0,
-        multiple_px=1,
-        min_ratio=2,
-        max_ratio=2,
-        samples=2,
-        steps=8,
-        residual_scale=scale,
-        task=task,
-        trained_on="FIB-25, synthetic pairs; Takemura et al., PNAS 2015",
-        training=training,
-    )
-    save_checkpoint(path, keeper.average, card)
-    return path
+    checkpoint = train(file).checkpoint
+    assert checkpoint is not None
+    return checkpoint
 
 
 def restored(raw: Path, out: Path, voxel_size_nm: list[float], **model: object) -> Voxels:
@@ -185,19 +125,18 @@ def restored(raw: Path, out: Path, voxel_size_nm: list[float], **model: object) 
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--task", type=click.Choice(["denoise", "superres"]), default="denoise", show_default=True)
 @click.option("--steps", default=2000, show_default=True)
-@click.option("--lr", default=1e-3, show_default=True)
 @click.option("--depth", default=DEPTH, show_default=True, help="Sections of the test part.")
 @click.option("--size", default=SIZE, show_default=True, help="Side of the crop, px.")
 @click.option("--warped", "learnt_from", flag_value="warped", help="Raw images were warped, and registered.")
 @click.option("--sections", "learnt_from", flag_value="sections", help="The same sections as they were.")
 def main(
-    data: Path, folder: Path, task: str, steps: int, lr: float, depth: int, size: int, learnt_from: str | None
+    data: Path, folder: Path, task: str, steps: int, depth: int, size: int, learnt_from: str | None
 ) -> None:
     """Train, restore the test part through the pipeline, and print the table."""
     folder.mkdir(parents=True, exist_ok=True)
     is_warped = learnt_from == "warped"
-    volumes = [few_sections(data, task, is_warped=is_warped)] if learnt_from else pairs(data, task)
-    checkpoint = trained(volumes, folder, task, steps, lr)
+    of = few_sections(data, folder, task, is_warped=is_warped) if learnt_from else sources(data)
+    checkpoint = trained(of, folder, task, steps)
     start = (520 - size) // 2
     truth = tifffile.imread(data / "volume_a_raw.tif", key=range(220, 220 + depth))
     truth = np.ascontiguousarray(truth[:, start : start + size, start : start + size])

@@ -2,44 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import torch
 
-from vemdiffuse_pipe.errors import PlanError
-from vemdiffuse_pipe.testing import position_coded
-from vemdiffuse_pipe.training.gaps import Batches
+from vemdiffuse_pipe.errors import DataError, PlanError
+from vemdiffuse_pipe.geometry.box import Box
+from vemdiffuse_pipe.geometry.frame import Frame
+from vemdiffuse_pipe.testing import ArraySource, position_coded
 from vemdiffuse_pipe.training.pairs import (
-    PairSampler,
-    PairVolume,
-    crop_starts,
-    cut_pairs,
+    SCALE,
+    MadeRaw,
+    PairBatches,
+    PairTask,
     halved,
+    rim_px,
     with_noise,
 )
+from vemdiffuse_pipe.training.pool import SlabPool
+from vemdiffuse_pipe.training.slabs import Cut, SlabSchedule, TrainingVolume
+from vemdiffuse_pipe.volume import OnHole, Source, VolumeSpec, Voxels, unheard
+
+SIDE = 16
 
 
-def test_crops_cover_the_image_and_overlap_by_sixty_pixels() -> None:
-    assert crop_starts(256) == [0]
-    assert crop_starts(700) == [0, 196, 392, 444]
-    assert crop_starts(648) == [0, 196, 392]
-    with pytest.raises(PlanError, match="holds no crop"):
-        crop_starts(255)
-
-
-@pytest.mark.parametrize("scale", [1, 2])
-def test_pairs_are_cut_from_one_place_and_only_where_they_are_valid(scale: int) -> None:
-    clean = np.arange(60 * 80, dtype=np.uint16).reshape(60, 80)
-    raw = clean[::scale, ::scale]
-    valid = np.ones(clean.shape, bool)
-    valid[3, 5] = False
-    pairs = list(cut_pairs(raw, clean, valid, scale=scale, crop_px=20, stride_px=16))  # type: ignore[arg-type]
-    assert len(pairs) == 4 * 5 - 1
-    for small, large in pairs:
-        assert np.array_equal(small, large[::scale, ::scale])
-    assert pairs[0][1][0, 0] == clean[0, 16]
-    with pytest.raises(PlanError, match="does not fit"):
-        list(cut_pairs(raw[1:], clean, scale=scale))  # type: ignore[arg-type]
+@contextmanager
+def batches(
+    task: PairTask, clean: Source, raw: Source, *, least_contrast: float = 0.0, pool: int = 8, seed: int = 3
+) -> Iterator[PairBatches]:
+    """Of crops of 16 px; a volume begins and ends with a raw pixel."""
+    side = SIDE + rim_px(task)
+    volume = TrainingVolume(clean, (100.0, 50.0), clean.spec.frame.box, raw=raw)
+    schedule = SlabSchedule([volume], Cut(0, 1, side, side, align=SCALE[task]), seed, pool, 1 << 16)
+    made = PairBatches(SlabPool(schedule), task, 6, least_contrast=least_contrast)
+    try:
+        yield made
+    finally:
+        made.close()
 
 
 @pytest.mark.parametrize("grey", [40, 120, 200])
@@ -59,33 +61,112 @@ def test_a_halved_volume_holds_means_of_four() -> None:
 
 
 @pytest.mark.parametrize("task", ["denoise", "superres"])
-def test_raw_and_clean_of_a_batch_are_of_one_place(task: str) -> None:
+def test_raw_and_clean_of_a_batch_are_of_one_place(task: PairTask) -> None:
     """A volume that is linear in y and x is its own halving and doubling: raw given and clean agree."""
     y, x = np.mgrid[:60, :70]
     clean = np.stack([(y + 2 * x + 20 * z).astype(np.uint8) for z in range(3)])
     raw = clean if task == "denoise" else halved(clean)
-    sampler = PairSampler([PairVolume.of(raw, clean)], task, crop_px=16, batch_size=6, seed=3)  # type: ignore[arg-type]
-    batch = sampler.batch(4)
-    assert batch.ratio == 2
-    assert batch.sections.shape == (6, 2, 16, 16)
-    assert torch.equal(batch.sections[:, 0], batch.sections[:, 1])
-    tolerance = 1e-6 if task == "denoise" else 1.1 / sampler.volumes[0].std
-    assert (batch.sections[:, :1] - batch.targets).abs().max() <= tolerance
-    again, next_one = sampler.batch(4), sampler.batch(5)
-    assert torch.equal(again.targets, batch.targets)
-    assert not torch.equal(next_one.targets, batch.targets)
+    with batches(task, ArraySource(clean), ArraySource(raw)) as made:
+        for step in range(20):
+            batch = made.batch(step)
+            assert batch.ratio == 2
+            assert batch.sections.shape == (6, 2, SIDE, SIDE)
+            assert torch.equal(batch.sections[:, 0], batch.sections[:, 1])
+            tolerance = 1e-6 if task == "denoise" else 1.2 / 50
+            assert (batch.sections[:, :1] - batch.targets).abs().max() <= tolerance
 
 
-def test_shares_of_a_batch_are_the_batch() -> None:
-    clean = position_coded((3, 40, 40))
-    batches: Batches = PairSampler([PairVolume.of(clean, clean)], "denoise", crop_px=16, batch_size=6)
-    shares = [batches.batch(2, part).targets for part in (slice(0, 2), slice(2, 6))]
-    assert torch.equal(torch.cat(shares), batches.batch(2).targets)
+def test_a_batch_belongs_to_its_step_and_shares_of_it_are_the_batch() -> None:
+    clean = ArraySource(position_coded((3, 40, 40)))
+    with batches("denoise", clean, clean) as made, batches("denoise", clean, clean) as later:
+        first, second = made.batch(2), made.batch(7)
+        assert torch.equal(later.batch(7).targets, second.targets)
+        assert not torch.equal(first.targets, second.targets)
+        shares = [made.batch(9, part).targets for part in (slice(0, 2), slice(2, 6))]
+        assert torch.equal(torch.cat(shares), made.batch(9).targets)
 
 
-def test_volumes_that_are_no_pair_are_refused() -> None:
-    clean = position_coded((3, 40, 40))
-    with pytest.raises(PlanError, match="no pair for superres"):
-        PairSampler([PairVolume.of(clean, clean)], "superres", crop_px=16)
-    with pytest.raises(PlanError, match="hold no crop"):
-        PairSampler([PairVolume.of(clean, clean)], "denoise", crop_px=40)
+@pytest.mark.parametrize("task", ["denoise", "superres"])
+def test_what_is_made_of_a_clean_volume_is_a_function_of_the_box(task: PairTask) -> None:
+    clean, scale = ArraySource(np.full((3, 40, 48), 120, np.uint8)), SCALE[task]
+    made = MadeRaw(clean, task, peak=200, read_std=3, seed=5)
+    assert made.spec.shape == (3, 40 // scale, 48 // scale)
+    assert made.spec.frame.corner_nm == clean.spec.frame.corner_nm
+    box = Box((0, 0, 0), (3, 16, 16))
+    assert np.array_equal(made.read(box), made.read(box))
+    assert not np.array_equal(made.read(box), made.read(box.shift((0, 1, 0))))
+    assert not np.array_equal(made.read(box), MadeRaw(clean, task, 200, 3, seed=6).read(box))
+    assert made.read(box).std() > 5
+    assert (MadeRaw(clean, task, None).read(box) == 120).all()
+
+
+def test_crops_that_are_black_or_flat_are_replaced() -> None:
+    clean = position_coded((4, 40, 40))
+    raw = clean.copy()
+    raw[:3] = 0  # what registration leaves where the raw image did not reach
+    with batches("denoise", ArraySource(clean), ArraySource(raw), least_contrast=0.01) as made:
+        for step in range(10):
+            assert (made.batch(step).sections.std(dim=(2, 3)) > 0.1).all()
+        assert made.n_rejected > 0
+    with (
+        batches("denoise", ArraySource(clean), ArraySource(raw * 0), least_contrast=0.01) as made,
+        pytest.raises(DataError, match="black or flat"),
+    ):
+        made.batch(0)
+
+
+def test_a_volume_without_room_for_a_pair_is_refused() -> None:
+    clean = ArraySource(position_coded((3, 16, 16)))
+    with batches("denoise", clean, clean) as made:
+        assert made.batch(0).targets.shape == (6, 1, SIDE, SIDE)
+    with pytest.raises(PlanError, match="no room"), batches("superres", clean, clean):
+        pass
+
+
+class Endless:
+    """A volume of 1e15 voxels that are what their places are, and the largest box that was read of it."""
+
+    spec = VolumeSpec(
+        "memory",
+        "array",
+        Frame((10**5, 10**5, 10**5), (1, 1, 1)),
+        "uint8",
+        (64, 64, 64),
+        (64, 64, 64),  # type: ignore[arg-type]
+    )
+
+    def __init__(self) -> None:
+        self.largest = 0
+
+    def read(self, box: Box, on_hole: OnHole = unheard) -> Voxels:
+        self.largest = max(self.largest, box.n_voxels)
+        z, y, x = np.ogrid[box.slices]
+        return ((3 * z + y + 2 * x) % 199 + 1).astype(np.uint8)
+
+
+def test_pairs_come_out_of_volumes_that_no_memory_holds() -> None:
+    clean, raw = Endless(), Endless()
+    with batches("denoise", clean, raw, pool=2) as made:
+        batch = made.batch(12345)
+        assert torch.equal(batch.sections[:, :1], batch.targets)
+        decoded, used = made.n_bytes
+    assert clean.largest == raw.largest <= 1 << 20
+    assert used == 2 * 6 * SIDE**2
+    assert 0 < decoded < 100 << 20
+
+
+def test_a_slab_of_raw_pixels_is_the_slab_of_clean_ones() -> None:
+    clean = position_coded((5, 41, 53))
+    source = ArraySource(clean)
+    region = Box((0, 2, 4), (5, 40, 52))
+    volume = TrainingVolume(source, (0.0, 1.0), region, raw=MadeRaw(source, "superres", None))
+    side = SIDE + rim_px("superres")
+    schedule = SlabSchedule([volume], Cut(0, 1, side, side, align=2), slab_bytes=1 << 11)
+    with SlabPool(schedule) as pool:
+        pool.move_to(range(40))
+        for number in range(40):
+            held = pool.get(number)
+            assert held.raw is not None
+            assert np.array_equal(held.raw, halved(held.voxels))
+            assert np.array_equal(held.voxels, clean[held.slab.box.slices])
+            assert region.contains(held.slab.box)

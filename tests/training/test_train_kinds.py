@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -133,12 +134,13 @@ def test_no_pair_holds_a_voxel_that_is_held_back(folder: Path) -> None:
     for kind in ("rcan", "pssr"):
         file = parsed(kind, folder, validation=held, data={"peak": None, "crop_px": 16})
         source = open_source(file.source[0].url, voxel_size_nm=(10, 10, 10))
-        made, pairs = restoring.paired(file, prepare.material(file, [source]), [None])
-        batches = restoring.batches(file, made, pairs)
-        mean, std = pairs[0].mean, pairs[0].std
+        made = restoring.paired(file, prepare.material(file, [source]), [None])
+        batches = restoring.batches(file, made)
+        mean, std = made.volumes[0].contrast
         highest = max(float(batches.batch(i).targets.max()) for i in range(40)) * std + mean
+        batches.close()
         assert highest < 150
-        seen = restoring.validation(file, made, pairs, torch.device("cpu")) if kind == "pssr" else None
+        seen = restoring.validation(file, made, torch.device("cpu")) if kind == "pssr" else None
         assert seen is None or all(
             (gap.truth == 200).all() and (gap.sections == 200).all() for gap in seen.gaps
         )
@@ -151,8 +153,8 @@ def test_raw_and_clean_that_are_held_back_are_of_one_place(folder: Path) -> None
     held = {"region": [[0, 25, 20], [3, 60, 64]], "gaps": 6, "crop_px": 16}
     file = parsed("pssr", folder, validation=held, data={"peak": None})
     source = open_source(file.source[0].url, voxel_size_nm=(10, 10, 10))
-    made, pairs = restoring.paired(file, prepare.material(file, [source]), [None])
-    for gap in restoring.validation(file, made, pairs, torch.device("cpu")).gaps:
+    made = restoring.paired(file, prepare.material(file, [source]), [None])
+    for gap in restoring.validation(file, made, torch.device("cpu")).gaps:
         whole = doubled(torch.from_numpy(gap.sections.astype(np.float32)))
         assert np.abs(whole.numpy() - gap.truth).max() <= 1
 
@@ -169,9 +171,9 @@ def test_raw_volumes_that_are_stated_are_what_is_given(folder: Path, kind: str) 
         kind, folder, source={"raw": str(folder / "raw.tif"), "contrast": [200, 30], "bad_sections": "keep"}
     )
     sources = [open_source(str(folder / n), voxel_size_nm=(10, 10, 10)) for n in ("volume.tif", "raw.tif")]
-    made, pairs = restoring.paired(file, prepare.material(file, sources[:1]), sources[1:])
-    assert made.volumes[0].contrast == (200, 30)
-    batch = restoring.batches(file, made, pairs).batch(0)
+    made = restoring.paired(file, prepare.material(file, sources[:1]), sources[1:])
+    with closing(restoring.batches(file, made)) as batches:
+        batch = batches.batch(0)
     slopes = [t.diff(dim=-1).mean(dim=(1, 2, 3)) for t in (batch.sections, batch.targets)]
     torch.testing.assert_close(slopes[0], -slopes[1], atol=0.01, rtol=0.1)
     assert train(file).checkpoint is not None

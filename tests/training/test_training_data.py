@@ -16,7 +16,8 @@ from small_training import PLAIN, batches, noise, volume
 from vemdiffuse_pipe.errors import DataError, MissingDataError, PlanError
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.testing import ArraySource, Failure, FlakySource, SlowSource
-from vemdiffuse_pipe.training.gaps import GapBatch, InTurn, Variation, is_lively
+from vemdiffuse_pipe.training.crops import is_lively
+from vemdiffuse_pipe.training.gaps import GapBatch, InTurn, Variation
 from vemdiffuse_pipe.training.objectives.residual import linear_between
 from vemdiffuse_pipe.training.pool import SlabPool
 from vemdiffuse_pipe.training.region import first_voxels

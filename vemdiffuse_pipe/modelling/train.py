@@ -8,7 +8,7 @@ FOLDER/  state.safetensors    everything needed to go on, and what the training 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -36,7 +36,6 @@ from vemdiffuse_pipe.training.gaps import Batches
 from vemdiffuse_pipe.training.journal import Journal
 from vemdiffuse_pipe.training.loop import Course, Record, TrainingOutcome
 from vemdiffuse_pipe.training.loop import train as run_loop
-from vemdiffuse_pipe.training.pairs import PairVolume
 from vemdiffuse_pipe.training.prepare import Material
 from vemdiffuse_pipe.training.processes import Crew, joined
 from vemdiffuse_pipe.training.settings import TrainFile, TrainingSource
@@ -87,19 +86,15 @@ def train(file: TrainFile, *, listener: Callable[[Record], None] = lambda record
     folder = Path(file.output.folder).expanduser().absolute()
     begun_with = stored_identity(folder / "state.safetensors")
     with joined(file.train.device, file.train.batch_size) as crew:
-        sources = [_opened(table, table.url) for table in file.source]
-        made = prepare.material(file, sources).looked_at(
-            lambda i, volume: _looked_at(file.source[i], sources[i], volume)
-        )
-        pairs: list[PairVolume] = []
-        if file.model.task == "isotropic":
-            batches = prepare.batches(file, made)
-        else:
+        made = prepare.material(file, [_opened(table, table.url) for table in file.source])
+        is_of_gaps = file.model.task == "isotropic"
+        if not is_of_gaps:
             raws = [_opened(table, table.raw) if table.raw else None for table in file.source]
-            made, pairs = restoring.paired(file, made, raws)
-            batches = restoring.batches(file, made, pairs)
+            made = restoring.paired(file, made, raws)
+        made = made.looked_at(lambda i, volume: _looked_at(file.source[i], volume))
+        batches = prepare.batches(file, made) if is_of_gaps else restoring.batches(file, made)
         try:
-            return _trained(file, made, pairs, batches, crew, folder, begun_with, listener)
+            return _trained(file, made, batches, crew, folder, begun_with, listener)
         finally:
             batches.close()
 
@@ -107,7 +102,6 @@ def train(file: TrainFile, *, listener: Callable[[Record], None] = lambda record
 def _trained(
     file: TrainFile,
     made: Material,
-    pairs: Sequence[PairVolume],
     batches: Batches,
     crew: Crew,
     folder: Path,
@@ -121,12 +115,8 @@ def _trained(
         check_identity(str(folder), begun_with, identity)
     validation = None
     if file.validation is not None and crew.is_first:
-        held_of = made.volumes[file.validation.source].source
-        validation = (
-            restoring.validation(file, made, pairs, crew.device)
-            if pairs
-            else prepare.validation(file, made, held_of, crew.device)
-        )
+        of = prepare if file.model.task == "isotropic" else restoring
+        validation = of.validation(file, made, crew.device)
     lr = file.train.lr or (FINE_TUNING_LR if file.train.checkpoint else LR)
     state_file = folder / "state.safetensors"
     course = Course(trainee.network, trainee.objective, batches, file.train, state_file, identity, lr)
@@ -239,11 +229,11 @@ def _opened(table: TrainingSource, url: str) -> Source:
     )
 
 
-def _looked_at(table: TrainingSource, source: Source, volume: TrainingVolume) -> TrainingVolume:
+def _looked_at(table: TrainingSource, volume: TrainingVolume) -> TrainingVolume:
     """The volume without sections that are no data, its contrast measured where nobody stated it."""
-    rejected = [*table.rejected_sections, *_bad_sections(table, source)]
+    rejected = [*table.rejected_sections, *_bad_sections(table, volume.source)]
     holes = tuple(prepare.section_box(volume.region, u) for u in rejected)
-    contrast = table.contrast or measure_contrast(source, rejected)
+    contrast = table.contrast or measure_contrast(volume.given, rejected)
     return replace(volume, contrast=contrast, holes=(*volume.holes, *holes))
 
 

@@ -22,15 +22,14 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from vemdiffuse_pipe.errors import DataError
+from vemdiffuse_pipe.training.crops import Crop, SlabCrops
 from vemdiffuse_pipe.training.pool import HeldSlab, SlabPool
-from vemdiffuse_pipe.training.slabs import RATIOS, SAMPLES, Cut, evenly, generator
+from vemdiffuse_pipe.training.slabs import RATIOS, Cut, evenly, generator
 from vemdiffuse_pipe.volume import Voxels
 
 # Microscopes scan along x: texture there differs from that along y (in FIB-25 the upper half of the spectrum
 # holds 1.6 times more along y). A network trained on half quarter turns gave both axes the same texture.
 QUARTER_TURNS = 0.1
-TRIES = 64  # crops in a row that may be black or flat
 BLUR_SIGMA_PX, BLUR_RADIUS_PX = 1.5, 3
 
 Floats = NDArray[np.float32]
@@ -116,11 +115,11 @@ class InTurn:
             kind.close()
 
 
-class GapBatches:
+class GapBatches(SlabCrops):
     """Batches by step, of `batch_size` gaps. `ratios`: weight of each r; the cuts are as deep as the largest.
 
     `reach`: sections beyond the gap's own two, each side. `grey`: mean and deviation that grey levels are
-    standardised by; those of each volume if None. Not to be used by two threads at once.
+    standardised by; those of each volume if None.
     """
 
     def __init__(
@@ -132,24 +131,11 @@ class GapBatches:
         reach: int = 0,
         grey: tuple[float, float] | None = None,
     ) -> None:
+        super().__init__(pool, variation.least_contrast)
         self.reach, self.grey = reach, grey
-        self.pool = pool
         self.ratios = dict(ratios)
         self.batch_size = batch_size
         self.variation = variation
-        self.seed = pool.schedule.seed
-        self.cut = pool.schedule.cut
-        self.bytes_used = 0
-        self.n_rejected = 0
-
-    @property
-    def n_bytes(self) -> tuple[int, int]:
-        """(decoded, used) so far."""
-        return self.pool.bytes_read, self.bytes_used
-
-    def close(self) -> None:
-        """End the reader of its pool."""
-        self.pool.close()
 
     def ratio(self, step: int) -> int:
         """The r of all gaps of a step."""
@@ -158,11 +144,7 @@ class GapBatches:
         return int(rng.choice(list(self.ratios), p=weights / weights.sum()))
 
     def batch(self, step: int, share: slice = slice(None)) -> GapBatch:
-        """The batch of `step`, or a share of it: what one of several processes takes.
-
-        Raises DataError where the volumes are black or flat wherever they are looked at, and what reading
-        raises.
-        """
+        """The batch of `step`, or a share of it: what one of several processes takes. Raises as `draw`."""
         ratio = self.ratio(step)
         first = step * self.batch_size
         numbers = range(first, first + self.batch_size)[share]
@@ -171,22 +153,13 @@ class GapBatches:
 
     def _sample(self, number: int, ratio: int) -> Floats:
         """Gap `number` since the beginning: (planes, row, column), every r-th a section."""
-        window = self.pool.schedule.window(number)
-        self.pool.move_to(window)
-        rng = generator(self.seed, self.cut.number, SAMPLES, number)
-        for _ in range(TRIES):
-            held = self.pool.get(int(rng.integers(window.start, window.stop)))
-            crop = cropped(rng, held, self.cut, (1 + 2 * self.reach) * ratio)
-            contrast = self.pool.schedule.volumes[held.slab.volume].contrast
-            if is_lively(crop[::ratio], self.variation.least_contrast * contrast[1]):
-                self.bytes_used += crop.size
-                return varied(rng, crop, self.cut, self.grey or contrast, self.variation, ratio)
-            self.n_rejected += 1
-        raise DataError(
-            f"{TRIES} crops in a row are black or flat, the last in {held.slab.box} of "
-            f"{self.pool.schedule.volumes[held.slab.volume].source.spec.url}; choose a region with tissue, "
-            "or a smaller data.least_contrast"
-        )
+
+        def cut_out(rng: np.random.Generator, held: HeldSlab) -> Crop:
+            planes = cropped(rng, held, self.cut, (1 + 2 * self.reach) * ratio)
+            return Crop(planes[::ratio], planes)
+
+        rng, crop, contrast = self.draw(number, cut_out)
+        return varied(rng, crop.truth, self.cut, self.grey or contrast, self.variation, ratio)
 
 
 def cropped(rng: np.random.Generator, held: HeldSlab, cut: Cut, span: int) -> Voxels:
@@ -196,12 +169,6 @@ def cropped(rng: np.random.Generator, held: HeldSlab, cut: Cut, span: int) -> Vo
     deep = cut.oriented(held.voxels[z : z + dz, y : y + dy, x : x + dx])
     offset = int(rng.integers(cut.depth - span))
     return deep[offset : offset + span + 1]
-
-
-def is_lively(sections: Voxels, least_deviation: float) -> bool:
-    """True where all sections vary, and no more than half of them is black or white."""
-    padding = np.count_nonzero((sections == 0) | (sections == 255))
-    return bool(2 * padding <= sections.size) and all(float(s.std()) >= least_deviation for s in sections)
 
 
 def varied(

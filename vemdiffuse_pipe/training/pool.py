@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from vemdiffuse_pipe.errors import CorruptDataError, MissingDataError
-from vemdiffuse_pipe.training.slabs import Slab, SlabSchedule, decoded_bytes
+from vemdiffuse_pipe.training.slabs import Slab, SlabSchedule, coarser, decoded_bytes
 from vemdiffuse_pipe.volume import Voxels
 
 AHEAD = 2  # slabs that are read before they are needed
@@ -16,11 +16,12 @@ ATTEMPTS = 16  # other slabs that are tried in place of one with a hole
 
 @dataclass(frozen=True, slots=True)
 class HeldSlab:
-    """A slab and its voxels. `n_bytes`: what was decoded for it."""
+    """A slab, its voxels, and those of the raw volume if there is one. `n_bytes`: what was decoded for it."""
 
     slab: Slab
     voxels: Voxels
     n_bytes: int
+    raw: Voxels | None = None
 
 
 class SlabPool:
@@ -74,10 +75,15 @@ class SlabPool:
         n_bytes = 0
         for attempt in range(ATTEMPTS):
             slab = self.schedule.slab(number, attempt)
-            source = self.schedule.volumes[slab.volume].source
-            n_bytes += decoded_bytes(source, slab.box)
+            volume = self.schedule.volumes[slab.volume]
+            n_bytes += decoded_bytes(volume.source, slab.box)
             try:
-                return HeldSlab(slab, source.read(slab.box), n_bytes)
+                voxels, raw = volume.source.read(slab.box), None
+                if volume.raw is not None:
+                    box = coarser(slab.box, self.schedule.cut.align)
+                    n_bytes += decoded_bytes(volume.raw, box)
+                    raw = volume.raw.read(box)
+                return HeldSlab(slab, voxels, n_bytes, raw)
             except (MissingDataError, CorruptDataError) as error:
                 last = error
         raise last

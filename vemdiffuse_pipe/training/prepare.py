@@ -30,10 +30,6 @@ OF_GAPS = (
     "quarter_turns",
     "blur",
     "noise",
-    "least_contrast",
-    "pool_slabs",
-    "slab_mb",
-    "samples_per_slab",
     "grid",
 )
 SCALE_BATCHES = 16
@@ -245,11 +241,12 @@ def measured_residual_scale(made: Batches) -> float:
     return float(f"{float(torch.stack(squares).mean().sqrt()):.3g}") or 1.0
 
 
-def validation(file: TrainFile, made: Material, source: Source, device: torch.device) -> Validation:
+def validation(file: TrainFile, made: Material, device: torch.device) -> Validation:
     """Gaps of what is held back, read once, at the ratio with the largest weight. Raises ConfigError."""
     table, held = file.validation, made.held
     assert table is not None
     assert held is not None
+    source = made.volumes[table.source].source
     reach, ratio = made.sizes.reach_sections, max(made.ratios, key=lambda r: made.ratios[r])
     depth, gaps = (1 + 2 * reach) * ratio + 1, []
     for cut in made.cuts:

@@ -49,6 +49,7 @@ class Cut:
 
     `rows`, `columns`: px of a crop. `upsampling`: how many rows are made of one section; 1 where they are
     left as they are. `is_axial`: crops are rows of axial planes, which z does not lie in; it stays the rows.
+    `align`: y and x at which slabs begin and end are multiples of it.
     """
 
     axis: int
@@ -57,6 +58,7 @@ class Cut:
     columns: int
     upsampling: int = 1
     is_axial: bool = False
+    align: int = 1
 
     @property
     def number(self) -> int:
@@ -89,12 +91,22 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class TrainingVolume:
-    """What is learnt from: `region` of a source, less `holes`. `contrast`: mean and deviation of its grey."""
+    """What is learnt from: `region` of a source, less `holes`. `contrast`: mean and deviation of its grey.
+
+    `raw`: where sections are restored, what is given in the place of `source`, whose contrast counts then;
+    its pixels are `Cut.align` times as large.
+    """
 
     source: Source
     contrast: tuple[float, float]
     region: Box
     holes: tuple[Box, ...] = ()
+    raw: Source | None = None
+
+    @property
+    def given(self) -> Source:
+        """What a network will be given."""
+        return self.raw or self.source
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +158,8 @@ class SlabSchedule:
             part, first = self._draw(rng)
         z, y, x = (a // n * n for a, n in zip(first, part.cell, strict=True))
         cell = Box.of_shape(part.cell, (z, y, x)).intersect(part.first)
-        return Slab(part.volume, cell, _around(cell, self.cut.extent))
+        box = _around(cell, self.cut.extent).whole((1, self.cut.align, self.cut.align))
+        return Slab(part.volume, cell, box)
 
     def _draw(self, rng: np.random.Generator) -> tuple[_Part, Zyx]:
         sizes = np.array([part.first.n_voxels for part in self.parts], dtype=float)
@@ -173,6 +186,12 @@ class SlabSchedule:
 def decoded_bytes(source: Source, box: Box) -> int:
     """Grey levels that must be decoded to read `box`: those of all chunks that it touches."""
     return box.whole(source.spec.chunk_shape).intersect(source.spec.frame.box).n_voxels
+
+
+def coarser(box: Box, scale: int) -> Box:
+    """The same part of a volume whose pixels are `scale` times as large; its ends are multiples of that."""
+    (z, y, x), (z_stop, y_stop, x_stop) = box.start, box.stop
+    return Box((z, y // scale, x // scale), (z_stop, y_stop // scale, x_stop // scale))
 
 
 def evenly(rng: np.random.Generator, first: Box) -> NDArray[np.int64]:
