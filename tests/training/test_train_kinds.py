@@ -132,7 +132,8 @@ def test_no_pair_holds_a_voxel_that_is_held_back(folder: Path) -> None:
     tifffile.imwrite(folder / "volume.tif", stack, photometric="minisblack")
     held = {"region": [[2, 40, 30], [6, 60, 50]], "gaps": 4, "crop_px": 8}
     for kind in ("rcan", "pssr"):
-        file = parsed(kind, folder, validation=held, data={"peak": None, "crop_px": 16})
+        peak = 1e6 if kind == "rcan" else None
+        file = parsed(kind, folder, validation=held, data={"peak": peak, "crop_px": 16})
         source = open_source(file.source[0].url, voxel_size_nm=(10, 10, 10))
         made = restoring.paired(file, prepare.material(file, [source]), [None])
         batches = restoring.batches(file, made)
@@ -210,6 +211,13 @@ BAD: dict[str, tuple[str, dict[str, dict[str, object]], str]] = {
     "a grid of sections": ("rcan", {"data": {"grid": "exact"}}, "is for gaps"),
     "a ratio of sections": ("rcan", {"data": {"ratio": 3}}, "leave data.axis and data.ratio out"),
     "a raw volume of gaps": ("udim", {"source": {"raw": "raw.tif"}}, "source.raw"),
+    "no raw volume": ("rcan", {"data": {"peak": None}}, "give source.raw, the raw volume, or data.peak"),
+    "electrons without end": ("rcan", {"data": {"peak": 1e21}}, "data.peak"),
+    "tiles of odd sizes": (
+        "udim",
+        {"model": {"task": "superres", "multipliers": [1]}, "data": {"ratio": None}},
+        "give it more levels",
+    ),
     "nothing to restore": ("rcan", {"validation": {"share": 0.95, "axis": "y"}}, "has no room"),
     "nothing to validate on": ("rcan", {"validation": {"share": 0.1, "axis": "y"}}, "holds no crop"),
     "no part to tune": (

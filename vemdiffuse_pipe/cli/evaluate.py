@@ -52,7 +52,7 @@ def command(
     if not np.array_equal(ours[measured], true[measured]):
         click.echo("the measured planes differ from those of the truth: is it the same volume?", err=True)
     reports = _reports(ours, true, measured, is_whole or ratio is not None)
-    if not is_whole and len(reports) == 1:
+    if not (is_whole or every_plane or ratio):
         click.echo(
             "on an exact grid sections lie between planes: interpolation is not shown beside", err=True
         )

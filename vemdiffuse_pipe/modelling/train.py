@@ -36,6 +36,7 @@ from vemdiffuse_pipe.training.gaps import Batches
 from vemdiffuse_pipe.training.journal import Journal
 from vemdiffuse_pipe.training.loop import Course, Record, TrainingOutcome
 from vemdiffuse_pipe.training.loop import train as run_loop
+from vemdiffuse_pipe.training.pairs import SCALE
 from vemdiffuse_pipe.training.prepare import Material
 from vemdiffuse_pipe.training.processes import Crew, joined
 from vemdiffuse_pipe.training.settings import TrainFile, TrainingSource
@@ -89,7 +90,8 @@ def train(file: TrainFile, *, listener: Callable[[Record], None] = lambda record
         made = prepare.material(file, [_opened(table, table.url) for table in file.source])
         is_of_gaps = file.model.task == "isotropic"
         if not is_of_gaps:
-            raws = [_opened(table, table.raw) if table.raw else None for table in file.source]
+            scale = SCALE[restoring.task_of(file)]
+            raws = [_opened(table, table.raw, scale) if table.raw else None for table in file.source]
             made = restoring.paired(file, made, raws)
         made = made.looked_at(lambda i, volume: _looked_at(file.source[i], volume))
         batches = prepare.batches(file, made) if is_of_gaps else restoring.batches(file, made)
@@ -199,6 +201,8 @@ def identity_of(file: TrainFile, made: Material, scale: float) -> dict[str, Json
         identity |= {**named, f"source.{i}.url": volume.source.spec.url, f"source.{i}.contrast": contrast}
     usual = {"grid"} if file.data.grid == "whole" else set()  # older trainings, without the key, go on
     identity |= _named("data", file.data, usual) | _network(file, made)
+    if file.model.task != "isotropic":
+        identity["data.pairs"] = "slabs"  # once they were held in memory, and other crops were drawn
     identity |= _named("train", file.train, free)
     return identity | (_named("validation", file.validation, set()) if file.validation else {})
 
@@ -214,11 +218,13 @@ def _named(name: str, table: Table, left_out: set[str]) -> dict[str, Json]:
     return {f"{name}.{key}": value for key, value in table.model_dump(mode="json", exclude=left_out).items()}
 
 
-def _opened(table: TrainingSource, url: str) -> Source:
+def _opened(table: TrainingSource, url: str, scale: int = 1) -> Source:
+    """The volume at `url`, of pixels `scale` times as large as those that are stated, if any are."""
+    size = table.voxel_size_nm
     return PersistentSource(
         open_source(
             url,
-            voxel_size_nm=table.voxel_size_nm,
+            voxel_size_nm=size and (size[0], size[1] * scale, size[2] * scale),
             level=table.level,
             channel=table.channel,
             window=table.window,

@@ -39,8 +39,8 @@ def choose_planes(run_file: RunFile, source: VolumeSpec, card: ModelCard) -> tup
         _check_extent(source, gaps)
         return gaps, source.frame.refined_z(gaps.r)
     if ratio is not None or grid == "exact":
-        found = "an exact grid" if ratio is None else f"ratio {ratio}"
-        raise PlanError(f"{found}; task {card.task} makes no planes between sections: leave it out")
+        found, key = ("an exact grid", "grid") if ratio is None else (f"ratio {ratio}", "ratio")
+        raise PlanError(f"{found}; task {card.task} makes no planes between sections: leave {key} out")
     singles = Singles(source.shape[0], rejected)
     _check_extent(source, singles)
     return singles, source.frame.refined_yx(card.scale)

@@ -26,7 +26,8 @@ class Crop:
 class SlabCrops:
     """Crop number i is a function of the schedule and of i. Not to be used by two threads at once.
 
-    `least_contrast`: a crop whose given sections vary less, in deviations of the volume, is replaced.
+    `least_contrast`: a crop whose given sections vary less, in deviations of the volume, is replaced; of a
+    pair neither side may.
     """
 
     def __init__(self, pool: SlabPool, least_contrast: float) -> None:
@@ -61,8 +62,9 @@ class SlabCrops:
             held = self.pool.get(int(rng.integers(window.start, window.stop)))
             crop = cut_out(rng, held)
             contrast = self.pool.schedule.volumes[held.slab.volume].contrast
-            if is_lively(crop.given, self.least_contrast * contrast[1]):
-                self.bytes_used += crop.truth.size + (0 if held.raw is None else crop.given.size)
+            is_pair, least = held.raw is not None, self.least_contrast * contrast[1]
+            if is_lively(crop.given, least) and (not is_pair or is_lively(crop.truth, least)):
+                self.bytes_used += crop.truth.size + is_pair * crop.given.size
                 return rng, crop, contrast
             self.n_rejected += 1
         raise DataError(

@@ -34,14 +34,18 @@ PairTask = Literal["denoise", "superres"]
 
 
 def with_noise(clean: Voxels, *, peak: float, read_std: float, seed: int) -> Voxels:
-    """A clean volume as a short exposure would show it: uint8, any shape; the same for the same seed.
+    """A clean volume as a short exposure would show it: uint8, (..., y, x); the same for the same seed.
 
     Poisson-Gaussian noise: `peak` electrons make white, so a grey level v has the variance 255 v / peak, and
     reading adds `read_std` grey levels of deviation.
     """
     rng = np.random.Generator(np.random.Philox(key=seed))
-    counts = rng.poisson(clean.astype(np.float64) * (peak / 255))
-    return to_grey(counts * (255 / peak) + read_std * rng.standard_normal(clean.shape))
+    noisy = np.empty(clean.shape, np.uint8)
+    sections, made = (v.reshape(-1, *clean.shape[-2:]) for v in (clean, noisy))
+    for section, out in zip(sections, made, strict=True):  # one at a time: floats are large
+        counts = rng.poisson(section.astype(np.float64) * (peak / 255))
+        to_grey(counts * (255 / peak) + read_std * rng.standard_normal(section.shape), out=out)
+    return noisy
 
 
 def halved(clean: Voxels) -> Voxels:

@@ -219,7 +219,8 @@ def section_box(region: Box, section: int) -> Box:
 def slabs(file: TrainFile, made: Material, cut: Cut) -> SlabSchedule:
     """The slabs of one cut. Raises PlanError where a volume has no room for it."""
     table = file.data
-    n_bytes = int(table.slab_mb * 2**20)
+    raw_share = 1 / cut.align**2 if any(volume.raw for volume in made.volumes) else 0.0
+    n_bytes = int(table.slab_mb * 2**20 / (1 + raw_share))
     return SlabSchedule(made.volumes, cut, file.train.seed, table.pool_slabs, n_bytes, table.samples_per_slab)
 
 

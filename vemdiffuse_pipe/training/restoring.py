@@ -3,7 +3,7 @@
     [source]   url   the clean volume          raw   the raw one of the same place, registered; or made
     [data]     peak, read_std                  the noise of a raw volume that is made (pairs.MadeRaw)
 
-Contrast is that of the raw volume, since that is what a run will see.
+Contrast is that of the raw volume, all of it, since that is what a run will see.
 """
 
 from __future__ import annotations
@@ -37,6 +37,11 @@ def paired(file: TrainFile, made: Material, raws: Sequence[Source | None]) -> Ma
 
 def _with_raw(file: TrainFile, volume: TrainingVolume, raw: Source | None, seed: int) -> TrainingVolume:
     task, table = task_of(file), file.data
+    if raw is None and task == "denoise" and table.peak is None:
+        raise ConfigError(
+            "there is nothing to restore: give source.raw, the raw volume, or data.peak, the noise of one "
+            "that is made"
+        )
     if raw is None:
         raw = MadeRaw(volume.source, task, table.peak, table.read_std or 0.0, seed)
     scale, (z, y, x) = SCALE[task], volume.source.spec.shape
@@ -45,13 +50,19 @@ def _with_raw(file: TrainFile, volume: TrainingVolume, raw: Source | None, seed:
             f"source.raw, {raw.spec.url}, has {list(raw.spec.shape)} voxels; for {task} of {[z, y, x]} "
             f"{[z, y // scale, x // scale]} are needed"
         )
-    return replace(volume, raw=raw, region=_even(volume.region, scale))
+    holes = tuple(hole.whole((1, scale, scale)) for hole in volume.holes)
+    return replace(volume, raw=raw, region=_even(volume.region, scale), holes=holes)
 
 
 def batches(file: TrainFile, made: Material) -> Batches:
     """Batches of random pairs of what is not held back. Raises PlanError where there is no room for one."""
     task, (cut,) = task_of(file), made.cuts
     rim = rim_px(task)
+    if made.sizes.multiple_px % SCALE[task]:
+        raise ConfigError(
+            f"a network of kind {file.model.kind} and of one level takes tiles of odd sizes, which {task} "
+            "does not have; give it more levels"
+        )
     wide = replace(cut, rows=cut.rows + rim, columns=cut.columns + rim, align=SCALE[task])
     pool, table = SlabPool(prepare.slabs(file, made, wide)), file.data
     return PairBatches(

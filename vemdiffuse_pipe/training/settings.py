@@ -70,6 +70,7 @@ class DataTable(Table):
     contrast. `least_contrast`: crops that vary less are not used, in deviations of the grey levels. `noise`:
     deviation of what is added to sections, in those of the grey levels. `peak`, `read_std`: of the noise of a
     raw volume that is made of the clean one: electrons that make white, and grey levels added in reading.
+    In memory are `pool_slabs` slabs of up to `slab_mb`, each read for `samples_per_slab` crops on average.
     """
 
     axis: Axis = "z"
@@ -83,7 +84,7 @@ class DataTable(Table):
     gain: Annotated[Finite, Field(ge=0, lt=1)] = 0.1
     least_contrast: Annotated[Finite, Field(ge=0, le=10)] = 0.1
     noise: Annotated[Finite, Field(ge=0, le=10)] | None = None
-    peak: Length | None = None
+    peak: Annotated[Length, Field(le=1e6)] | None = None
     read_std: Amount | None = None
     pool_slabs: Annotated[int, Field(ge=1, le=1024)] = 8
     slab_mb: Annotated[Finite, Field(gt=0, le=1e5)] = 8.0

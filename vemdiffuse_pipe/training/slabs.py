@@ -177,10 +177,14 @@ class SlabSchedule:
 
     def _samples_to_be_worth_reading(self, part: _Part) -> int:
         """Samples that a whole slab must give for `READ_PER_SAMPLE`, whole chunks counted."""
-        source = self.volumes[part.volume].source
+        volume, align = self.volumes[part.volume], self.cut.align
         cell = Box.of_shape(part.cell, part.first.start).intersect(part.first)
-        decoded = decoded_bytes(source, _around(cell, self.cut.extent))
-        return max(1, ceil(decoded / (READ_PER_SAMPLE * prod(self.cut.extent))))
+        box = _around(cell, self.cut.extent).whole((1, align, align))
+        decoded, used = decoded_bytes(volume.source, box), float(prod(self.cut.extent))
+        if volume.raw is not None:
+            decoded += decoded_bytes(volume.raw, coarser(box, align))
+            used *= 1 + 1 / align**2
+        return max(1, ceil(decoded / (READ_PER_SAMPLE * used)))
 
 
 def decoded_bytes(source: Source, box: Box) -> int:
