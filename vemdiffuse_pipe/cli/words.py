@@ -63,10 +63,14 @@ def ratio_in_words(plan: Plan) -> str:
     r, is_isotropic = plan.gaps.r, abs(plan.anisotropy - 1) < 1e-6
     z, y, x = (float(v) for v in plan.output.voxel_size_nm)
     pixels = f"{y:.4g}" if y == x else f"{y:.4g} x {x:.4g}"
-    n_kept = sum(1 for _ in plan.gaps.measured(0, plan.gaps.n_planes))
     return (
         f"{show_ratio(plan.source.frame.voxel_size_nm)}{'' if is_isotropic else f', taken as {r}'}: "
         f"planes every {z:.4g} nm, pixels {pixels} nm, "
         f"{'isotropic' if is_isotropic else f'anisotropy {plan.anisotropy:.3f}'}"
-        f"{f'; sections kept: {n_kept} of {plan.gaps.n_sections}' if r.denominator > 1 else ''}"
+        f"{_kept_in_words(plan) if r.denominator > 1 else ''}"
     )
+
+
+def _kept_in_words(plan: Plan) -> str:
+    n_kept = sum(1 for _ in plan.gaps.measured(0, plan.gaps.n_planes))
+    return f"; sections kept: {n_kept} of {plan.gaps.n_sections}"
