@@ -17,13 +17,13 @@ import click
 import numpy as np
 from figures import commit, device
 
+from vemdiffuse_pipe.comparison.compare import read_truth
+from vemdiffuse_pipe.comparison.file import TruthTable
+from vemdiffuse_pipe.comparison.in_memory import reconstruct_in_memory
 from vemdiffuse_pipe.config import ModelTable, SamplerName
 from vemdiffuse_pipe.evaluation import evaluate
 from vemdiffuse_pipe.evaluation.degradation import Degraded, degrade
 from vemdiffuse_pipe.geometry.grey import to_grey
-from vemdiffuse_pipe.modelling.comparison import read_truth
-from vemdiffuse_pipe.modelling.comparison_file import TruthTable
-from vemdiffuse_pipe.modelling.in_memory import reconstruct_in_memory
 
 COLUMNS = (
     "sampler",

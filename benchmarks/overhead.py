@@ -38,16 +38,17 @@ from vemdiffuse_pipe.records.parts import Part
 from vemdiffuse_pipe.records.segments import SegmentWriter
 from vemdiffuse_pipe.records.shards import Work
 from vemdiffuse_pipe.render.block import Hardware
-from vemdiffuse_pipe.running import stages, workers
-from vemdiffuse_pipe.running.deaths import Deaths
-from vemdiffuse_pipe.running.driver import drive
-from vemdiffuse_pipe.running.endings import Endings
-from vemdiffuse_pipe.running.part_run import Shift
-from vemdiffuse_pipe.running.pipeline import Pipeline
+from vemdiffuse_pipe.running import stages
+from vemdiffuse_pipe.running.crashes import CrashTracker
+from vemdiffuse_pipe.running.dask import worker as workers
+from vemdiffuse_pipe.running.dask.driver import drive
+from vemdiffuse_pipe.running.local.pipeline import Pipeline
+from vemdiffuse_pipe.running.local.worker import LocalWorker
+from vemdiffuse_pipe.running.outcomes import FailurePolicy
 from vemdiffuse_pipe.running.progress import Progress
-from vemdiffuse_pipe.running.retries import Patience
-from vemdiffuse_pipe.running.stages import Workplace
+from vemdiffuse_pipe.running.stages import WorkerContext
 from vemdiffuse_pipe.storage import parse_address
+from vemdiffuse_pipe.storage.retry import RetryPolicy
 
 KINDS = ["blocks", "parts", "journal"]
 
@@ -130,7 +131,7 @@ class Ignore:
         if self._progress is not None:
             self._progress.enter_done(work)
 
-    def set_aside(self, work: Work, reason: str, n_attempts: int) -> None:
+    def mark_failed(self, work: Work, reason: str, n_attempts: int) -> None:
         """A bug of the benchmark."""
         raise AssertionError(reason)
 
@@ -179,7 +180,7 @@ def part_seconds(output: Path, n_blocks: int) -> float:
     """Seconds for all blocks of a run, from opening it to its last receipt."""
     blocks, shards = grid(max(1000, n_blocks))
 
-    def note(place: Workplace, index: int) -> None:
+    def note(place: WorkerContext, index: int) -> None:
         place.receipts.append(record(index, tuple(shards.touching(blocks.box(index)))))
 
     empty = {"read": lambda _, index, box: index, "render": second, "store": second, "note": note}
@@ -190,11 +191,13 @@ def part_seconds(output: Path, n_blocks: int) -> float:
         progress = Progress(parse_address(output), "0" * 16, blocks, shards)
         writer = stack.enter_context(closing(SegmentWriter(parse_address(output / receipts.FOLDER))))
         journal = stack.enter_context(Journal(parse_address(output), blocks.block_shape))
-        place = Workplace(None, "", None, None, None, writer, Hardware(), Patience(), silent, journal)  # type: ignore
+        place = WorkerContext(None, "", None, None, None, writer, Hardware(), RetryPolicy(), silent, journal)  # type: ignore
         pipeline = stack.enter_context(Pipeline(place, SimpleQueue(), progress.is_missing))
-        deaths = Deaths(parse_address(output), progress, journal)
-        shift = Shift(progress, pipeline, Endings(Ignore(progress)), Deadline(None), deaths, n_blocks)
-        shift.work_off(Part(1, 1), columns=False)
+        deaths = CrashTracker(parse_address(output), progress, journal)
+        shift = LocalWorker(
+            progress, pipeline, FailurePolicy(Ignore(progress)), Deadline(None), deaths, n_blocks
+        )
+        shift.run(Part(1, 1), columns=False)
         return time.perf_counter() - started
 
 

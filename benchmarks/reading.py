@@ -34,12 +34,12 @@ from vemdiffuse_pipe import config
 from vemdiffuse_pipe.config import RunFile
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.models.card import find_card
+from vemdiffuse_pipe.monitor.status import status
 from vemdiffuse_pipe.plan.estimate import CACHE_BYTES
 from vemdiffuse_pipe.plan.plan import make_plan
 from vemdiffuse_pipe.records.events import Event, PlanesDone
 from vemdiffuse_pipe.records.shards import ShardSet, missing_work
 from vemdiffuse_pipe.running.reconstruct import run
-from vemdiffuse_pipe.running.status import status
 from vemdiffuse_pipe.storage import open_source, source
 from vemdiffuse_pipe.storage.stores import traffic
 from vemdiffuse_pipe.volume import Voxels

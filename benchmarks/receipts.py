@@ -21,9 +21,9 @@ from pathlib import Path
 import click
 from figures import Row, grid, print_table, record
 
+from vemdiffuse_pipe.monitor.tally import Tally
 from vemdiffuse_pipe.records import receipts
 from vemdiffuse_pipe.records.segments import LINES_OF_AN_OBJECT, encode
-from vemdiffuse_pipe.records.tally import Tally
 from vemdiffuse_pipe.storage import parse_address
 
 KINDS = ["disk", "bucket", "memory"]

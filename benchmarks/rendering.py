@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from figures import commit, device
 
+from vemdiffuse_pipe.comparison.in_memory import Rendered, reconstruct_in_memory
 from vemdiffuse_pipe.config import ModelTable, RunTable
-from vemdiffuse_pipe.modelling.in_memory import Rendered, reconstruct_in_memory
 from vemdiffuse_pipe.phantom import phantom
 from vemdiffuse_pipe.volume import Voxels
 

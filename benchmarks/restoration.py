@@ -23,11 +23,11 @@ from vemdiffuse_pipe import config
 from vemdiffuse_pipe.evaluation import Report, evaluate, render_table
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.grey import to_grey
-from vemdiffuse_pipe.modelling.train import train
 from vemdiffuse_pipe.running.reconstruct import run
 from vemdiffuse_pipe.storage import open_sink
 from vemdiffuse_pipe.training.pairs import halved, with_noise
 from vemdiffuse_pipe.training.registration import Registration, register
+from vemdiffuse_pipe.training.run import train
 from vemdiffuse_pipe.training.settings import parse
 from vemdiffuse_pipe.volume import Voxels
 

@@ -25,7 +25,7 @@ from vemdiffuse_pipe.config import RunFile, parse
 from vemdiffuse_pipe.geometry.frame import Frame, exact_nm
 from vemdiffuse_pipe.running import stages
 from vemdiffuse_pipe.running.reconstruct import run
-from vemdiffuse_pipe.running.stages import Rendered, Sections, Workplace
+from vemdiffuse_pipe.running.stages import Rendered, Sections, WorkerContext
 from vemdiffuse_pipe.storage import create_sink
 from vemdiffuse_pipe.volume import Voxels
 
@@ -46,14 +46,14 @@ def sleep_like_a_gpu() -> None:
     os.close(log)
 
 
-def render(place: Workplace, sections: Sections) -> Rendered:
+def render(place: WorkerContext, sections: Sections) -> Rendered:
     sleep_like_a_gpu()
     return _render(place, sections)
 
 
 stages.render = render  # in worker processes too: they import this file
 # The bound counts in every process what 64 of them share: the code of torch and its like.
-resources.refuse_if_too_large = lambda *_: None  # type: ignore[assignment]
+resources.check_size = lambda *_: None  # type: ignore[assignment]
 
 
 def write_source(folder: Path, n_blocks: int) -> str:

@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from vemdiffuse_pipe.comparison.compare import read_truth
+from vemdiffuse_pipe.comparison.file import TruthTable
+from vemdiffuse_pipe.comparison.in_memory import reconstruct_in_memory
 from vemdiffuse_pipe.config import ModelTable
 from vemdiffuse_pipe.evaluation import Report, evaluate
 from vemdiffuse_pipe.evaluation.degradation import degrade
 from vemdiffuse_pipe.geometry.grey import to_grey
-from vemdiffuse_pipe.modelling.comparison import read_truth
-from vemdiffuse_pipe.modelling.comparison_file import TruthTable
-from vemdiffuse_pipe.modelling.in_memory import reconstruct_in_memory
 from vemdiffuse_pipe.volume import Voxels
 
 SMOOTH = 2.0  # deviation, in frequencies

@@ -19,13 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vemdiffuse_pipe.comparison.compare import read_truth
+from vemdiffuse_pipe.comparison.file import TruthTable
+from vemdiffuse_pipe.comparison.in_memory import reconstruct_in_memory
 from vemdiffuse_pipe.config import ModelTable
 from vemdiffuse_pipe.evaluation import evaluate
 from vemdiffuse_pipe.evaluation.degradation import degrade
 from vemdiffuse_pipe.geometry.grey import UNCERTAINTY_STEP
-from vemdiffuse_pipe.modelling.comparison import read_truth
-from vemdiffuse_pipe.modelling.comparison_file import TruthTable
-from vemdiffuse_pipe.modelling.in_memory import reconstruct_in_memory
 from vemdiffuse_pipe.models.noise import voxel_noise
 from vemdiffuse_pipe.render import block
 

@@ -14,12 +14,14 @@ LEVELS = (
     ("__init__", "__main__"),
     ("cli",),
     ("demo", "testing"),
-    ("modelling",),
-    ("running",),
+    ("comparison",),
+    ("running", "training"),
+    ("pricing", "monitor"),
+    ("output",),
     ("records",),
     ("cluster",),
     ("render",),
-    ("training",),
+    ("survey",),
     ("plan",),
     ("storage", "models", "evaluation", "phantom"),
     ("config", "volume"),
@@ -30,7 +32,7 @@ LEVEL = {package: len(LEVELS) - i for i, packages in enumerate(LEVELS) for packa
 
 DASK = {"dask", "distributed", "dask_jobqueue"}
 KNOW_DASK = {"running", "cluster"}
-KNOW_TORCH = {"models", "training", "render", "running", "modelling", "cluster"}
+KNOW_TORCH = {"models", "training", "render", "running", "comparison", "pricing", "cluster"}
 MAX_LINES = 400
 MAX_FUNCTION_LINES = 60
 

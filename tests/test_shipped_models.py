@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vemdiffuse_pipe.comparison.compare import read_truth
+from vemdiffuse_pipe.comparison.file import TruthTable
+from vemdiffuse_pipe.comparison.in_memory import reconstruct_in_memory
 from vemdiffuse_pipe.config import ModelTable
 from vemdiffuse_pipe.evaluation import Report, evaluate
 from vemdiffuse_pipe.evaluation.degradation import degrade
-from vemdiffuse_pipe.modelling.comparison import read_truth
-from vemdiffuse_pipe.modelling.comparison_file import TruthTable
-from vemdiffuse_pipe.modelling.in_memory import reconstruct_in_memory
 from vemdiffuse_pipe.models.card import WEIGHTS, find_card, shipped_models
 
 FIB25 = Path(__file__).parents[2] / "shared/data/fib25/volume_a_raw.tif"

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from vemdiffuse_pipe.errors import ConfigError
 
-LARGEST_FILE = 1 << 20  # bytes of TOML
+MAX_FILE = 1 << 20  # bytes of TOML
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Length = Annotated[Finite, Field(gt=0)]
@@ -280,9 +280,9 @@ def _text(path: Path) -> str:
     if path.exists() and not path.is_file():  # to open a pipe would wait for whoever writes to it
         raise ConfigError(f"{path} is no regular file; a TOML text file is needed")
     with path.open("rb") as file:
-        data = file.read(LARGEST_FILE + 1)
-    if len(data) > LARGEST_FILE:
-        raise ConfigError(f"{path} is larger than {LARGEST_FILE >> 20} MB; a run file is a few kilobytes")
+        data = file.read(MAX_FILE + 1)
+    if len(data) > MAX_FILE:
+        raise ConfigError(f"{path} is larger than {MAX_FILE >> 20} MB; a run file is a few kilobytes")
     return data.decode()
 
 

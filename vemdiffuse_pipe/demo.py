@@ -104,7 +104,7 @@ def _reconstruct(folder: Path, output: Path, model: str, samples: int | None, li
     if outcome.stopped:
         raise KeyboardInterrupt(outcome.stopped)
     if outcome.exit_code:
-        raise DataError(f"{output} is not complete: {'; '.join(b.reason for b in outcome.set_aside)}")
+        raise DataError(f"{output} is not complete: {'; '.join(b.reason for b in outcome.failed_blocks)}")
 
 
 def _read(path: Path, array: str) -> Voxels:

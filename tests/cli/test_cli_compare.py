@@ -10,8 +10,8 @@ import pytest
 import tifffile
 from small_volumes import Ended
 
+from vemdiffuse_pipe.comparison.file import load_comparison
 from vemdiffuse_pipe.evaluation.table import COLUMNS
-from vemdiffuse_pipe.modelling.comparison_file import load_comparison
 from vemdiffuse_pipe.phantom import phantom
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"

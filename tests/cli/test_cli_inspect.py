@@ -20,7 +20,7 @@ from PIL import Image
 from small_volumes import VOXEL_SIZE, Ended
 
 from vemdiffuse_pipe import config
-from vemdiffuse_pipe.cli.peek import MOST_BYTES, draw
+from vemdiffuse_pipe.cli.peek import MAX_BYTES, draw
 from vemdiffuse_pipe.errors import SourceError
 from vemdiffuse_pipe.evaluation.picture import MARGIN_PX, TITLE_PX
 from vemdiffuse_pipe.geometry.box import Box
@@ -171,8 +171,8 @@ def test_peek_decodes_at_most_64_mb_of_any_volume(
     decoded_at_once = (
         np.prod([min(a, b) for a, b in zip(shape, chunk, strict=True)]) * np.dtype(dtype).itemsize
     )
-    with suppress(SourceError) if decoded_at_once > MOST_BYTES // 4 else nullcontext():
-        assert draw(source, file, is_size_known=True).decoded_bytes <= MOST_BYTES
+    with suppress(SourceError) if decoded_at_once > MAX_BYTES // 4 else nullcontext():
+        assert draw(source, file, is_size_known=True).decoded_bytes <= MAX_BYTES
         assert max(picture_of(file).shape) <= 2 * 2048 + 3 * MARGIN_PX
 
 

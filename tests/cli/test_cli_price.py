@@ -16,7 +16,7 @@ from small_volumes import Ended
 from test_cli_start import imported_by
 
 from vemdiffuse_pipe import config
-from vemdiffuse_pipe.running.pricing import limit_not_checked
+from vemdiffuse_pipe.pricing.run_price import limit_not_checked
 
 ROOT = Path(__file__).parents[2]
 Vemdiffuse = Callable[..., Ended]

@@ -20,12 +20,12 @@ from vemdiffuse_pipe.geometry.frame import Frame
 from vemdiffuse_pipe.models.card import LINEAR
 from vemdiffuse_pipe.plan.plan import Plan, make_plan
 from vemdiffuse_pipe.records.events import (
+    AttemptFailed,
     BlockDone,
-    BlockFailed,
-    BlockSetAside,
+    BlockMarkedFailed,
+    FailedBlock,
     PlanesDone,
     RunStarted,
-    SetAside,
 )
 from vemdiffuse_pipe.volume import VolumeSpec
 
@@ -82,8 +82,8 @@ def test_trouble_is_said_at_once(plan: Plan) -> None:
     stream = io.StringIO()
     hear = Lines(stream, Clock()).hear
     hear(RunStarted(plan, 2, 1000))
-    hear(BlockFailed(7, "the network is away", 1))
-    hear(BlockSetAside(SetAside(7, Box((0, 0, 0), (1, 2, 3)), "it stayed away", 3)))
+    hear(AttemptFailed(7, "the network is away", 1))
+    hear(BlockMarkedFailed(FailedBlock(7, Box((0, 0, 0), (1, 2, 3)), "it stayed away", 3)))
     assert stream.getvalue().splitlines()[1:] == [
         "block 7 failed (attempt 1): the network is away",
         "block 7 is set aside: it stayed away",

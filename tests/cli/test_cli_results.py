@@ -14,7 +14,7 @@ import tifffile
 from small_volumes import SHAPE, VOXEL_SIZE, Ended
 
 from vemdiffuse_pipe import config
-from vemdiffuse_pipe.cli.words import show_bytes, show_count, show_duration
+from vemdiffuse_pipe.cli.format import show_bytes, show_count, show_duration
 from vemdiffuse_pipe.config import RunFile
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.storage import open_source
@@ -138,7 +138,7 @@ def test_reconstruct_writes_the_run_file_that_says_the_same(output: str, vemdiff
     ended = vemdiffuse("run", f"{output}.toml", "--json")
     assert ended.code == 0
     facts = json.loads(ended.stdout)
-    assert (facts["n_done"], facts["n_rendered"], facts["set_aside"]) == (facts["n_blocks"], 0, [])
+    assert (facts["n_done"], facts["n_rendered"], facts["failed_blocks"]) == (facts["n_blocks"], 0, [])
 
 
 def test_every_option_of_reconstruct_reaches_the_run_file(stack: Path, vemdiffuse: Vemdiffuse) -> None:
@@ -171,7 +171,7 @@ def test_status_of_a_complete_output(output: str, vemdiffuse: Vemdiffuse) -> Non
     facts = json.loads(vemdiffuse("status", output, "--json").stdout)
     assert facts["n_blocks_done"] == facts["n_blocks"] == 1
     assert facts["identity"]["model"] == "linear"
-    assert facts["set_aside"] == []
+    assert facts["failed_blocks"] == []
 
 
 def test_verify_finds_a_changed_voxel(output: str, vemdiffuse: Vemdiffuse) -> None:

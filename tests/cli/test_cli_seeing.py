@@ -18,10 +18,10 @@ from PIL import Image
 from small_volumes import Ended
 
 from vemdiffuse_pipe import config
-from vemdiffuse_pipe.cli.events import in_words
+from vemdiffuse_pipe.cli.events import format_text
+from vemdiffuse_pipe.monitor.event_log import Told
 from vemdiffuse_pipe.records.journal import EVENTS, Journal
 from vemdiffuse_pipe.records.segments import SegmentWriter
-from vemdiffuse_pipe.running.event_log import Told
 from vemdiffuse_pipe.running.reconstruct import run
 from vemdiffuse_pipe.storage import open_sink, parse_address
 
@@ -38,7 +38,7 @@ STATUS = {
     "n_blocks_skipped": int,
     "n_shards_skipped": int,
     "running": list,
-    "set_aside": list,
+    "failed_blocks": list,
     "reasons": list,
     "voxels_done": int,
     "voxels_total": int,
@@ -159,7 +159,7 @@ def test_events_are_one_line_each(output: str, vemdiffuse: Vemdiffuse) -> None:
 
 def test_an_event_in_words_says_all_of_it() -> None:
     told = Told(1.8e9, "node1", 42, "4711_3", "set aside", 7, "MissingDataError: gone", {"attempts": 4})
-    assert in_words(told) == (
+    assert format_text(told) == (
         "2027-01-15 08:00:00 node1:42 job 4711_3 set aside: block 7: MissingDataError: gone (attempts 4)"
     )
 

@@ -21,7 +21,7 @@ from vemdiffuse_pipe.cluster.engines import GPU, THREADS_PER_WORKER
 from vemdiffuse_pipe.cluster.schedulers import Job, array_script, find_scheduler
 from vemdiffuse_pipe.config import SCHEDULERS, ClusterTable, Scheduler
 from vemdiffuse_pipe.errors import ConfigError
-from vemdiffuse_pipe.running.opening import stored_run_file
+from vemdiffuse_pipe.output.opening import stored_run_file
 from vemdiffuse_pipe.storage import open_sink
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"

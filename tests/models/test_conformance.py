@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from conformance import Case, ModelConformance
 
-from vemdiffuse_pipe.models.kinds import KINDS, AxialConfig, LeanConfig, Sru3dConfig, UdimConfig
+from vemdiffuse_pipe.models.sizes.kinds import KINDS, AxialConfig, LeanConfig, Sru3dConfig, UdimConfig
 
 LEAN = LeanConfig(channels=(8, 12), n_blocks=1, n_basis=4, n_embedding=16)
 UDIM = UdimConfig(inner=8, multipliers=(1, 2), n_blocks=1, n_groups=4, head=8, ratio=3, tile_px=32)

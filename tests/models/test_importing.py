@@ -16,7 +16,7 @@ from vemdiffuse_pipe.errors import ModelError
 from vemdiffuse_pipe.models.card import find_card
 from vemdiffuse_pipe.models.checkpoint import load_network
 from vemdiffuse_pipe.models.importing import SCHEDULES, import_checkpoint, renamed, state_dict_of
-from vemdiffuse_pipe.models.kinds import UdimConfig
+from vemdiffuse_pipe.models.sizes.kinds import UdimConfig
 from vemdiffuse_pipe.models.udim import UdimNetwork
 
 SMALL = UdimConfig(inner=8, n_groups=8, head=8)

@@ -12,7 +12,7 @@ from vemdiffuse_pipe.config import parse
 from vemdiffuse_pipe.errors import ModelError, PlanError
 from vemdiffuse_pipe.geometry.frame import Frame, exact_nm
 from vemdiffuse_pipe.models.card import LINEAR, ModelCard, read_card, with_network
-from vemdiffuse_pipe.models.kinds import KINDS, USUAL_STEPS, AxialConfig, Sru3dConfig, UdimConfig
+from vemdiffuse_pipe.models.sizes.kinds import KINDS, USUAL_STEPS, AxialConfig, Sru3dConfig, UdimConfig
 from vemdiffuse_pipe.plan.plan import Plan, make_plan
 from vemdiffuse_pipe.volume import VolumeSpec
 

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from vemdiffuse_pipe.models import pssr
-from vemdiffuse_pipe.models.kinds import KINDS
-from vemdiffuse_pipe.models.plain_sizes import PssrConfig, RcanConfig
 from vemdiffuse_pipe.models.pssr import Pssr
 from vemdiffuse_pipe.models.rcan import Rcan
+from vemdiffuse_pipe.models.sizes.kinds import KINDS
+from vemdiffuse_pipe.models.sizes.plain import PssrConfig, RcanConfig
 
 SMALL_RCAN = RcanConfig(n_groups=2, n_blocks=2, channels=8, reduction=4, tile_px=128)
 SMALL_PSSR = PssrConfig(channels=(4, 8, 12), n_blocks=(0, 1, 2))

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from vemdiffuse_pipe.models.edm import Denoiser, dpmpp_2m, karras_sigmas
-from vemdiffuse_pipe.models.kinds import SAMPLERS
 from vemdiffuse_pipe.models.samplers import (
     NoiseRange,
     ancestral,
@@ -22,6 +21,7 @@ from vemdiffuse_pipe.models.samplers import (
     linear_betas,
     respaced_betas,
 )
+from vemdiffuse_pipe.models.sizes.kinds import SAMPLERS
 
 LEVELS = NoiseRange(0.01, 40.0)
 

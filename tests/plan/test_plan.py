@@ -17,8 +17,8 @@ from vemdiffuse_pipe.errors import PlanError
 from vemdiffuse_pipe.geometry.box import Zyx
 from vemdiffuse_pipe.geometry.frame import Frame, exact_nm
 from vemdiffuse_pipe.models.card import CUBIC, LINEAR, ModelCard, with_network
-from vemdiffuse_pipe.models.kinds import LeanConfig
-from vemdiffuse_pipe.plan.estimate import estimate, gap_flops, refuse_if_too_large
+from vemdiffuse_pipe.models.sizes.kinds import LeanConfig
+from vemdiffuse_pipe.plan.estimate import check_size, estimate, gap_flops
 from vemdiffuse_pipe.plan.plan import Plan, digest, make_plan
 from vemdiffuse_pipe.volume import VolumeSpec
 
@@ -148,8 +148,8 @@ def test_a_run_that_would_not_fit_in_memory_is_refused_with_the_figure() -> None
     plan = plan_of(shape=(200, 9000, 9000), run={"block_shape": [64, 9000 // 512 * 512 + 512, 8704 + 512]})
     figures = estimate(plan, n_threads=2)
     with pytest.raises(PlanError, match="GB"):
-        refuse_if_too_large(plan, figures, available_bytes=4 * 10**9)
-    refuse_if_too_large(plan, figures, available_bytes=10**12)
+        check_size(plan, figures, available_bytes=4 * 10**9)
+    check_size(plan, figures, available_bytes=10**12)
 
 
 def test_planning_needs_no_torch_and_no_dask() -> None:

@@ -15,7 +15,7 @@ from vemdiffuse_pipe.models.card import LINEAR
 from vemdiffuse_pipe.plan.assumed import assumed_spec, check_assumed
 from vemdiffuse_pipe.plan.estimate import estimate, gap_flops
 from vemdiffuse_pipe.plan.plan import Plan, make_plan
-from vemdiffuse_pipe.plan.price import Speed, price, refuse_over_limit, stated_speed
+from vemdiffuse_pipe.pricing.plan_price import Speed, check_limit, price, stated_speed
 from vemdiffuse_pipe.volume import VolumeSpec
 
 SHAPE = (20, 1024, 1536)  # at r = 5: 96 planes, 2 x 1 x 2 blocks
@@ -151,9 +151,9 @@ def test_a_stated_speed_is_operations_over_time() -> None:
 def test_a_run_over_the_limit_is_refused_with_what_would_bring_it_under() -> None:
     plan = plan_of((200, 4096, 4096), SIZE)
     found = price(plan, speed_of(plan, render_s=3600 * 30.0), n_workers=1, n_threads=1)
-    refuse_over_limit(found, PriceTable(max_gpu_hours=30.0, max_core_hours=1.0))
+    check_limit(found, PriceTable(max_gpu_hours=30.0, max_core_hours=1.0))
     with pytest.raises(PlanError) as refused:
-        refuse_over_limit(found, PriceTable(max_gpu_hours=10.0))
+        check_limit(found, PriceTable(max_gpu_hours=10.0))
     said = str(refused.value)
     assert "30 GPU-hours; max_gpu_hours is 10" in said
     assert "3 times cheaper" in said

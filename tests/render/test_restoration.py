@@ -24,14 +24,14 @@ from vemdiffuse_pipe.geometry.grey import to_grey
 from vemdiffuse_pipe.geometry.grid import BlockGrid
 from vemdiffuse_pipe.models.card import ModelCard, find_card
 from vemdiffuse_pipe.models.checkpoint import load_model, new_network, save_checkpoint
-from vemdiffuse_pipe.models.kinds import LeanConfig
-from vemdiffuse_pipe.models.plain_sizes import PssrConfig, RcanConfig
 from vemdiffuse_pipe.models.protocol import Model
 from vemdiffuse_pipe.models.pssr import Pssr
 from vemdiffuse_pipe.models.rcan import Rcan
+from vemdiffuse_pipe.models.sizes.kinds import LeanConfig
+from vemdiffuse_pipe.models.sizes.plain import PssrConfig, RcanConfig
 from vemdiffuse_pipe.plan.estimate import estimate
 from vemdiffuse_pipe.plan.plan import Plan, make_plan
-from vemdiffuse_pipe.plan.price import Speed, price
+from vemdiffuse_pipe.pricing.plan_price import Speed, price
 from vemdiffuse_pipe.render.block import Hardware, render_block
 from vemdiffuse_pipe.volume import VolumeSpec, Voxels
 

@@ -37,8 +37,8 @@ from servers import BUCKET, s3
 from small_runs import small_run, stored_sha256
 
 from vemdiffuse_pipe.config import RunFile, dump
+from vemdiffuse_pipe.monitor.status import status
 from vemdiffuse_pipe.running.reconstruct import run
-from vemdiffuse_pipe.running.status import status
 from vemdiffuse_pipe.running.verify import verify
 
 ROOT = Path(__file__).parents[2]
@@ -51,7 +51,7 @@ PLACES = ("disk", "full disk", "s3")
 WORKERS = {"threads": 1, "local": 2, "parts": 3}
 WINDOW = 3  # blocks in flight of a worker
 SECONDS = 0.05  # a render
-MOST_STARTS = 40
+MAX_STARTS = 40
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "test",
     "AWS_SECRET_ACCESS_KEY": "test",
@@ -124,7 +124,7 @@ class Trial:
 
     def complete(self) -> None:
         """Begin again until all is done; what was set aside for want of an answer is taken up again."""
-        while self.n_starts < MOST_STARTS:
+        while self.n_starts < MAX_STARTS:
             codes = [process.wait(300) for process in self.start()]
             if not any(codes):
                 return

@@ -10,13 +10,13 @@ import sys
 import time
 
 from vemdiffuse_pipe.running import stages
-from vemdiffuse_pipe.running.stages import Rendered, Sections, Workplace
+from vemdiffuse_pipe.running.stages import Rendered, Sections, WorkerContext
 
 LOG, SECONDS, *ARGUMENTS = sys.argv[1:]
 _render = stages.render
 
 
-def render(place: Workplace, sections: Sections) -> Rendered:
+def render(place: WorkerContext, sections: Sections) -> Rendered:
     log = os.open(LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(log, f"{sections.log.block_index}\n".encode())
     os.close(log)

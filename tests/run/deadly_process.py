@@ -11,13 +11,13 @@ import sys
 
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.running import stages
-from vemdiffuse_pipe.running.stages import Sections, Workplace
+from vemdiffuse_pipe.running.stages import Sections, WorkerContext
 
 DEADLY, *ARGUMENTS = sys.argv[1:]
 _read = stages.read
 
 
-def read(place: Workplace, block_index: int, output_box: Box) -> Sections:
+def read(place: WorkerContext, block_index: int, output_box: Box) -> Sections:
     if block_index == int(DEADLY):
         os.kill(os.getpid(), signal.SIGKILL)
     return _read(place, block_index, output_box)

@@ -14,10 +14,10 @@ from itertools import count
 from pathlib import Path
 
 from vemdiffuse_pipe.config import load
+from vemdiffuse_pipe.output.opening import with_contrast
 from vemdiffuse_pipe.records.events import Event, RunStarted
 from vemdiffuse_pipe.records.segments import SegmentWriter
 from vemdiffuse_pipe.running.execution import run_plan
-from vemdiffuse_pipe.running.opening import with_contrast
 from vemdiffuse_pipe.running.reconstruct import prepare
 from vemdiffuse_pipe.testing import SlowSource
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from distributed import Worker
 
 from vemdiffuse_pipe.geometry.box import Box
-from vemdiffuse_pipe.running import workers
-from vemdiffuse_pipe.running.workers import OpenWorkplace
+from vemdiffuse_pipe.running.dask import worker as workers
+from vemdiffuse_pipe.running.dask.worker import WorkerContextPlugin
 from vemdiffuse_pipe.testing import SlowSource
 from vemdiffuse_pipe.volume import OnHole, Source, VolumeSpec, Voxels, unheard
 
@@ -34,7 +34,7 @@ class DeadlySource:
 
 
 @dataclass(frozen=True)
-class KillingWorkplace(OpenWorkplace):
+class KillingWorkplace(WorkerContextPlugin):
     """Opens the workplace, and makes one block deadly."""
 
     graves: Path
@@ -61,7 +61,7 @@ class BrokenSource:
 
 
 @dataclass(frozen=True)
-class OddWorkplace(OpenWorkplace):
+class OddWorkplace(WorkerContextPlugin):
     """Opens the workplace; the first worker that comes, which `claim` names, reads from another source."""
 
     claim: Path

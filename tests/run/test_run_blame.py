@@ -18,28 +18,29 @@ from vemdiffuse_pipe.cluster.walltime import Deadline
 from vemdiffuse_pipe.config import RunFile, dump
 from vemdiffuse_pipe.errors import CorruptDataError, TransientError, VemdiffuseError
 from vemdiffuse_pipe.geometry.box import Box
+from vemdiffuse_pipe.monitor.status import status
 from vemdiffuse_pipe.plan.plan import digest
 from vemdiffuse_pipe.records.events import BlockDone, Event, Outcome, RunStarted
 from vemdiffuse_pipe.records.journal import Journal
 from vemdiffuse_pipe.records.parts import Part
-from vemdiffuse_pipe.running import part_run, stages
+from vemdiffuse_pipe.running import stages
 from vemdiffuse_pipe.running.execution import run_plan
-from vemdiffuse_pipe.running.part_run import run_part
+from vemdiffuse_pipe.running.local import worker as part_run
+from vemdiffuse_pipe.running.local.worker import run_part
 from vemdiffuse_pipe.running.progress import Progress
 from vemdiffuse_pipe.running.reconstruct import prepare, retry, run
-from vemdiffuse_pipe.running.retries import Patience
-from vemdiffuse_pipe.running.status import status
 from vemdiffuse_pipe.storage import parse_address
+from vemdiffuse_pipe.storage.retry import RetryPolicy
 from vemdiffuse_pipe.testing import Failure, FlakySource, SlowSource, position_coded
 
-HASTY = Patience(n_attempts=2, base_s=0.001)
+HASTY = RetryPolicy(n_attempts=2, base_s=0.001)
 WHOLE = Box.of_shape(SHAPE)
 BAD = Box((6, 0, 0), (7, 1, 1))  # read by block 18 alone
 
 
 def part(run_file: RunFile, number: int, *failures: Failure) -> Outcome:
     source, plan = prepare(run_file)
-    return run_part(plan, FlakySource(source, failures), Part(number, 2), patience=HASTY)
+    return run_part(plan, FlakySource(source, failures), Part(number, 2), retry_policy=HASTY)
 
 
 @contextmanager
@@ -59,9 +60,9 @@ def test_what_fails_in_one_process_is_left_to_those_who_live(
     run_file = small_run(tmp_path)
     with another_lives(run_file):
         outcome = part(run_file, 1, Failure(BAD, 99, error))
-    assert (outcome.n_done, outcome.set_aside, outcome.exit_code) == (23, (), 1)
+    assert (outcome.n_done, outcome.failed_blocks, outcome.exit_code) == (23, (), 1)
     assert outcome.stopped.startswith("1 block(s) failed here, and are left to others")
-    assert status(run_file.output.url).set_aside == ()
+    assert status(run_file.output.url).failed_blocks == ()
     assert run(run_file, part=Part(2, 2)).exit_code == 0
     np.testing.assert_array_equal(stored(run_file), interpolated(position_coded(SHAPE), 5))
 
@@ -71,10 +72,10 @@ def test_what_fails_in_two_processes_is_set_aside_and_taking_up_again_forgets_bo
     with another_lives(run_file):
         part(run_file, 1, Failure(BAD, 99, CorruptDataError))
         outcome = part(run_file, 2, Failure(BAD, 99, CorruptDataError))
-    assert [(b.block_index, b.n_attempts) for b in outcome.set_aside] == [(18, 2)]
+    assert [(b.block_index, b.n_attempts) for b in outcome.failed_blocks] == [(18, 2)]
     assert (outcome.stopped, outcome.exit_code) == ("", 1)
     assert retry(run_file.output.url).exit_code == 0
-    assert status(run_file.output.url).set_aside == ()
+    assert status(run_file.output.url).failed_blocks == ()
 
 
 def test_taking_up_again_forgets_what_one_process_failed_at(tmp_path: Path) -> None:
@@ -84,7 +85,7 @@ def test_taking_up_again_forgets_what_one_process_failed_at(tmp_path: Path) -> N
     address = parse_address(run_file.output.url)
     _, plan = prepare(run_file)
     progress = Progress(address, digest(plan.identity()), plan.blocks, plan.shards)
-    assert [mark.set_aside.block_index for mark in progress.all_marks()] == [18]
+    assert [mark.block.block_index for mark in progress.all_marks()] == [18]
     assert retry(run_file.output.url).exit_code == 0
     progress.read_again()
     assert progress.all_marks() == []
@@ -95,14 +96,14 @@ def test_who_is_alone_tries_again_before_he_blames(tmp_path: Path) -> None:
     assert part(run_file, 1, Failure(BAD, 1, CorruptDataError)).exit_code == 0
     other = small_run(tmp_path, output={"url": str(tmp_path / "other.zarr")})
     outcome = part(other, 1, Failure(BAD, 99, CorruptDataError))
-    assert [(b.block_index, b.n_attempts) for b in outcome.set_aside] == [(18, 2)]
+    assert [(b.block_index, b.n_attempts) for b in outcome.failed_blocks] == [(18, 2)]
 
 
 def test_a_process_without_a_network_blames_no_block(tmp_path: Path) -> None:
     run_file = small_run(tmp_path)
     for _ in range(2):
         outcome = part(run_file, 1, Failure(WHOLE, 999, TransientError))
-        assert (outcome.n_done, outcome.set_aside, outcome.exit_code) == (0, (), 1)
+        assert (outcome.n_done, outcome.failed_blocks, outcome.exit_code) == (0, (), 1)
     assert run(run_file, part=Part(2, 2)).exit_code == 0
 
 
@@ -112,8 +113,8 @@ def test_a_broken_machine_ends_a_run_without_parts_and_sets_nothing_aside(
 ) -> None:
     run_file = small_run(tmp_path)
     source, plan = prepare(run_file)
-    outcome = run_plan(plan, FlakySource(source, [Failure(WHOLE, 999, error)]), patience=HASTY)
-    assert (outcome.n_done, outcome.set_aside, outcome.exit_code) == (0, (), 1)
+    outcome = run_plan(plan, FlakySource(source, [Failure(WHOLE, 999, error)]), retry_policy=HASTY)
+    assert (outcome.n_done, outcome.failed_blocks, outcome.exit_code) == (0, (), 1)
     assert "blocks in a row" in outcome.stopped
     assert run(run_file).exit_code == 0
 

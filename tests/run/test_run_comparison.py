@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import tifffile
 
+from vemdiffuse_pipe.comparison.compare import ComparedTable, compare, read_truth
+from vemdiffuse_pipe.comparison.file import ComparisonFile
+from vemdiffuse_pipe.comparison.in_memory import reconstruct_in_memory
 from vemdiffuse_pipe.config import ModelTable, RunTable, check
 from vemdiffuse_pipe.errors import ConfigError, InputError, ModelError, PlanError
 from vemdiffuse_pipe.evaluation import evaluate, interpolate
 from vemdiffuse_pipe.evaluation.degradation import degrade
 from vemdiffuse_pipe.geometry.grey import to_grey
-from vemdiffuse_pipe.modelling.comparison import ComparedTable, compare, read_truth
-from vemdiffuse_pipe.modelling.comparison_file import ComparisonFile
-from vemdiffuse_pipe.modelling.in_memory import reconstruct_in_memory
 from vemdiffuse_pipe.phantom import phantom
 from vemdiffuse_pipe.running.reconstruct import reconstruct
 from vemdiffuse_pipe.storage import open_source

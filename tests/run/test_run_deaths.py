@@ -14,11 +14,11 @@ from small_runs import BLOCK, SHAPE, interpolated, small_run, stored
 
 from vemdiffuse_pipe.config import RunFile, dump
 from vemdiffuse_pipe.geometry.box import Zyx
+from vemdiffuse_pipe.monitor.status import status
 from vemdiffuse_pipe.records.events import BlockDone, Event
-from vemdiffuse_pipe.records.journal import BEATS, Beat, Journal, read_beats
+from vemdiffuse_pipe.records.journal import BEATS, Heartbeat, Journal, read_heartbeats
 from vemdiffuse_pipe.records.parts import Part
 from vemdiffuse_pipe.running.reconstruct import retry, run
-from vemdiffuse_pipe.running.status import status
 from vemdiffuse_pipe.storage import parse_address
 from vemdiffuse_pipe.testing import position_coded
 
@@ -61,8 +61,8 @@ def done_by(run_file: RunFile) -> list[int]:
     return [event.block_index for event in heard if isinstance(event, BlockDone)]
 
 
-def the_dead(run_file: RunFile) -> list[Beat]:
-    return read_beats(parse_address(run_file.output.url), 1e10).dead
+def the_dead(run_file: RunFile) -> list[Heartbeat]:
+    return read_heartbeats(parse_address(run_file.output.url), 1e10).dead
 
 
 @pytest.mark.slow
@@ -75,8 +75,8 @@ def test_a_block_that_kills_whoever_takes_it_up_is_set_aside_and_the_rest_done(t
     assert codes[-1] == 1
     assert len(codes) <= 5
     found = status(run_file.output.url)
-    assert (found.n_blocks_done, [block.block_index for block in found.set_aside]) == (23, [deadly])
-    assert found.set_aside[0].reason.startswith("DiedError: a process died with this block")
+    assert (found.n_blocks_done, [block.block_index for block in found.failed_blocks]) == (23, [deadly])
+    assert found.failed_blocks[0].reason.startswith("CrashedError: a process died with this block")
     assert retry(run_file.output.url).exit_code == 0
     np.testing.assert_array_equal(stored(run_file), interpolated(position_coded(SHAPE), 5))
 
@@ -89,7 +89,7 @@ def test_a_run_in_one_process_goes_on_without_what_killed_it_again_and_again(tmp
         assert len(codes) < 7
     assert codes[-1] == 1
     found = status(run_file.output.url)
-    assert (found.n_blocks_done, [block.block_index for block in found.set_aside]) == (23, [18])
+    assert (found.n_blocks_done, [block.block_index for block in found.failed_blocks]) == (23, [18])
 
 
 def test_what_a_run_in_one_process_died_with_is_taken_up_last_and_alone(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_what_a_run_in_one_process_died_with_is_taken_up_last_and_alone(tmp_path
     heard: list[Event] = []
     outcome = run(run_file, listener=heard.append)
     done = [event.block_index for event in heard if isinstance(event, BlockDone)]
-    assert [block.block_index for block in outcome.set_aside] == [7]
+    assert [block.block_index for block in outcome.failed_blocks] == [7]
     assert (len(done), set(done[-2:]), outcome.exit_code) == (23, {0, 5}, 1)
 
 
@@ -121,8 +121,8 @@ def test_a_process_that_dies_with_a_suspect_was_alone_with_it(tmp_path: Path) ->
         if isinstance(event, BlockDone):
             said.extend((beat.blocks, beat.alone) for beat in beats())
 
-    def beats() -> list[Beat]:
-        living = read_beats(parse_address(run_file.output.url), 1000.0).living
+    def beats() -> list[Heartbeat]:
+        living = read_heartbeats(parse_address(run_file.output.url), 1000.0).living
         return [beat for beat in living if beat.time > 1000.0]
 
     assert run(run_file, part=WHOLE, listener=hear).exit_code == 0
@@ -136,7 +136,7 @@ def test_many_blocks_that_processes_were_killed_with_are_blamed_for_nothing(tmp_
     for _ in range(3):
         die(run_file, *range(24))
     outcome = run(run_file, part=WHOLE)
-    assert (outcome.exit_code, outcome.set_aside) == (0, ())
+    assert (outcome.exit_code, outcome.failed_blocks) == (0, ())
 
 
 def test_two_deaths_alone_with_a_suspect_blame_it_and_no_other(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_two_deaths_alone_with_a_suspect_blame_it_and_no_other(tmp_path: Path) -
     die(run_file, 4, alone=True)
     die(run_file, 4, alone=True)
     outcome = run(run_file, part=WHOLE)
-    assert [block.block_index for block in outcome.set_aside] == [4]
+    assert [block.block_index for block in outcome.failed_blocks] == [4]
     assert (outcome.n_done, outcome.exit_code) == (23, 1)
 
 
@@ -188,7 +188,7 @@ def test_a_process_names_what_it_begins_with_and_takes_its_heartbeat_away(tmp_pa
 
     def hear(event: Event) -> None:
         if isinstance(event, BlockDone) and not named:
-            named.extend(read_beats(parse_address(run_file.output.url), 1000.0).living)
+            named.extend(read_heartbeats(parse_address(run_file.output.url), 1000.0).living)
 
     run(run_file, part=WHOLE, listener=hear)
     assert [beat.blocks[0] for beat in named] == [0]
@@ -199,6 +199,6 @@ def test_who_was_killed_on_this_machine_is_known_to_be_dead_at_once(tmp_path: Pa
     run_file = small_run(tmp_path)
     assert started(tmp_path, run_file, 0, "--part", "1/1") == -signal.SIGKILL
     url = run_file.output.url
-    (beat,) = read_beats(parse_address(url), 0.0).dead  # whose time is yet to come
+    (beat,) = read_heartbeats(parse_address(url), 0.0).dead  # whose time is yet to come
     assert beat.blocks == (0,)
     assert status(url).processes == ()

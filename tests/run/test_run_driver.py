@@ -13,13 +13,13 @@ from small_runs import small_run
 from vemdiffuse_pipe.cluster.engines import check_resources, connect, is_in_process
 from vemdiffuse_pipe.config import RunTable
 from vemdiffuse_pipe.errors import ConfigError
+from vemdiffuse_pipe.output.opening import open_output
 from vemdiffuse_pipe.records.shards import ShardSet, Work, missing_work
 from vemdiffuse_pipe.render.block import Hardware
-from vemdiffuse_pipe.running.driver import drive
-from vemdiffuse_pipe.running.opening import open_output
+from vemdiffuse_pipe.running.dask.driver import drive
+from vemdiffuse_pipe.running.dask.worker import open_worker_context, present
 from vemdiffuse_pipe.running.reconstruct import prepare
-from vemdiffuse_pipe.running.retries import Patience
-from vemdiffuse_pipe.running.workers import open_workplace, present
+from vemdiffuse_pipe.storage.retry import RetryPolicy
 
 
 class Watched:
@@ -38,7 +38,7 @@ class Watched:
     def done(self, work: Work) -> None:
         self.n_ended += 1
 
-    def set_aside(self, work: Work, reason: str, n_attempts: int) -> None:
+    def mark_failed(self, work: Work, reason: str, n_attempts: int) -> None:
         raise AssertionError(reason)
 
 
@@ -47,7 +47,7 @@ def test_work_is_taken_only_when_the_window_has_room(tmp_path: Path, window: int
     source, plan = prepare(small_run(tmp_path))
     open_output(plan)
     watched = Watched(missing_work(plan.blocks, ShardSet(plan.shards)))
-    place = open_workplace(plan, Hardware(), Patience(), source)
+    place = open_worker_context(plan, Hardware(), RetryPolicy(), source)
     with present("k", place), connect(RunTable()) as client:
         assert drive(client, "k", iter(watched), window, watched, SimpleQueue()) == ""
     assert (watched.n_taken, watched.n_ended) == (24, 24)

@@ -20,23 +20,24 @@ import pytest
 from distributed import Client, LocalCluster, Reschedule, Worker
 from small_runs import SHAPE, interpolated, receipt_files, small_run, stored
 
-from vemdiffuse_pipe.cluster import engines, leaving
+from vemdiffuse_pipe.cluster import engines
+from vemdiffuse_pipe.cluster import shutdown as leaving
 from vemdiffuse_pipe.cluster.binding import VISIBLE, bind_gpu
 from vemdiffuse_pipe.cluster.engines import GPU, connect, wait_for_resources, window
-from vemdiffuse_pipe.cluster.leaving import JOB_ENDS, RETIRING_S, Departure, job_deadline
 from vemdiffuse_pipe.cluster.resources import threads_per_worker
+from vemdiffuse_pipe.cluster.shutdown import JOB_ENDS, RETIRING_S, GracefulShutdown, job_deadline
 from vemdiffuse_pipe.cluster.walltime import Deadline
 from vemdiffuse_pipe.config import ClusterTable, RunFile, RunTable, dump
 from vemdiffuse_pipe.errors import ConfigError
+from vemdiffuse_pipe.monitor.status import status
+from vemdiffuse_pipe.output.opening import open_output
 from vemdiffuse_pipe.records.shards import ShardSet, Work, missing_work
 from vemdiffuse_pipe.render.block import Hardware
-from vemdiffuse_pipe.running import workers
-from vemdiffuse_pipe.running.driver import drive
-from vemdiffuse_pipe.running.opening import open_output
+from vemdiffuse_pipe.running.dask import worker as workers
+from vemdiffuse_pipe.running.dask.driver import drive
+from vemdiffuse_pipe.running.dask.worker import WorkerContextPlugin
 from vemdiffuse_pipe.running.reconstruct import prepare, run
-from vemdiffuse_pipe.running.retries import Patience
-from vemdiffuse_pipe.running.status import status
-from vemdiffuse_pipe.running.workers import OpenWorkplace
+from vemdiffuse_pipe.storage.retry import RetryPolicy
 from vemdiffuse_pipe.testing import SlowSource, position_coded
 
 ROOT = Path(__file__).parents[2]
@@ -90,7 +91,7 @@ def test_a_run_whose_driver_was_killed_is_gone_on_with_from_elsewhere(
     driver.kill()
     driver.wait()
     outcome = run(run_file)
-    assert (outcome.exit_code, outcome.set_aside) == (0, ())
+    assert (outcome.exit_code, outcome.failed_blocks) == (0, ())
     np.testing.assert_array_equal(stored(run_file), interpolated(position_coded(SHAPE), 5))
 
 
@@ -169,14 +170,14 @@ class Loop:
         self.called.append(call)
 
 
-def departure(left_s: float | None, monkeypatch: pytest.MonkeyPatch) -> tuple[Departure, Loop]:
+def shutdown(left_s: float | None, monkeypatch: pytest.MonkeyPatch) -> tuple[GracefulShutdown, Loop]:
     monkeypatch.setattr(leaving, "HANDED_BACK_S", 0.0)
     loop = Loop()
-    return Departure(SimpleNamespace(loop=loop), Deadline(left_s), restart=False), loop  # type: ignore[arg-type]
+    return GracefulShutdown(SimpleNamespace(loop=loop), Deadline(left_s), restart=False), loop  # type: ignore[arg-type]
 
 
 def test_a_block_that_would_not_end_in_time_is_handed_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    leaver, loop = departure(0.05, monkeypatch)
+    leaver, loop = shutdown(0.05, monkeypatch)
     leaver.begin("a")
     time.sleep(0.06)
     leaver.end("a", is_done=True)  # it took longer than is left now
@@ -187,7 +188,7 @@ def test_a_block_that_would_not_end_in_time_is_handed_back(monkeypatch: pytest.M
 
 
 def test_a_worker_whose_job_nobody_ends_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    leaver, loop = departure(None, monkeypatch)
+    leaver, loop = shutdown(None, monkeypatch)
     for block in range(99):
         leaver.begin(block)
         leaver.end(block, is_done=True)
@@ -203,10 +204,10 @@ def test_blocks_end_before_the_job_does() -> None:
 
 
 @dataclass(frozen=True)
-class SlowWorkplace(OpenWorkplace):
+class SlowWorkplace(WorkerContextPlugin):
     """Takes a moment for each read."""
 
-    def open(self) -> workers.Workplace:
+    def open(self) -> workers.WorkerContext:
         place = super().open()
         return replace(place, source=SlowSource(place.source, 0.2))
 
@@ -222,7 +223,7 @@ class Heard:
         if self.n_done == 5:
             os.kill(self._pids[0], self._number)
 
-    def set_aside(self, work: Work, reason: str, n_attempts: int) -> None:
+    def mark_failed(self, work: Work, reason: str, n_attempts: int) -> None:
         raise AssertionError(reason)
 
 
@@ -241,7 +242,7 @@ def test_a_worker_of_a_cluster_that_is_asked_to_end_leaves_its_blocks_to_others(
         open_output(plan)
         work = missing_work(plan.blocks, ShardSet(plan.shards))
         with connect(run_file.run) as client:
-            workers.register(client, SlowWorkplace("k", plan, Hardware(), Patience()))
+            workers.register(client, SlowWorkplace("k", plan, Hardware(), RetryPolicy()))
             before = list(client.run(os.getpid).values())
             heard = Heard(before, signal.SIGUSR1)
             assert drive(client, "k", work, 6, heard, SimpleQueue()) == ""
@@ -260,7 +261,7 @@ def test_a_worker_that_is_asked_to_end_loses_no_block(tmp_path: Path) -> None:
     open_output(plan)
     work = missing_work(plan.blocks, ShardSet(plan.shards))
     with connect(run_file.run) as client:
-        workers.register(client, SlowWorkplace("k", plan, Hardware(), Patience()))
+        workers.register(client, SlowWorkplace("k", plan, Hardware(), RetryPolicy()))
         before = list(client.run(os.getpid).values())
         heard = Heard(before, signal.SIGTERM)
         assert drive(client, "k", work, 6, heard, SimpleQueue()) == ""
@@ -269,10 +270,10 @@ def test_a_worker_that_is_asked_to_end_loses_no_block(tmp_path: Path) -> None:
 
 
 @dataclass(frozen=True)
-class LateWorkplace(OpenWorkplace):
+class LateWorkplace(WorkerContextPlugin):
     """Cannot be opened when the worker starts."""
 
-    def open(self) -> workers.Workplace:
+    def open(self) -> workers.WorkerContext:
         marker = Path(self.plan.run_file.output.url) / "tried"
         if not marker.exists():
             marker.touch()
@@ -292,6 +293,6 @@ def test_a_worker_that_could_not_open_its_workplace_opens_it_with_the_first_bloc
     heard, work = Heard([], signal.SIGTERM), missing_work(plan.blocks, ShardSet(plan.shards))
     heard.n_done = 100
     with connect(run_file.run) as client:
-        workers.register(client, LateWorkplace("k", plan, Hardware(), Patience()))
+        workers.register(client, LateWorkplace("k", plan, Hardware(), RetryPolicy()))
         assert drive(client, "k", work, 6, heard, SimpleQueue()) == ""
     assert heard.n_done == 124

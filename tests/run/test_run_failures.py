@@ -14,15 +14,15 @@ from small_runs import SHAPE, interpolated, small_run, stored, write_source
 from vemdiffuse_pipe.config import RunFile, dump
 from vemdiffuse_pipe.errors import CorruptDataError, InputError, MissingDataError, StorageFullError
 from vemdiffuse_pipe.geometry.box import Box
-from vemdiffuse_pipe.records.events import BlockFailed, BlockSetAside, Event, Outcome, SetAside
+from vemdiffuse_pipe.monitor.status import status
+from vemdiffuse_pipe.records.events import AttemptFailed, BlockMarkedFailed, Event, FailedBlock, Outcome
 from vemdiffuse_pipe.running.execution import run_plan
 from vemdiffuse_pipe.running.reconstruct import prepare, retry, run
-from vemdiffuse_pipe.running.retries import Patience
-from vemdiffuse_pipe.running.status import status
+from vemdiffuse_pipe.storage.retry import RetryPolicy
 from vemdiffuse_pipe.storage.sink import StoredSink
 from vemdiffuse_pipe.testing import Failure, FlakySource, position_coded
 
-HASTY = Patience(base_s=0.001)
+HASTY = RetryPolicy(base_s=0.001)
 TRUTH = interpolated(position_coded(SHAPE), 5)
 
 # Blocks are 8 x 16 x 32 of 31 x 37 x 53: 4 x 3 x 2. The last rows of the last section are read by two blocks.
@@ -33,14 +33,14 @@ READ_BY = [22, 23]
 def run_with(run_file: RunFile, failures: Sequence[Failure], events: list[Event] | None = None) -> Outcome:
     source, plan = prepare(run_file)
     heard = events if events is not None else []
-    return run_plan(plan, FlakySource(source, failures), listener=heard.append, patience=HASTY)
+    return run_plan(plan, FlakySource(source, failures), listener=heard.append, retry_policy=HASTY)
 
 
 def test_a_transient_failure_is_tried_again_and_counted(tmp_path: Path) -> None:
     run_file, events = small_run(tmp_path, run={"block_shape": (8, 16, 64)}), list[Event]()
     outcome = run_with(run_file, [Failure(LAST_ROWS, times=3)], events)
-    assert (outcome.exit_code, outcome.set_aside) == (0, ())
-    assert [event.attempt for event in events if isinstance(event, BlockFailed)] == [1, 2, 3]
+    assert (outcome.exit_code, outcome.failed_blocks) == (0, ())
+    assert [event.attempt for event in events if isinstance(event, AttemptFailed)] == [1, 2, 3]
     assert status(run_file.output.url).n_attempts_failed == 3
     np.testing.assert_array_equal(stored(run_file), TRUTH)
 
@@ -50,7 +50,7 @@ def test_a_failure_that_stays_transient_is_set_aside_after_four_attempts(tmp_pat
     outcome = run_with(run_file, [Failure(LAST_ROWS, times=10**6)], events)
     assert outcome.exit_code == 1
     assert [(b.block_index, b.n_attempts) for b in sorted_blocks(outcome)] == [(i, 4) for i in READ_BY]
-    assert sorted(e.set_aside.block_index for e in events if isinstance(e, BlockSetAside)) == READ_BY
+    assert sorted(e.block.block_index for e in events if isinstance(e, BlockMarkedFailed)) == READ_BY
 
 
 @pytest.mark.parametrize("error", [MissingDataError, CorruptDataError])
@@ -61,14 +61,14 @@ def test_a_permanent_failure_sets_its_blocks_aside_and_the_run_goes_on(
     outcome = run_with(run_file, [Failure(LAST_ROWS, times=10**6, error=error)])
     assert (outcome.n_done, outcome.exit_code) == (22, 1)
     assert [(b.block_index, b.n_attempts) for b in sorted_blocks(outcome)] == [(i, 1) for i in READ_BY]
-    assert all(b.reason.startswith(f"{error.__name__}: ") for b in outcome.set_aside)
+    assert all(b.reason.startswith(f"{error.__name__}: ") for b in outcome.failed_blocks)
 
 
 def test_status_lists_what_was_set_aside(tmp_path: Path) -> None:
     run_file = small_run(tmp_path)
     outcome = run_with(run_file, [Failure(LAST_ROWS, times=10**6, error=MissingDataError)])
     found = status(run_file.output.url)
-    assert list(found.set_aside) == sorted_blocks(outcome)
+    assert list(found.failed_blocks) == sorted_blocks(outcome)
     assert (found.n_blocks_done, found.n_blocks) == (22, 24)
 
 
@@ -77,19 +77,19 @@ def test_running_again_skips_what_was_set_aside_and_retry_takes_it_up(tmp_path: 
     outcome = run_with(run_file, [Failure(LAST_ROWS, times=10**6, error=MissingDataError)])
     again = run(run_file)
     assert (again.n_rendered, again.exit_code) == (0, 1)
-    assert list(again.set_aside) == sorted_blocks(outcome)
+    assert list(again.failed_blocks) == sorted_blocks(outcome)
     taken_up = retry(run_file.output.url)
-    assert (taken_up.n_rendered, taken_up.exit_code, taken_up.set_aside) == (2, 0, ())
+    assert (taken_up.n_rendered, taken_up.exit_code, taken_up.failed_blocks) == (2, 0, ())
     np.testing.assert_array_equal(stored(run_file), TRUTH)
-    assert status(run_file.output.url).set_aside == ()
+    assert status(run_file.output.url).failed_blocks == ()
 
 
 def test_what_was_set_aside_is_skipped_while_the_rest_goes_on(tmp_path: Path) -> None:
     run_file = small_run(tmp_path)
     source, plan = prepare(run_file)
     first_rows = Failure(Box((0, 0, 0), (1, 1, 53)), times=10**6, error=MissingDataError)
-    begun = run_plan(plan, FlakySource(source, [first_rows]), max_blocks=8, patience=HASTY)
-    n_lost = len(begun.set_aside)
+    begun = run_plan(plan, FlakySource(source, [first_rows]), max_blocks=8, retry_policy=HASTY)
+    n_lost = len(begun.failed_blocks)
     assert (begun.n_done + n_lost, n_lost) == (8, 2)
     again = run(run_file)
     assert (again.n_rendered, again.n_done, again.exit_code) == (16, 24 - n_lost, 1)
@@ -109,7 +109,9 @@ def test_an_unforeseen_failure_sets_its_block_aside_with_its_name(
     render_block = stages.render_block
     monkeypatch.setattr(stages, "render_block", fail_in_block_9)
     outcome = run(small_run(tmp_path))
-    assert [(b.block_index, b.reason) for b in outcome.set_aside] == [(9, "ZeroDivisionError: in block 9")]
+    assert [(b.block_index, b.reason) for b in outcome.failed_blocks] == [
+        (9, "ZeroDivisionError: in block 9")
+    ]
 
 
 def test_a_block_shape_changed_after_setting_aside_leaves_only_the_lost_shards_out(tmp_path: Path) -> None:
@@ -117,7 +119,7 @@ def test_a_block_shape_changed_after_setting_aside_leaves_only_the_lost_shards_o
     run_with(small_run(tmp_path), [lost])
     run_file = small_run(tmp_path, run={"block_shape": (31, 37, 53)})
     again = run_with(run_file, [lost])
-    assert (again.n_blocks, again.n_rendered, len(again.set_aside)) == (1, 0, 2)
+    assert (again.n_blocks, again.n_rendered, len(again.failed_blocks)) == (1, 0, 2)
     assert retry(run_file.output.url).exit_code == 0
     np.testing.assert_array_equal(stored(run_file), TRUTH)
 
@@ -134,7 +136,7 @@ def test_an_output_that_cannot_be_written_ends_the_run_and_sets_nothing_aside(
         patch.setattr(StoredSink, "write", refuse)
         with pytest.raises(InputError, match="read-only"):
             run(run_file)
-    assert status(run_file.output.url).set_aside == ()
+    assert status(run_file.output.url).failed_blocks == ()
     assert run(run_file).exit_code == 0
 
 
@@ -173,7 +175,7 @@ def test_a_full_disk_ends_the_run_in_one_sentence_and_what_is_done_stays_done(tm
     assert "no room is left there: make some, and run again to go on" in sentence
     assert not any(word in limited.stderr for word in ("Traceback", "distributed", "Exception"))
     found = status(run_file.output.url)
-    assert (found.n_blocks, found.set_aside) == (7, ())
+    assert (found.n_blocks, found.failed_blocks) == (7, ())
     assert 3 <= found.n_blocks_done < 7
     assert run(run_file).n_rendered == 7 - found.n_blocks_done
     np.testing.assert_array_equal(stored(run_file), interpolated(volume, 5))
@@ -197,5 +199,5 @@ def test_a_disk_that_fills_under_the_receipts_loses_nothing(
     np.testing.assert_array_equal(stored(run_file), TRUTH)
 
 
-def sorted_blocks(outcome: Outcome) -> list[SetAside]:
-    return sorted(outcome.set_aside, key=lambda block: block.block_index)
+def sorted_blocks(outcome: Outcome) -> list[FailedBlock]:
+    return sorted(outcome.failed_blocks, key=lambda block: block.block_index)

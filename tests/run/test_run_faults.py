@@ -20,17 +20,17 @@ from small_runs import SHAPE, interpolated, small_run, stored
 
 from vemdiffuse_pipe.config import RunFile, dump
 from vemdiffuse_pipe.errors import SourceError
+from vemdiffuse_pipe.monitor.status import status
 from vemdiffuse_pipe.running.execution import run_plan
 from vemdiffuse_pipe.running.reconstruct import prepare, retry, run
-from vemdiffuse_pipe.running.retries import Patience
-from vemdiffuse_pipe.running.status import status
 from vemdiffuse_pipe.running.verify import verify
 from vemdiffuse_pipe.storage import open_source
+from vemdiffuse_pipe.storage.retry import RetryPolicy
 from vemdiffuse_pipe.testing import position_coded
 
 TRUTH = interpolated(position_coded(SHAPE), 5)
 SCRIPT = Path(__file__).with_name("killed_run.py")
-ONCE = Patience(n_attempts=1)
+ONCE = RetryPolicy(n_attempts=1)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_one_request_in_twenty_fails_and_the_voxels_are_the_same(
         run_file = remote_run(tmp_path, proxy.url, in_bucket, "out.zarr")
         outcome = run(run_file)
         found = status(run_file.output.url)
-        assert (outcome.exit_code, outcome.set_aside) == (0, ())
+        assert (outcome.exit_code, outcome.failed_blocks) == (0, ())
         np.testing.assert_array_equal(stored(run_file), TRUTH)
         spoiled = sum(proxy.faults[kind] for kind in ("503", "429", "truncated"))
         assert spoiled > 5
@@ -89,10 +89,10 @@ def test_a_store_that_answers_nobody_ends_the_run_and_retry_completes_it(
         run_file = small_run(tmp_path, source=source, run={"block_shape": (16, 48, 64)})
         opened, plan = prepare(run_file)
         proxy.share = 1.0
-        outcome = run_plan(plan, opened, patience=ONCE)
+        outcome = run_plan(plan, opened, retry_policy=ONCE)
         assert outcome.exit_code == 1
-        assert len(outcome.set_aside) == outcome.n_blocks == 2
-        assert all(block.reason.startswith("TransientError") for block in outcome.set_aside)
+        assert len(outcome.failed_blocks) == outcome.n_blocks == 2
+        assert all(block.reason.startswith("TransientError") for block in outcome.failed_blocks)
         proxy.share = 0.0
         assert retry(run_file.output.url).exit_code == 0
         np.testing.assert_array_equal(stored(run_file), TRUTH)

@@ -71,9 +71,9 @@ def bridged(*lost: int) -> np.ndarray:
 def test_by_default_blocks_with_a_hole_are_set_aside_by_name(tmp_path: Path) -> None:
     outcome = run(damaged_run(tmp_path))
     assert outcome.exit_code == 1
-    reasons = {block.reason.split(":")[0] for block in outcome.set_aside}
+    reasons = {block.reason.split(":")[0] for block in outcome.failed_blocks}
     assert reasons == {"MissingDataError", "CorruptDataError"}
-    assert outcome.n_done == outcome.n_blocks - len(outcome.set_aside) > 0
+    assert outcome.n_done == outcome.n_blocks - len(outcome.failed_blocks) > 0
 
 
 def test_fill_reads_the_fill_value_and_receipts_and_provenance_say_where(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_fill_reads_the_fill_value_and_receipts_and_provenance_say_where(tmp_pat
 
 def test_each_kind_of_hole_has_its_own_policy(tmp_path: Path) -> None:
     outcome = run(damaged_run(tmp_path, missing="fill"))
-    assert {block.reason.split(":")[0] for block in outcome.set_aside} == {"CorruptDataError"}
+    assert {block.reason.split(":")[0] for block in outcome.failed_blocks} == {"CorruptDataError"}
     run_file = damaged_run(tmp_path, "bridged.zarr", missing="fill", corrupt="bridge")
     assert run(run_file).exit_code == 0
     assert [int(c) for c in open_sink(run_file.output.url).provenance[[10, 20]]] == [5, 3]
@@ -213,7 +213,7 @@ def test_bad_sections_are_bridged_where_asked_and_provenance_shows_it(tmp_path: 
 def test_bad_sections_are_kept_where_asked_and_holes_still_set_blocks_aside(tmp_path: Path) -> None:
     outcome = run(torn_run(tmp_path, bad_sections="keep"))
     assert outcome.exit_code == 1
-    assert {block.reason.split(":")[0] for block in outcome.set_aside} == {
+    assert {block.reason.split(":")[0] for block in outcome.failed_blocks} == {
         "MissingDataError",
         "CorruptDataError",
     }

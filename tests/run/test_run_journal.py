@@ -13,9 +13,9 @@ from small_runs import BLOCK, small_run
 
 from vemdiffuse_pipe.cluster.hosts import device_name, job_id
 from vemdiffuse_pipe.errors import OutputError
-from vemdiffuse_pipe.records.journal import BEATS, EVENTS, Beat, Journal, read_beats
+from vemdiffuse_pipe.monitor.event_log import EventLog, Told, events, follow
+from vemdiffuse_pipe.records.journal import BEATS, EVENTS, Heartbeat, Journal, read_heartbeats
 from vemdiffuse_pipe.records.segments import SegmentWriter, encode
-from vemdiffuse_pipe.running.event_log import EventLog, Told, events, follow
 from vemdiffuse_pipe.running.reconstruct import run
 from vemdiffuse_pipe.storage import parse_address
 from vemdiffuse_pipe.storage.address import Address
@@ -41,7 +41,7 @@ def until(holds: Callable[[], bool]) -> None:
 
 
 def at_work(output: Address) -> list[tuple[int, ...]]:
-    return [beat.blocks for beat in read_beats(output, time.time(), oldest_s=3600).living]
+    return [beat.blocks for beat in read_heartbeats(output, time.time(), oldest_s=3600).living]
 
 
 def test_a_heartbeat_names_the_blocks_at_work_and_only_those(output: Address) -> None:
@@ -74,20 +74,20 @@ def test_what_is_over_within_a_second_leaves_no_heartbeat(output: Address) -> No
 
 def test_a_heartbeat_counts_until_three_are_overdue_or_for_as_long_as_is_asked(output: Address) -> None:
     put(output, every_s=5.0)
-    assert [len(read_beats(output, now).living) for now in (100.0, 115.0, 115.1)] == [1, 1, 0]
-    assert [len(read_beats(output, 107.0, oldest).living) for oldest in (6.0, 7.0)] == [0, 1]
+    assert [len(read_heartbeats(output, now).living) for now in (100.0, 115.0, 115.1)] == [1, 1, 0]
+    assert [len(read_heartbeats(output, 107.0, oldest).living) for oldest in (6.0, 7.0)] == [0, 1]
 
 
 def test_no_heartbeat_stays_young_because_it_says_so(output: Address) -> None:
     put(output, every_s=1e9)
-    assert len(read_beats(output, 100.0 + 3 * 120).living) == 1
-    assert read_beats(output, 101.0 + 3 * 120).living == []
+    assert len(read_heartbeats(output, 100.0 + 3 * 120).living) == 1
+    assert read_heartbeats(output, 101.0 + 3 * 120).living == []
 
 
 def test_a_heartbeat_says_who_it_is_of(output: Address) -> None:
     put(output)
-    assert read_beats(output, 101.0).living == [
-        Beat("node1", 42, "", "cpu", 100.0, 50.0, (8, 16, 32), (1, 2))
+    assert read_heartbeats(output, 101.0).living == [
+        Heartbeat("node1", 42, "", "cpu", 100.0, 50.0, (8, 16, 32), (1, 2))
     ]
 
 
@@ -125,14 +125,14 @@ def put(output: Address, name: str = "beat", **changes: object) -> None:
 def test_what_is_no_heartbeat_is_passed_over(output: Address, changes: dict[str, object]) -> None:
     put(output, "good")
     put(output, "bad", **changes)
-    assert len(read_beats(output, 101.0).living) == 1
+    assert len(read_heartbeats(output, 101.0).living) == 1
 
 
 def test_a_torn_heartbeat_is_passed_over(output: Address) -> None:
     put(output)
     (torn,) = (output / BEATS).path.iterdir()
     torn.write_bytes(torn.read_bytes()[:-5])
-    assert read_beats(output, 101.0).living == []
+    assert read_heartbeats(output, 101.0).living == []
 
 
 def test_what_cannot_be_written_stops_nobody_and_is_written_later(output: Address) -> None:

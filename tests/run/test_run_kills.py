@@ -27,18 +27,18 @@ from small_runs import (
 
 from vemdiffuse_pipe.cluster.engines import connect
 from vemdiffuse_pipe.config import RunFile, dump
+from vemdiffuse_pipe.monitor.status import status
+from vemdiffuse_pipe.output.opening import open_output
 from vemdiffuse_pipe.records.receipts import read_done
 from vemdiffuse_pipe.records.shards import ShardSet, Work, missing_work
 from vemdiffuse_pipe.render.block import Hardware
-from vemdiffuse_pipe.running.driver import drive
-from vemdiffuse_pipe.running.opening import open_output
+from vemdiffuse_pipe.running.dask.driver import drive
+from vemdiffuse_pipe.running.dask.worker import open_worker_context
 from vemdiffuse_pipe.running.reconstruct import prepare, run
-from vemdiffuse_pipe.running.retries import Patience
 from vemdiffuse_pipe.running.stages import read, render, write_shards
-from vemdiffuse_pipe.running.status import status
 from vemdiffuse_pipe.running.verify import verify
-from vemdiffuse_pipe.running.workers import open_workplace
 from vemdiffuse_pipe.storage import parse_address
+from vemdiffuse_pipe.storage.retry import RetryPolicy
 from vemdiffuse_pipe.testing import position_coded
 
 SCRIPT = Path(__file__).with_name("killed_run.py")
@@ -127,7 +127,7 @@ def test_shards_without_a_receipt_do_not_count(tmp_path: Path) -> None:
     run_file = small_run(tmp_path)
     source, plan = prepare(run_file)
     open_output(plan)
-    place = open_workplace(plan, Hardware(), Patience(), source)
+    place = open_worker_context(plan, Hardware(), RetryPolicy(), source)
     box = plan.blocks.box(0)
     write_shards(place, box, render(place, read(place, 0, box)).arrays)
     assert shard_file(run_file, 0, 0, 0).exists()
@@ -181,13 +181,13 @@ class Heard:
 
     def __init__(self) -> None:
         self.n_done = 0
-        self.given_up: list[tuple[int, str, int]] = []
+        self.failed_blocks: list[tuple[int, str, int]] = []
 
     def done(self, work: Work) -> None:
         self.n_done += 1
 
-    def set_aside(self, work: Work, reason: str, n_attempts: int) -> None:
-        self.given_up.append((work.block_index, reason.split(":")[0], n_attempts))
+    def mark_failed(self, work: Work, reason: str, n_attempts: int) -> None:
+        self.failed_blocks.append((work.block_index, reason.split(":")[0], n_attempts))
 
 
 @pytest.mark.slow
@@ -200,11 +200,11 @@ def test_only_the_block_that_kills_its_workers_is_set_aside(tmp_path: Path) -> N
     heard, work, inbox = Heard(), missing_work(plan.blocks, ShardSet(plan.shards)), SimpleQueue()
     (tmp_path / "graves").mkdir()
     with connect(run_file.run) as client:
-        killing = KillingWorkplace("k", plan, Hardware(), Patience(), tmp_path / "graves", deadly_block=2)
+        killing = KillingWorkplace("k", plan, Hardware(), RetryPolicy(), tmp_path / "graves", deadly_block=2)
         client.register_plugin(killing)
         assert drive(client, "k", work, 6, heard, inbox) == ""
     assert len(list((tmp_path / "graves").iterdir())) == 4  # two together with others, two alone with it
-    assert heard.given_up == [(2, "KilledWorker", 2)]
+    assert heard.failed_blocks == [(2, "KilledWorker", 2)]
     assert heard.n_done == 3
     assert run(small_run(tmp_path, run={"block_shape": (8, 48, 64)})).n_rendered == 1
     np.testing.assert_array_equal(stored(run_file), interpolated(position_coded(SHAPE), 5))

@@ -16,11 +16,11 @@ from vemdiffuse_pipe.errors import OutputError, PlanError, SourceError
 from vemdiffuse_pipe.geometry.box import Box, Zyx
 from vemdiffuse_pipe.geometry.frame import Frame
 from vemdiffuse_pipe.geometry.grid import BlockGrid
+from vemdiffuse_pipe.monitor.status import status
+from vemdiffuse_pipe.output import mask as masks
+from vemdiffuse_pipe.output.mask import find_outside, read_outside
 from vemdiffuse_pipe.records.shards import ShardSet
-from vemdiffuse_pipe.running import mask as masks
-from vemdiffuse_pipe.running.mask import find_outside, read_outside
 from vemdiffuse_pipe.running.reconstruct import prepare, retry, run
-from vemdiffuse_pipe.running.status import status
 from vemdiffuse_pipe.running.verify import verify
 from vemdiffuse_pipe.storage import create_sink, open_mask, parse_address
 from vemdiffuse_pipe.testing import VOXEL_SIZE_NM, position_coded
@@ -104,7 +104,7 @@ def wanted_shards(labels: np.ndarray, size_nm: tuple[str, str, str], shards: Blo
 def test_a_shard_is_wanted_where_it_touches_a_label(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
-    monkeypatch.setattr(masks, "MOST_VOXELS", most)
+    monkeypatch.setattr(masks, "MAX_VOXELS", most)
     labels = some_labels()
     run_file = masked_run(tmp_path, labels)
     _, plan = prepare(run_file)

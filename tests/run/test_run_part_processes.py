@@ -17,10 +17,10 @@ from servers import BUCKET, s3
 from small_runs import SHAPE, interpolated, receipt_files, small_run, stored
 
 from vemdiffuse_pipe.config import RunFile, dump
+from vemdiffuse_pipe.monitor.status import status
+from vemdiffuse_pipe.output.opening import identity_of
 from vemdiffuse_pipe.records.receipts import read_receipts
-from vemdiffuse_pipe.running.opening import identity_of
 from vemdiffuse_pipe.running.reconstruct import run
-from vemdiffuse_pipe.running.status import status
 from vemdiffuse_pipe.running.verify import verify
 from vemdiffuse_pipe.storage import open_sink, parse_address
 from vemdiffuse_pipe.testing import position_coded

@@ -16,27 +16,27 @@ from vemdiffuse_pipe.cluster.walltime import Deadline
 from vemdiffuse_pipe.config import RunFile
 from vemdiffuse_pipe.errors import CorruptDataError, OutputError, TransientError, VemdiffuseError
 from vemdiffuse_pipe.geometry.box import Box
+from vemdiffuse_pipe.output.opening import open_output
 from vemdiffuse_pipe.plan.estimate import BLOCKS_IN_FLIGHT
 from vemdiffuse_pipe.records.events import (
     BlockDone,
     Event,
+    FailedBlock,
     Outcome,
     PlanesDone,
     RunEnded,
     RunStarted,
-    SetAside,
 )
 from vemdiffuse_pipe.records.parts import Part
-from vemdiffuse_pipe.running.endings import MOST_IN_A_ROW
-from vemdiffuse_pipe.running.opening import open_output
-from vemdiffuse_pipe.running.part_run import run_part
+from vemdiffuse_pipe.running.local.worker import run_part
+from vemdiffuse_pipe.running.outcomes import MAX_IN_A_ROW
 from vemdiffuse_pipe.running.reconstruct import prepare, run
-from vemdiffuse_pipe.running.retries import Patience
+from vemdiffuse_pipe.storage.retry import RetryPolicy
 from vemdiffuse_pipe.testing import Failure, FlakySource, position_coded
 from vemdiffuse_pipe.volume import OnHole, Source, VolumeSpec, Voxels, unheard
 
 TRUTH = interpolated(position_coded(SHAPE), 5)
-HASTY = Patience(n_attempts=2, base_s=0.001)
+HASTY = RetryPolicy(n_attempts=2, base_s=0.001)
 WHOLE = Box.of_shape(SHAPE)
 
 
@@ -49,7 +49,7 @@ def done_by(run_file: RunFile, part: Part, max_blocks: int | None = None) -> lis
 
 def failing(run_file: RunFile, *failures: Failure) -> Outcome:
     source, plan = prepare(run_file)
-    return run_part(plan, FlakySource(source, failures), Part(1, 1), patience=HASTY)
+    return run_part(plan, FlakySource(source, failures), Part(1, 1), retry_policy=HASTY)
 
 
 def test_a_part_is_done_first_and_then_the_rest(tmp_path: Path) -> None:
@@ -88,20 +88,20 @@ def test_the_start_speaks_of_the_part_alone(tmp_path: Path) -> None:
 def test_what_keeps_failing_is_set_aside_and_the_rest_done(tmp_path: Path) -> None:
     bad = Failure(Box((6, 0, 0), (7, 1, 1)), 99, CorruptDataError)
     outcome = failing(small_run(tmp_path), bad)
-    assert [block.block_index for block in outcome.set_aside] == [18]
+    assert [block.block_index for block in outcome.failed_blocks] == [18]
     assert (outcome.n_done, outcome.exit_code) == (23, 1)
 
 
 def test_a_machine_that_fails_at_everything_blames_no_block_and_leaves_them_to_others(tmp_path: Path) -> None:
     outcome = failing(small_run(tmp_path), Failure(WHOLE, 999, VemdiffuseError))
     assert "blocks in a row failed here, and are left to others" in outcome.stopped
-    assert (outcome.set_aside, outcome.n_done) == ((), 0)
+    assert (outcome.failed_blocks, outcome.n_done) == ((), 0)
     assert sorted(done_by(small_run(tmp_path), Part(1, 1))) == list(range(24))
 
 
 def test_what_fails_on_a_machine_that_works_is_set_aside_in_the_end(tmp_path: Path) -> None:
     outcome = failing(small_run(tmp_path), Failure(Box((6, 0, 0), (7, 1, 1)), 99, VemdiffuseError))
-    assert [block.block_index for block in outcome.set_aside] == [18]
+    assert [block.block_index for block in outcome.failed_blocks] == [18]
     assert outcome.n_done == 23
 
 
@@ -116,8 +116,8 @@ def test_what_passes_is_tried_again(tmp_path: Path) -> None:
 
 def test_a_store_that_answers_nobody_ends_the_part(tmp_path: Path) -> None:
     outcome = failing(small_run(tmp_path), Failure(WHOLE, 999, TransientError))
-    assert outcome.stopped.startswith(f"{MOST_IN_A_ROW} blocks in a row had to be given up")
-    assert len(outcome.set_aside) <= MOST_IN_A_ROW + 3
+    assert outcome.stopped.startswith(f"{MAX_IN_A_ROW} blocks in a row had to be given up")
+    assert len(outcome.failed_blocks) <= MAX_IN_A_ROW + 3
     assert not outcome.drained
 
 
@@ -173,7 +173,7 @@ def test_a_part_out_of_time_makes_way_with_what_it_has(tmp_path: Path) -> None:
 def test_making_way_does_not_hide_what_was_set_aside() -> None:
     outcome = Outcome(24, 3, 3, (), "SIGTERM was received", drained=True)
     assert outcome.exit_code == 0
-    assert replace(outcome, set_aside=(SetAside(1, WHOLE, "CorruptDataError: no", 1),)).exit_code == 1
+    assert replace(outcome, failed_blocks=(FailedBlock(1, WHOLE, "CorruptDataError: no", 1),)).exit_code == 1
     assert replace(outcome, drained=False).exit_code == 1
 
 

@@ -1,4 +1,4 @@
-"""The small parts of a run: patience, contrast, identity, marks."""
+"""The small parts of a run: retry_policy, contrast, identity, marks."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from vemdiffuse_pipe.errors import (
 )
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.grid import BlockGrid
-from vemdiffuse_pipe.records import set_aside
-from vemdiffuse_pipe.records.events import SetAside
+from vemdiffuse_pipe.output.identity import check_identity
+from vemdiffuse_pipe.records import failures
+from vemdiffuse_pipe.records.events import FailedBlock
 from vemdiffuse_pipe.records.segments import SegmentWriter
 from vemdiffuse_pipe.records.shards import ShardSet
-from vemdiffuse_pipe.running.contrast import measure_contrast
-from vemdiffuse_pipe.running.identity import check_identity
-from vemdiffuse_pipe.running.retries import GaveUpError, Patience, persist, reason_of
 from vemdiffuse_pipe.storage import parse_address
 from vemdiffuse_pipe.storage.address import Address
+from vemdiffuse_pipe.storage.retry import RetriesExhaustedError, RetryPolicy, reason_of, with_retries
+from vemdiffuse_pipe.survey.contrast import measure_contrast
 from vemdiffuse_pipe.testing import ArraySource, Failure, FlakySource
 
 
@@ -47,15 +47,15 @@ def test_what_is_transient_is_tried_again_after_growing_waits() -> None:
     waits: list[float] = []
     reasons: list[str] = []
     attempts = Attempts(3, TransientError("the network is down"))
-    assert persist(attempts, Patience(base_s=1.0), reasons.append, waits.append) == "done"
+    assert with_retries(attempts, RetryPolicy(base_s=1.0), reasons.append, waits.append) == "done"
     assert reasons == ["TransientError: the network is down"] * 3
     assert [base / 2 <= wait <= base for wait, base in zip(waits, (2, 4, 8), strict=True)] == [True] * 3
 
 
 def test_what_stays_transient_is_given_up_with_its_reason_and_attempts() -> None:
-    with pytest.raises(GaveUpError, match="network") as caught:
-        persist(
-            Attempts(9, TransientError("the network is down")), Patience(), lambda _: None, lambda _: None
+    with pytest.raises(RetriesExhaustedError, match="network") as caught:
+        with_retries(
+            Attempts(9, TransientError("the network is down")), RetryPolicy(), lambda _: None, lambda _: None
         )
     assert caught.value.n_attempts == 4
 
@@ -63,16 +63,16 @@ def test_what_stays_transient_is_given_up_with_its_reason_and_attempts() -> None
 def test_what_is_not_transient_is_not_tried_again() -> None:
     attempts = Attempts(9, MissingDataError("chunk 3"))
     with pytest.raises(MissingDataError):
-        persist(attempts, Patience(), lambda _: None, lambda _: None)
+        with_retries(attempts, RetryPolicy(), lambda _: None, lambda _: None)
     assert attempts.n == 1
 
 
 def test_waits_never_exceed_the_longest() -> None:
-    assert Patience(base_s=1, most_s=30).wait_s(40) <= 30
+    assert RetryPolicy(base_s=1, most_s=30).wait_s(40) <= 30
 
 
 def test_having_given_up_survives_the_way_to_another_process() -> None:
-    error = pickle.loads(pickle.dumps(GaveUpError("TransientError: no", 4)))
+    error = pickle.loads(pickle.dumps(RetriesExhaustedError("TransientError: no", 4)))
     assert (reason_of(error), error.n_attempts) == ("TransientError: no", 4)
 
 
@@ -155,25 +155,25 @@ SHARDS = BlockGrid((8, 8, 8), (8, 4, 4))
 
 
 def give_up(output: Address, block_index: int) -> None:
-    writer = SegmentWriter(output / set_aside.FOLDER)
-    block = SetAside(block_index, BLOCKS.box(block_index), "MissingDataError: gone", 1)
-    set_aside.write_mark(writer, set_aside.new_mark(block, SHARDS))
+    writer = SegmentWriter(output / failures.FOLDER)
+    block = FailedBlock(block_index, BLOCKS.box(block_index), "MissingDataError: gone", 1)
+    failures.write_mark(writer, failures.new_mark(block, SHARDS))
     writer.close()
 
 
-def marked(output: Address, done: ShardSet | None = None) -> list[SetAside]:
-    return [m.set_aside for m in set_aside.read_marks(output, BLOCKS, done or ShardSet(SHARDS))]
+def marked(output: Address, done: ShardSet | None = None) -> list[FailedBlock]:
+    return [m.block for m in failures.read_marks(output, BLOCKS, done or ShardSet(SHARDS))]
 
 
 def test_a_mark_comes_back_as_it_was_written(output: Address) -> None:
     give_up(output, 1)
-    assert marked(output) == [SetAside(1, BLOCKS.box(1), "MissingDataError: gone", 1)]
+    assert marked(output) == [FailedBlock(1, BLOCKS.box(1), "MissingDataError: gone", 1)]
 
 
 def test_a_released_mark_does_not_hold_and_a_new_one_does(output: Address) -> None:
     give_up(output, 0)
     give_up(output, 1)
-    set_aside.release(output, set_aside.read_marks(output, BLOCKS, ShardSet(SHARDS)))
+    failures.release(output, failures.read_marks(output, BLOCKS, ShardSet(SHARDS)))
     assert marked(output) == []
     give_up(output, 1)
     assert [m.block_index for m in marked(output)] == [1]

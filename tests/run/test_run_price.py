@@ -12,9 +12,9 @@ from vemdiffuse_pipe.errors import MissingDataError, PlanError
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.plan.estimate import gap_flops
 from vemdiffuse_pipe.plan.plan import Plan
-from vemdiffuse_pipe.plan.price import Speed
+from vemdiffuse_pipe.pricing.measured_block import measure_speed
+from vemdiffuse_pipe.pricing.plan_price import Speed
 from vemdiffuse_pipe.records.shards import ShardSet
-from vemdiffuse_pipe.running.measuring import measure_speed
 from vemdiffuse_pipe.running.reconstruct import prepare
 from vemdiffuse_pipe.testing import ArraySource, Failure, FlakySource
 from vemdiffuse_pipe.volume import Source

@@ -14,8 +14,8 @@ from vemdiffuse_pipe.config import RunFile
 from vemdiffuse_pipe.errors import OutputError, PlanError
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.frame import Frame
+from vemdiffuse_pipe.monitor.status import status
 from vemdiffuse_pipe.running.reconstruct import prepare, run
-from vemdiffuse_pipe.running.status import status
 from vemdiffuse_pipe.running.verify import verify
 from vemdiffuse_pipe.storage import create_sink, open_sink
 

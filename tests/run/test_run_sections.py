@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
-from vemdiffuse_pipe.running.preflight import BadSection, find_bad_sections, preflight_level
-from vemdiffuse_pipe.running.sections import bad_sections
 from vemdiffuse_pipe.storage import open_source
+from vemdiffuse_pipe.survey.bad_sections import BadSection, find_bad_sections, preflight_level
+from vemdiffuse_pipe.survey.sections import bad_sections
 from vemdiffuse_pipe.testing import ArraySource
 from vemdiffuse_pipe.volume import Voxels
 

@@ -19,16 +19,16 @@ from vemdiffuse_pipe.config import RunFile, dump
 from vemdiffuse_pipe.errors import MissingDataError, OutputError
 from vemdiffuse_pipe.geometry.box import Box, Zyx
 from vemdiffuse_pipe.geometry.grid import BlockGrid
+from vemdiffuse_pipe.monitor.block_map import COLOURS, MARGIN_PX, TEXT_PX, block_map, cells_of, draw
+from vemdiffuse_pipe.monitor.event_log import events
+from vemdiffuse_pipe.monitor.status import Status, Watched, status
+from vemdiffuse_pipe.monitor.tally import N_SLOWEST, Tally
 from vemdiffuse_pipe.records.journal import BEATS
 from vemdiffuse_pipe.records.receipts import Cost, read_receipts
 from vemdiffuse_pipe.records.segments import encode
 from vemdiffuse_pipe.records.shards import ShardSet
-from vemdiffuse_pipe.records.tally import N_SLOWEST, Tally
-from vemdiffuse_pipe.running.block_map import COLOURS, MARGIN_PX, TEXT_PX, block_map, cells_of, draw
-from vemdiffuse_pipe.running.event_log import events
 from vemdiffuse_pipe.running.execution import run_plan
 from vemdiffuse_pipe.running.reconstruct import prepare, run
-from vemdiffuse_pipe.running.status import Status, Watched, status
 from vemdiffuse_pipe.storage import parse_address
 from vemdiffuse_pipe.testing import Failure, FlakySource
 

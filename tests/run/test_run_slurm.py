@@ -19,8 +19,8 @@ from small_runs import SHAPE, interpolated, receipt_files, small_run, stored
 
 from vemdiffuse_pipe.config import RunFile, dump
 from vemdiffuse_pipe.geometry.frame import Frame
+from vemdiffuse_pipe.monitor.status import status
 from vemdiffuse_pipe.phantom import phantom
-from vemdiffuse_pipe.running.status import status
 from vemdiffuse_pipe.storage import create_sink
 from vemdiffuse_pipe.testing import VOXEL_SIZE_NM, position_coded
 
@@ -137,7 +137,7 @@ def test_a_cancelled_job_is_replaced_and_no_voxel_differs(tmp_path: Path) -> Non
         printed, _ = driver.communicate(timeout=240)
         assert driver.returncode == 0, printed + printed_by_jobs(tmp_path)
         assert_complete(run_file)
-    assert not status(run_file.output.url).set_aside
+    assert not status(run_file.output.url).failed_blocks
     wait_until_none(60)
 
 

@@ -12,15 +12,15 @@ from small_runs import SHAPE, interpolated, small_run, stored
 
 from vemdiffuse_pipe.cluster.engines import connect
 from vemdiffuse_pipe.config import RunFile
+from vemdiffuse_pipe.output.opening import open_output
 from vemdiffuse_pipe.plan.plan import Plan
 from vemdiffuse_pipe.records.shards import ShardSet, Work, missing_work
 from vemdiffuse_pipe.render.block import Hardware
-from vemdiffuse_pipe.running.driver import drive
-from vemdiffuse_pipe.running.opening import open_output
-from vemdiffuse_pipe.running.pace import Pace
+from vemdiffuse_pipe.running.dask.driver import drive
+from vemdiffuse_pipe.running.dask.worker import WorkerContextPlugin
+from vemdiffuse_pipe.running.durations import BlockDurations
 from vemdiffuse_pipe.running.reconstruct import prepare
-from vemdiffuse_pipe.running.retries import Patience
-from vemdiffuse_pipe.running.workers import OpenWorkplace
+from vemdiffuse_pipe.storage.retry import RetryPolicy
 from vemdiffuse_pipe.testing import position_coded
 
 
@@ -34,7 +34,7 @@ class Heard:
     def done(self, work: Work) -> None:
         self.done_blocks.append(work.block_index)
 
-    def set_aside(self, work: Work, reason: str, n_attempts: int) -> None:
+    def mark_failed(self, work: Work, reason: str, n_attempts: int) -> None:
         raise AssertionError(reason)
 
     def copied(self, work: Work, worker: str) -> None:
@@ -49,7 +49,7 @@ def begun(folder: Path, block: tuple[int, int, int]) -> tuple[RunFile, Plan]:
     return run_file, plan
 
 
-def driven(run_file: RunFile, plan: Plan, workplace: OpenWorkplace) -> Heard:
+def driven(run_file: RunFile, plan: Plan, workplace: WorkerContextPlugin) -> Heard:
     """What was heard of the whole run."""
     heard, work = Heard(), missing_work(plan.blocks, ShardSet(plan.shards))
     with connect(run_file.run) as client:
@@ -62,7 +62,7 @@ def driven(run_file: RunFile, plan: Plan, workplace: OpenWorkplace) -> Heard:
 def test_what_a_slow_worker_holds_at_the_end_is_done_by_the_other_one(tmp_path: Path) -> None:
     run_file, plan = begun(tmp_path, (8, 16, 32))
     claim = tmp_path / "slow"
-    heard = driven(run_file, plan, SlowWorkplace("k", plan, Hardware(), Patience(), claim, delay_s=60))
+    heard = driven(run_file, plan, SlowWorkplace("k", plan, Hardware(), RetryPolicy(), claim, delay_s=60))
     assert sorted(heard.done_blocks) == list(range(24))
     assert heard.copies
     assert {worker for _, worker in heard.copies}.isdisjoint({claim.read_text()})
@@ -73,7 +73,7 @@ def test_what_a_slow_worker_holds_at_the_end_is_done_by_the_other_one(tmp_path: 
 def test_a_block_whose_worker_died_once_is_done_by_the_next(tmp_path: Path) -> None:
     run_file, plan = begun(tmp_path, (8, 48, 64))
     (tmp_path / "graves").mkdir()
-    killing = KillingWorkplace("k", plan, Hardware(), Patience(), tmp_path / "graves", 2, n_deaths=1)
+    killing = KillingWorkplace("k", plan, Hardware(), RetryPolicy(), tmp_path / "graves", 2, n_deaths=1)
     heard = driven(run_file, plan, killing)
     assert sorted(heard.done_blocks) == [0, 1, 2, 3]
     assert len(list((tmp_path / "graves").iterdir())) == 1
@@ -83,19 +83,19 @@ def test_a_block_whose_worker_died_once_is_done_by_the_next(tmp_path: Path) -> N
 @pytest.mark.slow
 def test_what_fails_on_one_worker_is_done_by_another_and_not_blamed(tmp_path: Path) -> None:
     run_file, plan = begun(tmp_path, (8, 48, 64))
-    driven(run_file, plan, OddWorkplace("k", plan, Hardware(), Patience(), tmp_path / "broken"))
+    driven(run_file, plan, OddWorkplace("k", plan, Hardware(), RetryPolicy(), tmp_path / "broken"))
     np.testing.assert_array_equal(stored(run_file), interpolated(position_coded(SHAPE), 5))
 
 
 def test_a_block_is_late_after_three_times_the_median() -> None:
-    pace = Pace()
+    pace = BlockDurations()
     for took_s in (10, 2, 300):
         pace.add(took_s)
     assert pace.late_after_s() == 30
 
 
 def test_nothing_is_late_while_too_little_is_known_and_what_is_quick_is_never_late_at_once() -> None:
-    pace = Pace()
+    pace = BlockDurations()
     pace.add(0.01)
     pace.add(0.01)
     assert pace.late_after_s() == float("inf")

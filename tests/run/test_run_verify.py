@@ -21,10 +21,10 @@ from small_runs import (
 from vemdiffuse_pipe.config import RunFile
 from vemdiffuse_pipe.errors import OutputError
 from vemdiffuse_pipe.geometry.box import Box
+from vemdiffuse_pipe.monitor.status import status
+from vemdiffuse_pipe.monitor.tally import rate
 from vemdiffuse_pipe.records.segments import encode
-from vemdiffuse_pipe.records.tally import rate
 from vemdiffuse_pipe.running.reconstruct import prepare, run
-from vemdiffuse_pipe.running.status import status
 from vemdiffuse_pipe.running.verify import verify
 from vemdiffuse_pipe.storage import open_sink
 from vemdiffuse_pipe.testing import position_coded
@@ -166,7 +166,7 @@ def test_status_counts_what_is_done(tmp_path: Path) -> None:
 
 def test_status_of_a_complete_output_is_complete(complete: RunFile) -> None:
     found = status(complete.output.url)
-    assert (found.n_blocks_done, found.voxels_done, found.set_aside) == (24, N_VOXELS, ())
+    assert (found.n_blocks_done, found.voxels_done, found.failed_blocks) == (24, N_VOXELS, ())
 
 
 def test_status_of_a_run_that_has_not_begun_is_nothing(tmp_path: Path) -> None:

@@ -22,12 +22,12 @@ def main() -> None:
     from vemdiffuse_pipe.training.gaps import GapBatches
     from vemdiffuse_pipe.training.pool import SlabPool
     from vemdiffuse_pipe.training.prefetch import Prefetched
-    from vemdiffuse_pipe.training.slabs import Cut, SlabSchedule, TrainingVolume
+    from vemdiffuse_pipe.training.slabs import CropSpec, SlabSchedule, TrainingVolume
 
     share_arenas()
     source = open_source(url, cache_bytes=32 << 20)
     volume = TrainingVolume(source, (128.0, 40.0), source.spec.frame.box)
-    schedule = SlabSchedule([volume], Cut(0, 6, 64, 64), wanted_samples_per_slab=int(samples) or None)
+    schedule = SlabSchedule([volume], CropSpec(0, 6, 64, 64), wanted_samples_per_slab=int(samples) or None)
     made = GapBatches(SlabPool(schedule), {5: 1.0}, 16)
     process, start = psutil.Process(), 0.0
     with closing(made), Prefetched(made.batch, range(int(n_batches))) as batches:

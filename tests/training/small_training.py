@@ -13,12 +13,12 @@ from vemdiffuse_pipe.models.lean import LeanConfig, LeanNetwork
 from vemdiffuse_pipe.testing import ArraySource
 from vemdiffuse_pipe.training.gaps import GapBatches, Variation
 from vemdiffuse_pipe.training.pool import SlabPool
-from vemdiffuse_pipe.training.slabs import Cut, SlabSchedule, TrainingVolume
+from vemdiffuse_pipe.training.slabs import CropSpec, SlabSchedule, TrainingVolume
 from vemdiffuse_pipe.volume import Source
 
 SMALL = LeanConfig(channels=(8, 12), n_blocks=1, n_basis=4, n_embedding=16)
 PLAIN = Variation(quarter_turns=0.0, gain=0.0, least_contrast=0.0)
-CUT = Cut(0, 4, 16, 16)
+CUT = CropSpec(0, 4, 16, 16)
 MODEL = {"channels": [8, 12], "n_blocks": 1, "n_basis": 4, "n_embedding": 16, "steps": 2}
 
 
@@ -34,7 +34,7 @@ def volume(source: Source, *, region: Box | None = None, holes: tuple[Box, ...] 
 
 def batches(
     *volumes: TrainingVolume,
-    cut: Cut = CUT,
+    cut: CropSpec = CUT,
     ratios: dict[int, float] | None = None,
     batch_size: int = 4,
     variation: Variation = PLAIN,

@@ -17,11 +17,11 @@ from vemdiffuse_pipe.errors import ConfigError, ModelError
 from vemdiffuse_pipe.models.card import ModelCard, with_network
 from vemdiffuse_pipe.models.checkpoint import new_network
 from vemdiffuse_pipe.models.diffusion import WHOLE_RANGE, UdimDiffusion
-from vemdiffuse_pipe.models.kinds import AxialConfig, LeanConfig, Sizes, Sru3dConfig, UdimConfig
 from vemdiffuse_pipe.models.onepass import AxialRestoration
-from vemdiffuse_pipe.models.plain_sizes import PssrConfig, RcanConfig
 from vemdiffuse_pipe.models.protocol import GapView, Settings
 from vemdiffuse_pipe.models.samplers import trained_gammas
+from vemdiffuse_pipe.models.sizes.kinds import AxialConfig, LeanConfig, Sizes, Sru3dConfig, UdimConfig
+from vemdiffuse_pipe.models.sizes.plain import PssrConfig, RcanConfig
 from vemdiffuse_pipe.testing import ArraySource, position_coded
 from vemdiffuse_pipe.training.gaps import GapBatch, GapBatches
 from vemdiffuse_pipe.training.kinds import freeze
@@ -30,7 +30,7 @@ from vemdiffuse_pipe.training.objectives.draws import Draws
 from vemdiffuse_pipe.training.objectives.onepass import AxialRepair, PlanesBetween
 from vemdiffuse_pipe.training.objectives.plane_noise import PlaneNoise, gammas_at
 from vemdiffuse_pipe.training.pool import SlabPool
-from vemdiffuse_pipe.training.slabs import Cut, SlabSchedule
+from vemdiffuse_pipe.training.slabs import CropSpec, SlabSchedule
 from vemdiffuse_pipe.training.state import TrainingState
 from vemdiffuse_pipe.volume import Source
 
@@ -38,7 +38,7 @@ RATIO = 4
 
 
 def gaps(
-    source: Source, cut: Cut, *, reach: int = 0, grey: tuple[float, float] | None = None, n: int = 5
+    source: Source, cut: CropSpec, *, reach: int = 0, grey: tuple[float, float] | None = None, n: int = 5
 ) -> GapBatch:
     schedule = SlabSchedule([volume(source)], cut)
     with closing(GapBatches(SlabPool(schedule), {RATIO: 1.0}, n, PLAIN, reach, grey)) as made:
@@ -62,7 +62,7 @@ class Seeing(nn.Module):
 def test_udim_sees_in_training_what_it_sees_in_use(kind: str) -> None:
     n_conditions, ratio = (2, RATIO) if kind == "udim" else (1, 0)
     config = UdimConfig(8, (1, 2), 1, 4, 8, n_conditions, ratio, tile_px=16)
-    batch = gaps(noise((24, 40, 40)), Cut(0, RATIO + 1, 16, 16), grey=WHOLE_RANGE)
+    batch = gaps(noise((24, 40, 40)), CropSpec(0, RATIO + 1, 16, 16), grey=WHOLE_RANGE)
     learning, drawing = Seeing(config), Seeing(config)
     PlaneNoise(n_conditions, autocast=False)(learning, batch, Draws.of(3, 1, 5))
     ((inputs, gamma, layers),) = learning.given
@@ -89,7 +89,7 @@ def test_udim_sees_in_training_what_it_sees_in_use(kind: str) -> None:
 @pytest.mark.parametrize("axis", [1, 2])
 def test_the_axial_network_sees_in_training_what_it_sees_in_use(axis: int) -> None:
     config, contrast = AxialConfig((8, 8), 1, 4, 4, reach=1), (120.0, 60.0)
-    cut = Cut(axis, 3 * RATIO + 1, 1, 16, is_axial=True)
+    cut = CropSpec(axis, 3 * RATIO + 1, 1, 16, is_axial=True)
     batch = gaps(noise((24, 40, 40)), cut, reach=1, grey=contrast)
     learning, restoring = Seeing(config), Seeing(config)
     AxialRepair(config.multiple_px, autocast=False)(learning, batch, Draws.of(0, 0, 5))
@@ -108,7 +108,7 @@ def test_a_patch_lies_in_one_measured_section(axis: int) -> None:
     sections = ArraySource(
         np.broadcast_to(np.arange(1, 25, dtype=np.uint8)[:, None, None], (24, 40, 40)).copy()
     )
-    batch = gaps(sections, Cut(axis, 3 * RATIO + 1, 1, 16, is_axial=True), reach=1)
+    batch = gaps(sections, CropSpec(axis, 3 * RATIO + 1, 1, 16, is_axial=True), reach=1)
     assert batch.targets.shape == (5, 3 * RATIO - 1, 1, 16)
     assert batch.sections.shape == (5, 4, 1, 16)
     assert not batch.targets.flatten(1).std(dim=1).any()
@@ -116,7 +116,7 @@ def test_a_patch_lies_in_one_measured_section(axis: int) -> None:
 
 def test_a_three_dimensional_network_is_held_against_the_planes_where_it_puts_them() -> None:
     """A network that knows the truth, in the order in which it answers, has no loss."""
-    batch = gaps(ArraySource(position_coded((30, 20, 20))), Cut(0, 3 * RATIO + 1, 8, 8), reach=1)
+    batch = gaps(ArraySource(position_coded((30, 20, 20))), CropSpec(0, 3 * RATIO + 1, 8, 8), reach=1)
     first, last = batch.sections[:, :1], batch.sections[:, -1:]
 
     class Knowing(nn.Module):
@@ -138,7 +138,7 @@ def test_noise_levels_lie_between_neighbouring_steps_of_the_chain() -> None:
 
 
 def test_what_is_said_of_difficulty_changes_nothing_of_the_noise() -> None:
-    batch = gaps(noise((24, 40, 40)), Cut(0, RATIO + 1, 16, 16), grey=WHOLE_RANGE)
+    batch = gaps(noise((24, 40, 40)), CropSpec(0, RATIO + 1, 16, 16), grey=WHOLE_RANGE)
 
     class Constant(nn.Module):
         def __init__(self) -> None:

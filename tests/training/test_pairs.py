@@ -23,7 +23,7 @@ from vemdiffuse_pipe.training.pairs import (
     with_noise,
 )
 from vemdiffuse_pipe.training.pool import SlabPool
-from vemdiffuse_pipe.training.slabs import Cut, SlabSchedule, TrainingVolume
+from vemdiffuse_pipe.training.slabs import CropSpec, SlabSchedule, TrainingVolume
 from vemdiffuse_pipe.volume import OnHole, Source, VolumeSpec, Voxels, unheard
 
 SIDE = 16
@@ -36,7 +36,7 @@ def batches(
     """Of crops of 16 px; a volume begins and ends with a raw pixel."""
     side = SIDE + rim_px(task)
     volume = TrainingVolume(clean, (100.0, 50.0), clean.spec.frame.box, raw=raw)
-    schedule = SlabSchedule([volume], Cut(0, 1, side, side, align=SCALE[task]), seed, pool, 1 << 16)
+    schedule = SlabSchedule([volume], CropSpec(0, 1, side, side, align=SCALE[task]), seed, pool, 1 << 16)
     made = PairBatches(SlabPool(schedule), task, 6, least_contrast=least_contrast)
     try:
         yield made
@@ -164,7 +164,7 @@ def test_a_slab_of_raw_pixels_is_the_slab_of_clean_ones() -> None:
     region = Box((0, 2, 4), (5, 40, 52))
     volume = TrainingVolume(source, (0.0, 1.0), region, raw=MadeRaw(source, "superres", None))
     side = SIDE + rim_px("superres")
-    schedule = SlabSchedule([volume], Cut(0, 1, side, side, align=2), slab_bytes=1 << 11)
+    schedule = SlabSchedule([volume], CropSpec(0, 1, side, side, align=2), slab_bytes=1 << 11)
     with SlabPool(schedule) as pool:
         pool.move_to(range(40))
         for number in range(40):

@@ -23,11 +23,11 @@ from small_training import smooth_stack, train_tables
 from vemdiffuse_pipe import config
 from vemdiffuse_pipe.cli.entry import run_command
 from vemdiffuse_pipe.errors import InputError, ModelError, OutputError
-from vemdiffuse_pipe.modelling.train import identity_of, train
 from vemdiffuse_pipe.models.card import read_card
 from vemdiffuse_pipe.models.checkpoint import load_model
 from vemdiffuse_pipe.storage import open_source
-from vemdiffuse_pipe.training.prepare import around, material
+from vemdiffuse_pipe.training.prepare import around, training_data
+from vemdiffuse_pipe.training.run import identity_of, train
 from vemdiffuse_pipe.training.settings import load, parse
 
 QUIET = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -117,7 +117,7 @@ def test_on_an_exact_grid_gaps_are_as_wide_as_the_whole_numbers_around_their_mea
     )
     file = parse(tables)
     (source,) = file.source
-    made = material(file, [open_source(source.url, voxel_size_nm=source.voxel_size_nm)])
+    made = training_data(file, [open_source(source.url, voxel_size_nm=source.voxel_size_nm)])
     assert made.ratios == pytest.approx({3: 0.7, 4: 0.3})
     trained = train(file)
     assert trained.checkpoint is not None
@@ -129,7 +129,7 @@ def test_on_an_exact_grid_gaps_are_as_wide_as_the_whole_numbers_around_their_mea
 def test_a_training_begun_before_grids_could_be_chosen_is_the_same_training(folder: Path) -> None:
     file = parse(train_tables(folder))
     (source,) = file.source
-    made = material(file, [open_source(source.url, voxel_size_nm=source.voxel_size_nm)])
+    made = training_data(file, [open_source(source.url, voxel_size_nm=source.voxel_size_nm)])
     assert "data.grid" not in identity_of(file, made, 1.0)
 
 
@@ -236,15 +236,15 @@ def test_an_interrupt_saves_and_says_how_to_go_on(folder: Path) -> None:
 @pytest.mark.slow
 def test_two_processes_train_as_one_does_with_the_whole_batch(folder: Path) -> None:
     train(parse(train_tables(folder, validation=HELD)))
-    crew = train_tables(folder, validation=HELD, output={"folder": str(folder / "crew")})
-    path = written(folder, crew)
+    processes = train_tables(folder, validation=HELD, output={"folder": str(folder / "processes")})
+    path = written(folder, processes)
     process = started(path, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone")
     _, said = process.communicate(timeout=120)
     assert process.returncode == 0, said
-    one, two = ([loss for _, loss in losses(folder / name)] for name in ("trained", "crew"))
+    one, two = ([loss for _, loss in losses(folder / name)] for name in ("trained", "processes"))
     np.testing.assert_allclose(one, two, rtol=1e-4)
     states = [
-        safetensors.torch.load_file(folder / name / "state.safetensors") for name in ("trained", "crew")
+        safetensors.torch.load_file(folder / name / "state.safetensors") for name in ("trained", "processes")
     ]
     for name, value in states[0].items():
         torch.testing.assert_close(value, states[1][name], rtol=1e-2, atol=1e-4)
@@ -303,7 +303,7 @@ BAD = {
         "either a region",
     ),
     "validation of no source": ({"validation": {"share": 0.2, "source": 3}}, "validation.source = 3"),
-    "patience without validation": ({"train": {"patience": 3}}, "needs a [validation] table"),
+    "retry_policy without validation": ({"train": {"retry_policy": 3}}, "needs a [validation] table"),
     "parts without a checkpoint": ({"train": {"parts": "decoder"}}, "needs train.from"),
     "no checkpoint there": ({"train": {"from": "nowhere.safetensors"}}, "no model 'nowhere.safetensors'"),
     "a checkpoint of other sizes": ({"train": {"from": "default"}}, "the sizes of the checkpoint"),

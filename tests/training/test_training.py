@@ -20,15 +20,15 @@ from vemdiffuse_pipe.testing import ArraySource
 from vemdiffuse_pipe.training.gaps import Batches, GapBatch
 from vemdiffuse_pipe.training.journal import Journal, curve
 from vemdiffuse_pipe.training.kinds import build, freeze
-from vemdiffuse_pipe.training.loop import Course, TrainingOutcome, lr_at, train
+from vemdiffuse_pipe.training.loop import TrainingJob, TrainingOutcome, lr_at, train
 from vemdiffuse_pipe.training.objectives.draws import Draws, Objective
 from vemdiffuse_pipe.training.objectives.residual import Regression, ResidualDiffusion, difficulty_aware
 from vemdiffuse_pipe.training.prefetch import Prefetched
-from vemdiffuse_pipe.training.processes import Crew
+from vemdiffuse_pipe.training.processes import ProcessGroup
 from vemdiffuse_pipe.training.settings import NetworkTable, TrainTable
 
 DIFFUSION = ResidualDiffusion(0.5, autocast=False)
-CPU = Crew(torch.device("cpu"))
+CPU = ProcessGroup(torch.device("cpu"))
 TABLE = TrainTable(
     steps=8, batch_size=4, warmup=2, precision="float32", validate_every=4, save_every=2, log_every=1
 )
@@ -73,10 +73,10 @@ def run(
     lr: float = 1e-3,
     **options: object,
 ) -> TrainingOutcome:
-    course = Course(  # type: ignore[arg-type]
+    job = TrainingJob(  # type: ignore[arg-type]
         trained or network(), objective, made, table, folder / "state.safetensors", {"a": 1}, lr, **options
     )  # type: ignore[arg-type]
-    return train(course, CPU, watcher or Listening())
+    return train(job, CPU, watcher or Listening())
 
 
 def weights(folder: Path) -> bytes:
@@ -189,14 +189,14 @@ def test_a_loss_that_is_no_number_ends_training_and_keeps_the_state_before(tmp_p
 
 
 def test_training_ends_when_validation_brings_nothing_better(tmp_path: Path) -> None:
-    table = TABLE.model_copy(update={"steps": 40, "validate_every": 2, "patience": 2})
+    table = TABLE.model_copy(update={"steps": 40, "validate_every": 2, "retry_policy": 2})
     watcher = Listening({2: 20.0, 4: 22.0, 6: 21.0, 8: 21.5, 10: 30.0})
     with closing(grey_noise()) as made:
         outcome = run(tmp_path, made, table=table, watcher=watcher)
         again = run(tmp_path, made, table=table, watcher=Listening({10: 30.0}))
-    assert (outcome.stopped, outcome.step, outcome.best, outcome.best_step) == ("patience", 8, 22.0, 4)
+    assert (outcome.stopped, outcome.step, outcome.best, outcome.best_step) == ("retry_policy", 8, 22.0, 4)
     assert list(watcher.kept) == [2, 4]
-    assert (again.stopped, again.step) == ("patience", 8)
+    assert (again.stopped, again.step) == ("retry_policy", 8)
 
 
 def test_training_ends_when_its_time_is_up_also_over_several_calls(tmp_path: Path) -> None:

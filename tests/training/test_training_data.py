@@ -16,12 +16,12 @@ from small_training import PLAIN, batches, noise, volume
 from vemdiffuse_pipe.errors import DataError, MissingDataError, PlanError
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.testing import ArraySource, Failure, FlakySource, SlowSource
-from vemdiffuse_pipe.training.crops import is_lively
-from vemdiffuse_pipe.training.gaps import GapBatch, InTurn, Variation
+from vemdiffuse_pipe.training.crops import has_contrast
+from vemdiffuse_pipe.training.gaps import GapBatch, RoundRobin, Variation
 from vemdiffuse_pipe.training.objectives.residual import linear_between
 from vemdiffuse_pipe.training.pool import SlabPool
 from vemdiffuse_pipe.training.region import first_voxels
-from vemdiffuse_pipe.training.slabs import Cut, SlabSchedule
+from vemdiffuse_pipe.training.slabs import CropSpec, SlabSchedule
 
 shapes = st.tuples(*[st.integers(1, 9)] * 3)
 spans = st.tuples(st.integers(-3, 11), st.integers(-3, 11)).map(sorted)
@@ -53,7 +53,7 @@ def test_first_voxels_are_those_of_all_crops_that_touch_no_hole(shape, extent, h
 def test_no_slab_holds_a_voxel_that_is_held_back(hole: Box, axis: int, number: int) -> None:
     source = ArraySource.of_shape((11, 13, 12))
     try:
-        schedule = SlabSchedule([volume(source, holes=(hole,))], Cut(axis, 3, 2, 4), slab_bytes=300)
+        schedule = SlabSchedule([volume(source, holes=(hole,))], CropSpec(axis, 3, 2, 4), slab_bytes=300)
     except PlanError:
         return
     slab = schedule.slab(number)
@@ -67,7 +67,7 @@ def test_each_first_voxel_is_as_likely_as_any_other(axis: int) -> None:
     shape = (19, 23, 17)
     for along in range(3):
         places = np.indices(shape)[along].astype(np.uint8)
-        cut = Cut(axis, 4, 5, 6)
+        cut = CropSpec(axis, 4, 5, 6)
         made = batches(
             volume(ArraySource(places)),
             cut=cut,
@@ -100,7 +100,7 @@ def test_targets_lie_between_their_sections_in_order() -> None:
 @pytest.mark.parametrize(("axis", "rows_hold"), [(1, 0), (2, 1)])
 def test_z_takes_the_place_of_the_axis_of_the_gap(axis: int, rows_hold: int) -> None:
     z = np.broadcast_to(np.arange(24, dtype=np.uint8)[:, None, None], (24, 40, 40)).copy()
-    with closing(batches(volume(ArraySource(z)), cut=Cut(axis, 4, 16, 16))) as made:
+    with closing(batches(volume(ArraySource(z)), cut=CropSpec(axis, 4, 16, 16))) as made:
         sections = made.batch(0).sections
     assert (sections.diff(dim=2 + rows_hold).abs() == 1).all()
     assert (sections.diff(dim=3 - rows_hold) == 0).all()
@@ -108,7 +108,9 @@ def test_z_takes_the_place_of_the_axis_of_the_gap(axis: int, rows_hold: int) -> 
 
 def test_resampled_rows_are_evenly_spaced_and_begin_anywhere_between_two_sections() -> None:
     z = np.broadcast_to(np.arange(24, dtype=np.uint8)[:, None, None] * 8, (24, 40, 40)).copy()
-    with closing(batches(volume(ArraySource(z)), cut=Cut(1, 4, 16, 16, upsampling=4), batch_size=32)) as made:
+    with closing(
+        batches(volume(ArraySource(z)), cut=CropSpec(1, 4, 16, 16, upsampling=4), batch_size=32)
+    ) as made:
         sections = made.batch(0).sections
     assert torch.allclose(sections.diff(dim=2).abs(), torch.tensor(2.0))
     assert len(set((sections[:, 0].amin((1, 2)) % 8).tolist())) == 4
@@ -116,7 +118,7 @@ def test_resampled_rows_are_evenly_spaced_and_begin_anywhere_between_two_section
 
 def test_axes_take_turns() -> None:
     source = noise((24, 40, 40))
-    both = InTurn([batches(volume(source), cut=Cut(axis, 4, 16, 24)) for axis in (1, 2)])
+    both = RoundRobin([batches(volume(source), cut=CropSpec(axis, 4, 16, 24)) for axis in (1, 2)])
     with closing(both):
         assert both.batch(0).sections.shape == (4, 2, 16, 24)
         assert both.batch(1).sections.shape == (4, 2, 24, 16)
@@ -130,14 +132,14 @@ def _same(a: GapBatch, b: GapBatch) -> bool:
 def test_a_batch_is_a_function_of_seed_and_step_whatever_was_read_before() -> None:
     source = noise((40, 60, 60))
     options = {"slab_bytes": 9000, "wanted_samples_per_slab": 3, "pool": 3}
-    varied = Variation(blur=0.5, quarter_turns=0.5)
-    with closing(batches(volume(source), variation=varied, seed=1, **options)) as one:
+    augment = Variation(blur=0.5, quarter_turns=0.5)
+    with closing(batches(volume(source), variation=augment, seed=1, **options)) as one:
         unbroken = [one.batch(step) for step in range(9)]
     slow = SlowSource(source, 0.003)
-    with closing(batches(volume(slow), variation=varied, seed=1, **options)) as resumed:
+    with closing(batches(volume(slow), variation=augment, seed=1, **options)) as resumed:
         assert _same(resumed.batch(7), unbroken[7])
         assert _same(resumed.batch(2), unbroken[2])
-    with closing(batches(volume(source), variation=varied, seed=2, **options)) as other:
+    with closing(batches(volume(source), variation=augment, seed=2, **options)) as other:
         assert not _same(other.batch(7), unbroken[7])
     assert not _same(unbroken[7], unbroken[8])
 
@@ -150,7 +152,9 @@ def test_shares_of_a_batch_are_parts_of_it() -> None:
 
 def test_a_slab_is_used_for_several_samples_so_that_little_is_read() -> None:
     source = noise((64, 200, 200))
-    with closing(batches(volume(source), cut=Cut(0, 6, 32, 32), batch_size=16, slab_bytes=1 << 20)) as made:
+    with closing(
+        batches(volume(source), cut=CropSpec(0, 6, 32, 32), batch_size=16, slab_bytes=1 << 20)
+    ) as made:
         counts = []
         for step in range(60):
             made.batch(step)
@@ -161,7 +165,7 @@ def test_a_slab_is_used_for_several_samples_so_that_little_is_read() -> None:
 
 
 def test_the_pool_holds_no_more_than_its_window() -> None:
-    schedule = SlabSchedule([volume(noise((24, 40, 40)))], Cut(0, 4, 16, 16), pool=3)
+    schedule = SlabSchedule([volume(noise((24, 40, 40)))], CropSpec(0, 4, 16, 16), pool=3)
     with SlabPool(schedule) as pool:
         for first in (0, 1, 2, 17):
             pool.move_to(range(first, first + 3))
@@ -177,7 +181,7 @@ def test_black_and_flat_crops_are_replaced() -> None:
         sections = made.batch(0).sections
         assert made.n_rejected > 20
     assert ((sections == 0).float().mean((2, 3)) <= 0.5).all()
-    assert not is_lively(np.full((2, 8, 8), 90, np.uint8), 1.0)
+    assert not has_contrast(np.full((2, 8, 8), 90, np.uint8), 1.0)
 
 
 def test_a_volume_without_tissue_is_said_to_have_none() -> None:
@@ -215,7 +219,7 @@ def test_a_region_that_is_too_small_is_refused_with_the_size_that_would_do() -> 
         batches(volume(noise((3, 40, 40))))
     held = (Box((4, 0, 0), (20, 40, 40)),)
     with pytest.raises(PlanError, match="held back or rejected"):
-        batches(volume(noise((23, 40, 40)), holes=held), cut=Cut(0, 5, 16, 16))
+        batches(volume(noise((23, 40, 40)), holes=held), cut=CropSpec(0, 5, 16, 16))
 
 
 def test_blur_touches_sections_and_never_targets() -> None:
@@ -241,5 +245,5 @@ def test_reading_goes_on_while_a_batch_is_used() -> None:
 
 
 def test_no_two_cuts_of_a_volume_share_random_numbers() -> None:
-    cuts = [Cut(axis, 4, 8, 8, upsampling) for axis in range(3) for upsampling in range(1, 9)]
+    cuts = [CropSpec(axis, 4, 8, 8, upsampling) for axis in range(3) for upsampling in range(1, 9)]
     assert len({cut.number for cut in cuts}) == len(cuts)

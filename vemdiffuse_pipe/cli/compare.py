@@ -9,11 +9,11 @@ from pathlib import Path
 import click
 
 from vemdiffuse_pipe.cli.options import json_option, print_json
+from vemdiffuse_pipe.comparison.compare import ComparedTable, Theory, compare
+from vemdiffuse_pipe.comparison.file import load_comparison
+from vemdiffuse_pipe.comparison.rows import Figures
 from vemdiffuse_pipe.evaluation.degradation import Degradation
 from vemdiffuse_pipe.evaluation.table import COLUMNS, aligned, report_cells
-from vemdiffuse_pipe.modelling.compared_rows import Figures
-from vemdiffuse_pipe.modelling.comparison import ComparedTable, Law, compare
-from vemdiffuse_pipe.modelling.comparison_file import load_comparison
 
 Layout = Callable[[Sequence[Sequence[str]]], str]
 COSTS = ("FLOP/voxel", "voxels/s", "MB")
@@ -89,7 +89,7 @@ def _cells(figures: Figures) -> tuple[str, ...]:
     return (*report_cells(figures.report), *costs)
 
 
-def _in_words(law: Law) -> str:
+def _in_words(law: Theory) -> str:
     return (
         f"{law.method}, K = {law.samples}: {law.psnr:.2f} dB; its one-pass twin less "
         f"10 log10(1 + 1/{law.samples}) is {law.expected:.2f}: {law.psnr - law.expected:+.2f}"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
+from vemdiffuse_pipe.cli.format import show_ratio
 from vemdiffuse_pipe.cli.options import json_option, print_json, print_table
-from vemdiffuse_pipe.cli.words import show_ratio
 from vemdiffuse_pipe.geometry.frame import show_nm
 from vemdiffuse_pipe.plan.planes import exact_ratio
 from vemdiffuse_pipe.storage.catalogue import Dataset, datasets

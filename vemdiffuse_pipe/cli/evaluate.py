@@ -7,8 +7,8 @@ from math import prod
 import click
 import numpy as np
 
+from vemdiffuse_pipe.cli.format import show_shape
 from vemdiffuse_pipe.cli.options import json_option, print_json, window_option
-from vemdiffuse_pipe.cli.words import show_shape
 from vemdiffuse_pipe.errors import ConfigError, OutputError, SourceError
 from vemdiffuse_pipe.evaluation import Report, evaluate, render_table
 from vemdiffuse_pipe.evaluation.compare import ORDERS, verdict, with_interpolation
@@ -21,7 +21,7 @@ from vemdiffuse_pipe.storage.source import find_volume
 from vemdiffuse_pipe.volume import Source, Voxels
 
 UNSTATED_NM = 1  # what the voxels of a volume that states no size are opened with
-MOST_VOXELS = 10**9  # both volumes are held in memory, and metrics work in floating point
+MAX_VOXELS = 10**9  # both volumes are held in memory, and metrics work in floating point
 
 
 @click.command("evaluate")
@@ -124,7 +124,7 @@ def _resolutions(reports: dict[str, Report], voxel_nm: float) -> dict[str, dict[
 
 def _read(source: Source, shape: Zyx) -> Voxels:
     """The first `shape` voxels of a volume."""
-    if prod(shape) > MOST_VOXELS:
+    if prod(shape) > MAX_VOXELS:
         raise ConfigError(f"{source.spec.url}: {prod(shape):.3g} voxels; at most 1e9 fit an evaluation")
     if any(n < wanted for n, wanted in zip(source.spec.shape, shape, strict=True)):
         raise ConfigError(

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 
 import click
 
+from vemdiffuse_pipe.cli.format import printable
 from vemdiffuse_pipe.cli.options import json_option
-from vemdiffuse_pipe.cli.words import printable
-from vemdiffuse_pipe.running.event_log import Told, events, follow
+from vemdiffuse_pipe.monitor.event_log import Told, events, follow
 
 
 @click.command("events")
@@ -30,12 +30,12 @@ def command(output: str, go_on: bool, as_json: bool) -> None:
     """
     try:
         for told in follow(output) if go_on else events(output):
-            click.echo(json.dumps(asdict(told)) if as_json else in_words(told))
+            click.echo(json.dumps(asdict(told)) if as_json else format_text(told))
     except KeyboardInterrupt:
         return
 
 
-def in_words(told: Told) -> str:
+def format_text(told: Told) -> str:
     """'2026-11-21 10:12:03 node1:4242 set aside: block 17: MissingDataError: .. (attempts 1)', in UTC."""
     try:
         when = f"{datetime.fromtimestamp(told.time, UTC):%Y-%m-%d %H:%M:%S}"

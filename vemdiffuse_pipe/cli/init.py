@@ -7,8 +7,8 @@ from fractions import Fraction
 import click
 
 from vemdiffuse_pipe import config
+from vemdiffuse_pipe.cli.format import show_ratio, show_shape
 from vemdiffuse_pipe.cli.options import source_options
-from vemdiffuse_pipe.cli.words import show_ratio, show_shape
 from vemdiffuse_pipe.config import RunFile
 from vemdiffuse_pipe.geometry.frame import show_nm
 from vemdiffuse_pipe.plan.planes import choose_ratio, exact_ratio

@@ -10,9 +10,9 @@ from pathlib import Path
 import click
 import numpy as np
 
+from vemdiffuse_pipe.cli.format import show_bytes, show_count, show_ratio, show_shape
 from vemdiffuse_pipe.cli.options import json_option, print_json, print_table, source_options
-from vemdiffuse_pipe.cli.outcome import MOST_LISTED
-from vemdiffuse_pipe.cli.words import show_bytes, show_count, show_ratio, show_shape
+from vemdiffuse_pipe.cli.outcome import MAX_LISTED
 from vemdiffuse_pipe.geometry.box import Box, Zyx
 from vemdiffuse_pipe.geometry.frame import Nm, exact_nm, show_nm
 from vemdiffuse_pipe.storage import open_source, source_address
@@ -21,7 +21,7 @@ from vemdiffuse_pipe.storage.source import find_volume
 from vemdiffuse_pipe.volume import Source
 
 ONE_READ: Zyx = (1, 1024, 1024)
-LEAST_PX = 512  # of the level that --peek draws
+MIN_PX = 512  # of the level that --peek draws
 
 Rows = dict[str, str]
 Facts = dict[str, object]
@@ -147,7 +147,7 @@ def _opened(
 def _coarse(levels: Opened) -> Level:
     """The coarsest level with 512 px along y or x; the finest where none has."""
     by_size = sorted(levels, key=lambda v: max(v[1].shape[1:]))
-    return next((level for level, reader in by_size if max(reader.shape[1:]) >= LEAST_PX), by_size[-1][0])
+    return next((level for level, reader in by_size if max(reader.shape[1:]) >= MIN_PX), by_size[-1][0])
 
 
 def _peek(source: Source, file: Path, *, is_size_known: bool) -> tuple[Facts, str]:
@@ -168,7 +168,7 @@ def _peek(source: Source, file: Path, *, is_size_known: bool) -> tuple[Facts, st
 
 
 def _sections(source: Source) -> tuple[Facts, str]:
-    from vemdiffuse_pipe.running.preflight import find_bad_sections, preflight_level
+    from vemdiffuse_pipe.survey.bad_sections import find_bad_sections, preflight_level
 
     level, n_sections = preflight_level(source).spec.level, source.spec.shape[0]
     bad = find_bad_sections(source)
@@ -176,8 +176,8 @@ def _sections(source: Source) -> tuple[Facts, str]:
     facts: Facts = {"level": level, "bad": [asdict(b) for b in bad], "rejected_sections": rejected}
     lines = [f"{len(bad)} of {show_count(n_sections)} are bad, by level {level}"]
     lines += [
-        f"section {b.section}: {b.reason}{'' if b.of is None else f' of {b.of}'}" for b in bad[:MOST_LISTED]
+        f"section {b.section}: {b.reason}{'' if b.of is None else f' of {b.of}'}" for b in bad[:MAX_LISTED]
     ]
-    if len(bad) > MOST_LISTED:
-        lines.append(f"and {show_count(len(bad) - MOST_LISTED)} more; --json lists them all")
+    if len(bad) > MAX_LISTED:
+        lines.append(f"and {show_count(len(bad) - MAX_LISTED)} more; --json lists them all")
     return facts, "\n".join(lines + ([f"rejected_sections = {rejected}"] if rejected else []))

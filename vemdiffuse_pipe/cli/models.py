@@ -86,7 +86,7 @@ def export(name: str, target: Path, ratio: int) -> None:
     Examples:
       vemdiffuse models export default --bioimageio default_bioimageio.zip
     """
-    from vemdiffuse_pipe.modelling.export import export_bioimageio  # imports torch
+    from vemdiffuse_pipe.comparison.bioimageio import export_bioimageio  # imports torch
 
     click.echo(export_bioimageio(name, target, ratio=ratio))
 

@@ -80,7 +80,7 @@ def source_options(command: Command) -> Command:
 
 def say_what_is_not_checked(run_file: RunFile) -> None:
     """Say on stderr which limit of the run file nobody holds the run against, where there is one."""
-    from vemdiffuse_pipe.running.pricing import limit_not_checked
+    from vemdiffuse_pipe.pricing.run_price import limit_not_checked
 
     if said := limit_not_checked(run_file):
         click.echo(f"vemdiffuse: {said}", err=True)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
+from vemdiffuse_pipe.cli.format import show_count
 from vemdiffuse_pipe.cli.options import print_json
-from vemdiffuse_pipe.cli.words import show_count
-from vemdiffuse_pipe.records.events import Outcome, SetAside
+from vemdiffuse_pipe.records.events import FailedBlock, Outcome
 
-MOST_LISTED = 20
+MAX_LISTED = 20
 
 
 def print_outcome(output: str, outcome: Outcome, *, as_json: bool) -> int:
@@ -18,7 +18,7 @@ def print_outcome(output: str, outcome: Outcome, *, as_json: bool) -> int:
     if as_json:
         print_json({"output": output, **outcome_facts(outcome)})
     else:
-        click.echo(in_words(output, outcome))
+        click.echo(format_text(output, outcome))
     if outcome.drained:
         done = f"{show_count(outcome.n_done)} of {show_count(outcome.n_blocks)} blocks are done"
         click.echo(f"vemdiffuse: {done}; {outcome.stopped}", err=True)
@@ -33,13 +33,13 @@ def outcome_facts(outcome: Outcome) -> dict[str, object]:
         "n_done": outcome.n_done,
         "n_rendered": outcome.n_rendered,
         "n_skipped": outcome.n_skipped,
-        "set_aside": [set_aside_facts(block) for block in outcome.set_aside],
+        "failed_blocks": [failed_block_facts(block) for block in outcome.failed_blocks],
         "stopped": outcome.stopped or None,
         "drained": outcome.drained,
     }
 
 
-def set_aside_facts(block: SetAside) -> dict[str, object]:
+def failed_block_facts(block: FailedBlock) -> dict[str, object]:
     """A block that was set aside, for machines; its box is in voxels of the output, zyx."""
     return {
         "block_index": block.block_index,
@@ -50,7 +50,7 @@ def set_aside_facts(block: SetAside) -> dict[str, object]:
     }
 
 
-def in_words(output: str, outcome: Outcome) -> str:
+def format_text(output: str, outcome: Outcome) -> str:
     """The outcome for people."""
     n = show_count(outcome.n_blocks)
     outside = f"{show_count(outcome.n_skipped)} outside the mask, " if outcome.n_skipped else ""
@@ -62,16 +62,16 @@ def in_words(output: str, outcome: Outcome) -> str:
     lines = [f"{output} is not complete: {show_count(outcome.n_done)} of {n} blocks are done"]
     if outcome.stopped:
         lines.append(outcome.stopped)
-    if outcome.set_aside:
-        lines += [*listed(outcome.set_aside), f"`vemdiffuse retry {output}` takes these blocks up again"]
+    if outcome.failed_blocks:
+        lines += [*listed(outcome.failed_blocks), f"`vemdiffuse retry {output}` takes these blocks up again"]
     return "\n".join(lines)
 
 
-def listed(blocks: tuple[SetAside, ...]) -> list[str]:
+def listed(blocks: tuple[FailedBlock, ...]) -> list[str]:
     """A line for each block that was set aside, for the first twenty."""
     lines = [
         f"block {b.block_index} {b.output_box} is set aside after {b.n_attempts} attempts: {b.reason}"
-        for b in blocks[:MOST_LISTED]
+        for b in blocks[:MAX_LISTED]
     ]
-    more = len(blocks) - MOST_LISTED
+    more = len(blocks) - MAX_LISTED
     return [*lines, f"and {show_count(more)} more; --json lists them all"] if more > 0 else lines

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from vemdiffuse_pipe.cli.words import show_bytes
+from vemdiffuse_pipe.cli.format import show_bytes
 from vemdiffuse_pipe.errors import ConfigError, SourceError
 from vemdiffuse_pipe.evaluation.picture import picture
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.volume import Source, VolumeSpec, Voxels
 
-MOST_BYTES = 64 << 20  # decoded, for both views
-MOST_PX = 2048  # along a side of a view
+MAX_BYTES = 64 << 20  # decoded, for both views
+MAX_PX = 2048  # along a side of a view
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,8 @@ def draw(source: Source, file: Path, *, is_size_known: bool) -> Peek:
     is larger than that, ConfigError where `file` cannot be written, DataError or TransientError.
     """
     spec = source.spec
-    section = _largest(spec, _sections(spec), MOST_BYTES // 2)
-    cut = _largest(spec, _cuts(spec, section), MOST_BYTES - decoded_bytes(spec, section))
+    section = _largest(spec, _sections(spec), MAX_BYTES // 2)
+    cut = _largest(spec, _cuts(spec, section), MAX_BYTES - decoded_bytes(spec, section))
     z, y = section.start[0], cut.start[1]
     note = "" if is_size_known else ", voxel size not stated"
     panels = {
@@ -65,7 +65,7 @@ def aspect(spec: VolumeSpec) -> float:
 def _sections(spec: VolumeSpec) -> Iterator[Box]:
     """The middle section, whole, then ever smaller parts of it around its middle."""
     _, ny, nx = spec.shape
-    for side in _halved(min(MOST_PX, max(ny, nx))):
+    for side in _halved(min(MAX_PX, max(ny, nx))):
         yield _around_middle(spec, (1, side, side))
 
 
@@ -96,12 +96,12 @@ def _largest(spec: VolumeSpec, boxes: Iterator[Box], most_bytes: int) -> Box:
     chunk = prod(spec.chunk_shape) * np.dtype(spec.dtype).itemsize
     raise SourceError(
         f"{spec.url}, level {spec.level}, has chunks of {show_bytes(chunk)}; a look decodes at most "
-        f"{show_bytes(MOST_BYTES)}: choose a coarser level with --level"
+        f"{show_bytes(MAX_BYTES)}: choose a coarser level with --level"
     )
 
 
 def _stretched(cut: Voxels, by: float) -> Voxels:
     """The rows repeated, or left out, until there are `by` times as many, but never more than 2048."""
-    rows = np.arange(min(MOST_PX, max(1, round(len(cut) * by)))) / by
+    rows = np.arange(min(MAX_PX, max(1, round(len(cut) * by)))) / by
     stretched: Voxels = cut[np.minimum(rows.astype(int), len(cut) - 1)]
     return stretched

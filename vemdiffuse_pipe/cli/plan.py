@@ -10,9 +10,9 @@ from vemdiffuse_pipe import config
 from vemdiffuse_pipe.cli.options import json_option, run_file_argument, say_what_is_not_checked
 from vemdiffuse_pipe.cli.plan_report import print_plan
 from vemdiffuse_pipe.errors import ConfigError
-from vemdiffuse_pipe.running.mask import open_run_mask
-from vemdiffuse_pipe.running.opening import prepare, prepare_offline
-from vemdiffuse_pipe.running.pricing import measured_price, stated_price
+from vemdiffuse_pipe.output.mask import open_run_mask
+from vemdiffuse_pipe.output.opening import prepare, prepare_offline
+from vemdiffuse_pipe.pricing.run_price import measured_price, stated_price
 
 
 @click.command("plan")

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from math import prod
 
+from vemdiffuse_pipe.cli.format import show_bytes, show_count, show_shape, task_in_words
 from vemdiffuse_pipe.cli.options import print_json, print_table
 from vemdiffuse_pipe.cli.price_report import price_rows
-from vemdiffuse_pipe.cli.words import show_bytes, show_count, show_shape, task_in_words
 from vemdiffuse_pipe.cluster.resources import (
+    check_memory,
+    check_memory_limits,
     estimate_here,
-    refuse_what_does_not_fit,
-    refuse_what_is_not_allowed,
     threads_per_worker,
 )
 from vemdiffuse_pipe.geometry.frame import show_nm
 from vemdiffuse_pipe.plan.assumed import ASSUMED
 from vemdiffuse_pipe.plan.estimate import Estimate
 from vemdiffuse_pipe.plan.plan import Plan
-from vemdiffuse_pipe.plan.price import Price, refuse_over_limit
+from vemdiffuse_pipe.pricing.plan_price import Price, check_limit
 
 
 def print_plan(plan: Plan, price: Price | None, *, as_json: bool, is_here: bool = True) -> None:
@@ -30,9 +30,9 @@ def print_plan(plan: Plan, price: Price | None, *, as_json: bool, is_here: bool 
         print_json(plan_facts(plan, figures, price))
     else:
         print_table(plan_rows(plan, figures, price))
-    (refuse_what_does_not_fit if is_here else refuse_what_is_not_allowed)(plan)
+    (check_memory if is_here else check_memory_limits)(plan)
     if price is not None:
-        refuse_over_limit(price, plan.run_file.price)
+        check_limit(price, plan.run_file.price)
 
 
 def plan_facts(plan: Plan, figures: Estimate, price: Price | None) -> dict[str, object]:

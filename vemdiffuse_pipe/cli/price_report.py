@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from vemdiffuse_pipe.cli.words import show_bytes, show_count, show_duration
-from vemdiffuse_pipe.plan.price import Price
+from vemdiffuse_pipe.cli.format import show_bytes, show_count, show_duration
+from vemdiffuse_pipe.pricing.plan_price import Price
 
 
 def price_rows(price: Price) -> dict[str, str]:

@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from vemdiffuse_pipe.cli.words import show_count, show_duration, task_in_words
+from vemdiffuse_pipe.cli.format import show_count, show_duration, task_in_words
 from vemdiffuse_pipe.records.events import (
+    AttemptFailed,
     BlockDone,
-    BlockFailed,
-    BlockSetAside,
+    BlockMarkedFailed,
     DashboardServed,
     Event,
     Listener,
@@ -128,8 +128,8 @@ def news(event: Event) -> str | None:
     """What has a line of its own: what failed, and where to look; None for all else."""
     if isinstance(event, DashboardServed):
         return f"dask's dashboard is at {event.address}"
-    if isinstance(event, BlockFailed):
+    if isinstance(event, AttemptFailed):
         return f"block {event.block_index} failed (attempt {event.attempt}): {event.reason}"
-    if isinstance(event, BlockSetAside):
-        return f"block {event.set_aside.block_index} is set aside: {event.set_aside.reason}"
+    if isinstance(event, BlockMarkedFailed):
+        return f"block {event.block.block_index} is set aside: {event.block.reason}"
     return None

@@ -22,7 +22,7 @@ from vemdiffuse_pipe.volume import Source, Voxels
 if TYPE_CHECKING:
     from vemdiffuse_pipe.training.registration import Registration
 
-MOST_PX = 10**8  # of an image: about 100 bytes a pixel are needed
+MAX_PX = 10**8  # of an image: about 100 bytes a pixel are needed
 
 
 @click.command("register")
@@ -80,7 +80,7 @@ def _single_image(path: Path, window: Window | None) -> Voxels | None:
     try:
         with tifffile.TiffFile(path) as file:
             page = file.pages[0]
-            if len(file.pages) != 1 or page.ndim != 2 or prod(page.shape) > MOST_PX:
+            if len(file.pages) != 1 or page.ndim != 2 or prod(page.shape) > MAX_PX:
                 return None
             values = page.asarray()
     except (tifffile.TiffFileError, ValueError, OSError, RuntimeError, IndexError):
@@ -93,8 +93,8 @@ def _check(raw: str, clean: str, output: Path, sources: list[Source]) -> None:
     (n_raw, *raw_yx), (n_clean, *clean_yx) = (source.spec.shape for source in sources)
     if n_raw != n_clean:
         raise ConfigError(f"{raw} has {n_raw} sections and {clean} has {n_clean}; as many are needed")
-    if max(raw_yx[0] * raw_yx[1], clean_yx[0] * clean_yx[1]) > MOST_PX:
-        raise ConfigError(f"images of more than {MOST_PX:.0e} px; cut {raw} and {clean} into parts first")
+    if max(raw_yx[0] * raw_yx[1], clean_yx[0] * clean_yx[1]) > MAX_PX:
+        raise ConfigError(f"images of more than {MAX_PX:.0e} px; cut {raw} and {clean} into parts first")
     for path in (output, _mask_of(output)):
         if path.exists():
             raise OutputError(f"{path} is there already; choose another output, or move it away")

@@ -77,14 +77,14 @@ def command(
 
 def _dry_run(run_file: config.RunFile, as_json: bool) -> int:
     from vemdiffuse_pipe.cli.plan_report import print_plan
-    from vemdiffuse_pipe.running.mask import open_run_mask
-    from vemdiffuse_pipe.running.opening import prepare
-    from vemdiffuse_pipe.running.pricing import refuse_what_costs_too_much
+    from vemdiffuse_pipe.output.mask import open_run_mask
+    from vemdiffuse_pipe.output.opening import prepare
+    from vemdiffuse_pipe.pricing.run_price import check_price_limit
 
     _, plan = prepare(run_file)
     open_run_mask(plan)
     print_plan(plan, None, as_json=as_json)
-    refuse_what_costs_too_much(plan)
+    check_price_limit(plan)
     say_what_is_not_checked(run_file)
     return 0
 

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import click
 
+from vemdiffuse_pipe.cli.format import printable, show_bytes, show_count, show_duration
 from vemdiffuse_pipe.cli.options import json_option, print_json, table_lines
-from vemdiffuse_pipe.cli.outcome import set_aside_facts
-from vemdiffuse_pipe.cli.words import printable, show_bytes, show_count, show_duration
+from vemdiffuse_pipe.cli.outcome import failed_block_facts
 from vemdiffuse_pipe.errors import ConfigError
-from vemdiffuse_pipe.running.status import HostRate, Reason, Status, Watched, status
+from vemdiffuse_pipe.monitor.status import HostRate, Reason, Status, Watched, status
 
 SECONDS_BETWEEN_DRAWINGS = 5.0
 SECONDS_BETWEEN_LINES = 30.0
-MOST_HOSTS = 20
+MAX_HOSTS = 20
 
 
 @click.command("status")
@@ -85,14 +85,14 @@ def _again_and_again(output: str, every_s: float | None) -> Iterator[Status]:
         began = time.monotonic()
         found = watched.status()
         yield found
-        if found.is_settled:
+        if found.is_finished:
             return
         time.sleep(max(every_s or SECONDS_BETWEEN_LINES, time.monotonic() - began))
 
 
 def _draw(output: str, picture: Path | None) -> None:
     if picture is not None:
-        from vemdiffuse_pipe.running.block_map import block_map
+        from vemdiffuse_pipe.monitor.block_map import block_map
 
         image = block_map(output)
         try:
@@ -107,10 +107,11 @@ def _draw(output: str, picture: Path | None) -> None:
 def facts(found: Status) -> dict[str, object]:
     """The status for machines."""
     reasons = [
-        {"kind": r.kind, "n_blocks": r.n_blocks, "example": set_aside_facts(r.example)} for r in found.reasons
+        {"kind": r.kind, "n_blocks": r.n_blocks, "example": failed_block_facts(r.example)}
+        for r in found.reasons
     ]
-    blocks = [set_aside_facts(block) for block in found.set_aside]
-    return {**asdict(found), "set_aside": blocks, "reasons": reasons}
+    blocks = [failed_block_facts(block) for block in found.failed_blocks]
+    return {**asdict(found), "failed_blocks": blocks, "reasons": reasons}
 
 
 def lines(found: Status) -> list[str]:
@@ -122,7 +123,7 @@ def one_line(found: Status) -> str:
     """The status in a log."""
     return (
         f"{show_count(found.n_blocks_done)} of {show_count(found.n_blocks)} blocks done, "
-        f"{_running(found)}, {show_count(len(found.set_aside))} set aside, "
+        f"{_running(found)}, {show_count(len(found.failed_blocks))} set aside, "
         f"{show_count(found.voxels_per_s_now)} voxels/s, {_left(found)}"
     )
 
@@ -140,7 +141,7 @@ def rows(found: Status) -> dict[str, str]:
         "output": f"{found.output} (run {found.digest})",
         "run": _identity(found),
         "blocks": f"{show_count(found.n_blocks_done)} of {show_count(found.n_blocks)} done, "
-        f"{show_count(len(found.set_aside))} set aside, {_running(found)}{outside}",
+        f"{show_count(len(found.failed_blocks))} set aside, {_running(found)}{outside}",
         "voxels": f"{show_count(found.voxels_done)} of {show_count(found.voxels_total)} ({share:.1%})",
         "speed": f"{show_count(found.voxels_per_s_now)} voxels/s now, {show_count(found.voxels_per_s)} on "
         f"average; {_left(found)}",
@@ -184,9 +185,9 @@ def _hosts(hosts: tuple[HostRate, ...]) -> list[str]:
     shown = [
         f"{host.host} ({', '.join(host.devices) or 'nothing yet'}): {show_count(host.n_processes)} at work, "
         f"{show_count(host.n_blocks_done)} blocks, {show_count(host.voxels_per_s_now)} voxels/s now"
-        for host in hosts[:MOST_HOSTS]
+        for host in hosts[:MAX_HOSTS]
     ]
-    more = len(hosts) - MOST_HOSTS
+    more = len(hosts) - MAX_HOSTS
     return [*shown, f"and {more} more; --json lists them all"] if more > 0 else shown
 
 
@@ -202,7 +203,7 @@ def _reason(reason: Reason) -> str:
 def _left(found: Status) -> str:
     if found.is_complete:
         return "complete"
-    if found.is_settled:
+    if found.is_finished:
         return "nothing left but what is set aside"
     if found.seconds_left is None:
         return "nothing is at work"

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from vemdiffuse_pipe.cli.format import show_duration
 from vemdiffuse_pipe.cli.options import json_option, print_json, print_table, run_file_argument
-from vemdiffuse_pipe.cli.words import show_duration
 from vemdiffuse_pipe.training import settings
 
 if TYPE_CHECKING:
-    from vemdiffuse_pipe.modelling.train import Trained
+    from vemdiffuse_pipe.training.run import Trained
 
 
 @click.command("train")
@@ -33,7 +33,7 @@ def command(file: Path, as_json: bool) -> int:
       vemdiffuse train train_stack.toml
     """
     train_file = settings.load(file)
-    from vemdiffuse_pipe.modelling.train import train  # imports torch
+    from vemdiffuse_pipe.training.run import train  # imports torch
 
     trained = train(train_file, listener=_say)
     if trained.outcome.stopped == "interrupted":
@@ -53,7 +53,7 @@ def _print(trained: Trained, as_json: bool) -> None:
     if as_json:
         print_json({**asdict(outcome), "folder": str(trained.folder), "checkpoint": str(trained.checkpoint)})
         return
-    ended = {"patience": ", nothing better for long", "time": ", time is up"}.get(outcome.stopped, "")
+    ended = {"retry_policy": ", nothing better for long", "time": ", time is up"}.get(outcome.stopped, "")
     best = (
         "nothing was held back"
         if outcome.best is None

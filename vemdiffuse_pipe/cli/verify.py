@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
+from vemdiffuse_pipe.cli.format import show_count
 from vemdiffuse_pipe.cli.options import json_option, print_json
-from vemdiffuse_pipe.cli.words import show_count
 from vemdiffuse_pipe.running.verify import Verification, verify
 
-MOST_LISTED = 20
+MAX_LISTED = 20
 
 
 @click.command("verify")
@@ -40,7 +40,7 @@ def command(output: str, rendered: int, seed: int, repair: bool, as_json: bool) 
     if as_json:
         print_json(facts(found))
     else:
-        click.echo(in_words(output, found))
+        click.echo(format_text(output, found))
     return 0 if found.is_good else 1
 
 
@@ -57,7 +57,7 @@ def facts(found: Verification) -> dict[str, object]:
     }
 
 
-def in_words(output: str, found: Verification) -> str:
+def format_text(output: str, found: Verification) -> str:
     """What was verified, for people."""
     outside = f"{show_count(found.n_skipped)} outside the mask, " if found.n_skipped else ""
     lines = [
@@ -65,5 +65,5 @@ def in_words(output: str, found: Verification) -> str:
         f"{outside}{show_count(found.n_missing)} missing, {show_count(len(found.wrong))} with other voxels "
         f"than their receipt says; {found.n_rendered} places rendered again, {found.n_different} differ"
     ]
-    lines += [f"wrong: {box}" for box in found.wrong[:MOST_LISTED]]
+    lines += [f"wrong: {box}" for box in found.wrong[:MAX_LISTED]]
     return "\n".join(lines)

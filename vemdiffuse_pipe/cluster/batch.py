@@ -16,13 +16,13 @@ from typing import Any
 from distributed.deploy.adaptive import Adaptive
 from distributed.deploy.spec import ProcessInterface
 
-from vemdiffuse_pipe.cluster.leaving import JOB_ENDS
 from vemdiffuse_pipe.cluster.schedulers import SUBMIT, Job, directives
+from vemdiffuse_pipe.cluster.shutdown import JOB_ENDS
 from vemdiffuse_pipe.config import ClusterTable, Scheduler
 from vemdiffuse_pipe.errors import ConfigError
 
 ANY_PORT = "127.0.0.1:0"
-LONGEST_WAIT_S = 60.0
+MAX_WAIT_S = 60.0
 
 _NAMES = {"slurm": "SLURM", "lsf": "LSF", "pbs": "PBS", "sge": "SGE"}
 
@@ -152,7 +152,7 @@ class _Patient:
         wait_s = 2.0
         while True:
             await asyncio.sleep(wait_s)
-            wait_s = min(LONGEST_WAIT_S, 2 * wait_s)
+            wait_s = min(MAX_WAIT_S, 2 * wait_s)
             try:
                 await super().start()  # type: ignore[misc]
             except (RuntimeError, ValueError, OSError):

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 
 from vemdiffuse_pipe.config import ClusterTable, RunTable
-from vemdiffuse_pipe.plan.estimate import Estimate, estimate, refuse_if_too_large
+from vemdiffuse_pipe.plan.estimate import Estimate, check_size, estimate
 from vemdiffuse_pipe.plan.plan import Plan
 
 V1_FILES = ("memory.limit_in_bytes", "memory.usage_in_bytes")
@@ -32,30 +32,30 @@ def estimate_here(plan: Plan) -> Estimate:
     return estimate(plan, n_threads=threads_per_worker(plan.run_file.run, plan.run_file.cluster))
 
 
-def refuse_what_does_not_fit(plan: Plan) -> None:
+def check_memory(plan: Plan) -> None:
     """Raises PlanError where the plan may need more memory than there is, or than the run file allows."""
-    refuse_what_is_not_allowed(plan)
+    check_memory_limits(plan)
     table, cluster = plan.run_file.run, plan.run_file.cluster
     if table.scheduler is not None and cluster is not None:
-        refuse_what_no_job_holds(plan, cluster, cluster.workers_a_job)
+        check_job_memory(plan, cluster, cluster.workers_a_job)
     if table.is_elsewhere:  # what the machines of others have, nobody says
         return
     available = min(psutil.virtual_memory().available, memory_left_to_group())
-    refuse_if_too_large(plan, estimate_here(plan), int(available), table.workers)
+    check_size(plan, estimate_here(plan), int(available), table.workers)
 
 
-def refuse_what_is_not_allowed(plan: Plan) -> None:
+def check_memory_limits(plan: Plan) -> None:
     """Raises PlanError where the plan may need more memory than the run file allows, wherever it runs."""
     table = plan.run_file.run
     if table.max_memory_gb is not None:
-        refuse_if_too_large(plan, estimate_here(plan), int(table.max_memory_gb * 1e9), table.workers)
+        check_size(plan, estimate_here(plan), int(table.max_memory_gb * 1e9), table.workers)
 
 
-def refuse_what_no_job_holds(plan: Plan, cluster: ClusterTable, n_workers: int) -> None:
+def check_job_memory(plan: Plan, cluster: ClusterTable, n_workers: int) -> None:
     """Raises PlanError where `n_workers` processes may need more memory than a job is given."""
     n_threads = plan.run_file.run.threads or max(1, cluster.cores // n_workers)
     figures = estimate(plan, n_threads=n_threads)
-    refuse_if_too_large(plan, figures, int(cluster.memory_gb * 1e9), n_workers)
+    check_size(plan, figures, int(cluster.memory_gb * 1e9), n_workers)
 
 
 def memory_left_to_group(

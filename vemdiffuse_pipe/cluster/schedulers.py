@@ -22,7 +22,7 @@ from vemdiffuse_pipe.storage.address import stated_endpoint
 MARKS: Mapping[Scheduler, str] = {"slurm": "#SBATCH", "lsf": "#BSUB", "pbs": "#PBS", "sge": "#$"}
 SUBMIT: Mapping[Scheduler, str] = {"slurm": "sbatch", "lsf": "bsub", "pbs": "qsub", "sge": "qsub"}
 
-LONGEST_WARNING_S = 120  # before the end of a job: for the blocks in flight, and their receipts
+MAX_WARNING_S = 120  # before the end of a job: for the blocks in flight, and their receipts
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Job:
     @property
     def warning_s(self) -> int:
         """How long before its end a job is told: a minute is not all warning."""
-        return min(LONGEST_WARNING_S, self.cluster.walltime_s // 4)
+        return min(MAX_WARNING_S, self.cluster.walltime_s // 4)
 
     @property
     def minutes(self) -> str:

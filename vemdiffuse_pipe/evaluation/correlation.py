@@ -20,7 +20,7 @@ from vemdiffuse_pipe.volume import Voxels
 Floats = NDArray[np.float64]
 
 SEVENTH, HALF = 1 / 7, 1 / 2
-LARGEST_SIDE = 256
+MAX_SIDE = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +94,8 @@ def _own_planes(volume: Voxels, planes: Sequence[int]) -> NDArray[np.float32]:
 
 
 def _middle(volume: NDArray[np.float32]) -> NDArray[np.float32]:
-    starts = (max(0, (n - LARGEST_SIDE) // 2) for n in volume.shape)
-    return volume[tuple(slice(s, s + LARGEST_SIDE) for s in starts)]
+    starts = (max(0, (n - MAX_SIDE) // 2) for n in volume.shape)
+    return volume[tuple(slice(s, s + MAX_SIDE) for s in starts)]
 
 
 def _spectrum(volume: NDArray[np.float32]) -> NDArray[np.complex64]:

@@ -27,7 +27,7 @@ Floats = NDArray[np.float64]
 N_RINGS = 128
 N_FILTERS = 40
 NARROWEST_PX = 0.15  # deviation of the Gaussian whose blur is subtracted: from a quarter image down to this
-LEAST_DROP = 0.001  # by how much the curve must fall behind a peak, as in the paper: less is noise
+MIN_DROP = 0.001  # by how much the curve must fall behind a peak, as in the paper: less is noise
 TAPER = 0.1  # of each side fades to the mean, against the cross that edges draw in the spectrum
 
 
@@ -57,7 +57,7 @@ class _Rings:
             at = int(curve[:length].argmax())
             if at == 0:
                 return None
-            if at < length - 1 and curve[at] - curve[at:].min() >= LEAST_DROP:
+            if at < length - 1 and curve[at] - curve[at:].min() >= MIN_DROP:
                 return (at + 1) / len(curve)
             length = at
         return None

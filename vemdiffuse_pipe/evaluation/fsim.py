@@ -21,7 +21,7 @@ Image = NDArray[np.float32]
 
 N_SCALES = 4
 N_ORIENTATIONS = 4
-SHORTEST_WAVELENGTH_PX = 6.0
+MIN_WAVELENGTH_PX = 6.0
 WAVELENGTH_RATIO = 2.0
 RADIAL_BANDWIDTH = 0.55
 ANGULAR_SIGMA = np.pi / N_ORIENTATIONS / 1.2
@@ -112,7 +112,7 @@ def _log_gabor_bank(shape: tuple[int, int]) -> _Bank:
 
 def _radial_parts(radius: NDArray[np.float64]) -> NDArray[np.float64]:
     """Gaussians on a logarithmic frequency axis, without the corners of the spectrum: (scale, y, x)."""
-    centres = 1 / (SHORTEST_WAVELENGTH_PX * WAVELENGTH_RATIO ** np.arange(N_SCALES))
+    centres = 1 / (MIN_WAVELENGTH_PX * WAVELENGTH_RATIO ** np.arange(N_SCALES))
     safe = np.where(radius > 0, radius, 1)
     distance = np.log(safe / centres[:, None, None]) / np.log(RADIAL_BANDWIDTH)
     low_pass = 1 / (1 + (radius / 0.45) ** 30)

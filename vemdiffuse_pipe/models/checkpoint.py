@@ -19,13 +19,13 @@ from vemdiffuse_pipe.models.a2i3dem import AxialNetwork
 from vemdiffuse_pipe.models.card import ModelCard, find_card, find_checkpoint, with_network
 from vemdiffuse_pipe.models.diffusion import LeanDiffusion, UdimDiffusion
 from vemdiffuse_pipe.models.interpolation import Interpolation
-from vemdiffuse_pipe.models.kinds import Sizes
 from vemdiffuse_pipe.models.lean import LeanNetwork
 from vemdiffuse_pipe.models.onepass import AxialRestoration, LeanRegression, OneImage, VolumetricNetwork
 from vemdiffuse_pipe.models.protocol import Model, Settings
 from vemdiffuse_pipe.models.pssr import Pssr
 from vemdiffuse_pipe.models.rcan import Rcan
 from vemdiffuse_pipe.models.restoration import Filter, Restorer
+from vemdiffuse_pipe.models.sizes.kinds import Sizes
 from vemdiffuse_pipe.models.sru3d import Sru3dNetwork
 from vemdiffuse_pipe.models.udim import UdimNetwork
 

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from vemdiffuse_pipe.models.a2i3dem import AxialNetwork
-from vemdiffuse_pipe.models.kinds import AXIAL_BATCH
 from vemdiffuse_pipe.models.lean import LeanNetwork
 from vemdiffuse_pipe.models.network import NetworkModel, on_linear
 from vemdiffuse_pipe.models.protocol import GapView, Noise
 from vemdiffuse_pipe.models.pssr import Pssr
 from vemdiffuse_pipe.models.rcan import Rcan
+from vemdiffuse_pipe.models.sizes.kinds import AXIAL_BATCH
 from vemdiffuse_pipe.models.sru3d import Sru3dNetwork
 
 ROUNDING = 1e-6  # of a plane: what is nearer to a section than this lies on it

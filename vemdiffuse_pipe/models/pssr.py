@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vemdiffuse_pipe.models.plain_sizes import PssrConfig
+from vemdiffuse_pipe.models.sizes.plain import PssrConfig
 
 
 class Pssr(nn.Module):

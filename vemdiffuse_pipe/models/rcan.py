@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from vemdiffuse_pipe.models.plain_sizes import RcanConfig
+from vemdiffuse_pipe.models.sizes.plain import RcanConfig
 
 
 class Rcan(nn.Module):

@@ -85,7 +85,7 @@ def estimate(plan: Plan, *, n_threads: int = 1) -> Estimate:
     )
 
 
-def refuse_if_too_large(plan: Plan, figures: Estimate, available_bytes: int, n_workers: int = 1) -> None:
+def check_size(plan: Plan, figures: Estimate, available_bytes: int, n_workers: int = 1) -> None:
     """Raises PlanError when the workers together may need more memory than there is."""
     needed = figures.ram_bytes * n_workers
     if needed > available_bytes:

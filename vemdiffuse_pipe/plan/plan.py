@@ -117,10 +117,10 @@ class Plan:
         whole_box = output_box.shift(self.origin)
         first, stop = self.gaps.sections_for(whole_box.start[0], whole_box.stop[0], self.card.reach_sections)
         wide = whole_box if self.card.is_local else self.lattice.reach(whole_box)
-        given = self.given_box(wide).intersect(self.source.frame.box)
+        given = self.model_input_box(wide).intersect(self.source.frame.box)
         return Box((first, *given.start[1:]), (stop, *given.stop[1:]))
 
-    def given_box(self, output_box: Box) -> Box:
+    def model_input_box(self, output_box: Box) -> Box:
         """What a model is given for a box of the output of the whole volume: in the plane, source pixels with
         its halo, not cut; z as is.
 

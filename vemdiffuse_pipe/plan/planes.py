@@ -17,9 +17,9 @@ from vemdiffuse_pipe.geometry.restored import Singles
 from vemdiffuse_pipe.models.card import ModelCard
 from vemdiffuse_pipe.volume import VolumeSpec
 
-LARGEST_RATIO = 1024
-MOST_PLANES = 10**7
-LONGEST_SIDE = 10**7
+MAX_RATIO = 1024
+MAX_PLANES = 10**7
+MAX_SIDE = 10**7
 NARROWEST = Fraction(3, 2)  # gap, in planes: below it a volume counts as isotropic
 NOISE = Fraction(1, 10**6)  # of a ratio: what lengths in float32 are off by, and more
 DRIFT = Fraction(1, 10)  # of a plane, over the whole volume: what a simpler ratio may cost
@@ -97,15 +97,15 @@ def _simplest(low: Fraction, high: Fraction) -> Fraction:
 
 def _check_extent(source: VolumeSpec, gaps: Gaps | Singles) -> None:
     """Raises PlanError for what no microscope made: a size that is mistyped, or metadata that lies."""
-    if gaps.r > LARGEST_RATIO:
+    if gaps.r > MAX_RATIO:
         raise PlanError(
-            f"ratio {float(gaps.r):.6g}; at most {LARGEST_RATIO} is possible: is the voxel size "
+            f"ratio {float(gaps.r):.6g}; at most {MAX_RATIO} is possible: is the voxel size "
             f"{show_nm(source.frame.voxel_size_nm)} nm right, in the order z y x?"
         )
-    if gaps.n_planes > MOST_PLANES or max(source.shape[1:]) > LONGEST_SIDE:
+    if gaps.n_planes > MAX_PLANES or max(source.shape[1:]) > MAX_SIDE:
         raise PlanError(
             f"{source.url} would give {gaps.n_planes} planes of {source.shape[1]} x {source.shape[2]} px; at "
-            f"most {MOST_PLANES} planes of {LONGEST_SIDE} px a side can be planned: is its metadata right?"
+            f"most {MAX_PLANES} planes of {MAX_SIDE} px a side can be planned: is its metadata right?"
         )
 
 

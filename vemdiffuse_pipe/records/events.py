@@ -11,7 +11,7 @@ from vemdiffuse_pipe.plan.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)
-class SetAside:
+class FailedBlock:
     """A block, or what it still lacked, that was given up: why, and after how many attempts."""
 
     block_index: int
@@ -34,7 +34,7 @@ class Outcome:
     n_blocks: int
     n_done: int
     n_rendered: int
-    set_aside: tuple[SetAside, ...]
+    failed_blocks: tuple[FailedBlock, ...]
     stopped: str = ""
     drained: bool = False
     n_skipped: int = 0
@@ -48,7 +48,7 @@ class Outcome:
     @property
     def exit_code(self) -> int:
         """0 where every block is complete, or what is not will be when it is run again; else 1."""
-        makes_way = self.drained and not self.set_aside
+        makes_way = self.drained and not self.failed_blocks
         return 0 if self.is_complete or makes_way else 1
 
 
@@ -84,7 +84,7 @@ class BlockDone:
 
 
 @dataclass(frozen=True, slots=True)
-class BlockFailed:
+class AttemptFailed:
     """One attempt at a block failed, and it will be tried again. Heard only where `PlanesDone` is."""
 
     block_index: int
@@ -93,10 +93,10 @@ class BlockFailed:
 
 
 @dataclass(frozen=True, slots=True)
-class BlockSetAside:
+class BlockMarkedFailed:
     """A block is given up until `retry`."""
 
-    set_aside: SetAside
+    block: FailedBlock
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class RunEnded:
 
 
 Event: TypeAlias = (
-    RunStarted | DashboardServed | PlanesDone | BlockDone | BlockFailed | BlockSetAside | RunEnded
+    RunStarted | DashboardServed | PlanesDone | BlockDone | AttemptFailed | BlockMarkedFailed | RunEnded
 )
 Listener: TypeAlias = Callable[[Event], None]
 

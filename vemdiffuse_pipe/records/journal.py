@@ -44,10 +44,10 @@ EVERY_S = 5.0  # on a disk
 EVERY_S_ON_A_STORE = 30.0  # where each put is paid for: 64 processes put 180,000 times a day, for a dollar
 FIRST_S = 1.0  # a run that is over sooner leaves no heartbeat
 BEATS_UNTIL_OLD = 3
-SLOWEST_S = 120.0  # no heartbeat makes itself young for longer than three times this
-LARGEST_BEAT = 1 << 20
+MAX_S = 120.0  # no heartbeat makes itself young for longer than three times this
+MAX_BEAT = 1 << 20
 N_READERS = 16
-MOST_LINES = 10_000  # kept while the output cannot be written
+MAX_LINES = 10_000  # kept while the output cannot be written
 
 What: TypeAlias = Literal[
     "run started",
@@ -107,7 +107,7 @@ class Journal:
         self._n_named = 0  # in the last heartbeat
 
     @property
-    def beat_name(self) -> str:
+    def heartbeat_name(self) -> str:
         """What this process's heartbeat is called."""
         return self._beat_at.name
 
@@ -153,7 +153,7 @@ class Journal:
         told = {name: value for name, value in named.items() if value is not None and value != ""}
         with self._lock:
             self._lines.append({"time": round(self._clock(), 3), **self._who, "what": what, **told})
-            del self._lines[:-MOST_LINES]
+            del self._lines[:-MAX_LINES]
             self._wake()
 
     def close(self) -> None:
@@ -220,7 +220,7 @@ class Journal:
 
 
 @dataclass(frozen=True, slots=True)
-class Beat:
+class Heartbeat:
     """What a process at work last said. `time`, `since` (when it began): seconds since 1970, by its clock.
 
     `blocks`: indices on a grid of `block_shape`; nobody has checked that there are such blocks. `alone`: with
@@ -239,21 +239,21 @@ class Beat:
     name: str = field(default="", compare=False)
 
 
-class Beats(NamedTuple):
+class Heartbeats(NamedTuple):
     """Heartbeats of processes that live, and of those that died; each by host."""
 
-    living: list[Beat]
-    dead: list[Beat]
+    living: list[Heartbeat]
+    dead: list[Heartbeat]
 
 
-def read_beats(output: Address, now: float, oldest_s: float | None = None) -> Beats:
+def read_heartbeats(output: Address, now: float, oldest_s: float | None = None) -> Heartbeats:
     """All heartbeats. At `now`, those who live have one that is at most `oldest_s` old, where that is given.
     Else it is at most three times as old as they said that they would wait between two, and they are no
     process of this machine that is seen to be gone.
 
     What cannot be read as a heartbeat is none. Raises DataError or TransientError where nothing can be read.
     """
-    beats = Beats([], [])
+    beats = Heartbeats([], [])
     with ThreadPoolExecutor(N_READERS) as pool:
         addresses = (output / BEATS / name for name in objects.list_names(output / BEATS))
         for beat, every_s, pids in filter(None, pool.map(_beat_at, addresses)):
@@ -261,21 +261,21 @@ def read_beats(output: Address, now: float, oldest_s: float | None = None) -> Be
             is_seen_to_be_gone = beat.host == socket.gethostname() and is_gone(beat.pid, pids)
             has_died = is_old or (oldest_s is None and is_seen_to_be_gone)
             (beats.dead if has_died else beats.living).append(beat)
-    return Beats(*(sorted(some, key=lambda beat: (beat.host, beat.pid)) for some in beats))
+    return Heartbeats(*(sorted(some, key=lambda beat: (beat.host, beat.pid)) for some in beats))
 
 
-def forget(output: Address, beats: Iterable[Beat]) -> None:
+def forget(output: Address, beats: Iterable[Heartbeat]) -> None:
     """Take away heartbeats of processes that died. Raises OutputError or TransientError."""
     for beat in beats:
         objects.remove(output / BEATS / beat.name)
 
 
 def _limit(oldest_s: float | None, every_s: float) -> float:
-    return BEATS_UNTIL_OLD * min(every_s, SLOWEST_S) if oldest_s is None else oldest_s
+    return BEATS_UNTIL_OLD * min(every_s, MAX_S) if oldest_s is None else oldest_s
 
 
-def _beat_at(address: Address) -> tuple[Beat, float, int] | None:
-    data = objects.read_bytes(address, LARGEST_BEAT)
+def _beat_at(address: Address) -> tuple[Heartbeat, float, int] | None:
+    data = objects.read_bytes(address, MAX_BEAT)
     if data is None or not is_whole(data):
         return None
     try:
@@ -287,4 +287,4 @@ def _beat_at(address: Address) -> tuple[Beat, float, int] | None:
         alone, pids = record.get("alone") is True, int(record.get("pids", 0))
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
-    return Beat(*who, *numbers[:2], (z, y, x), blocks, alone, address.name), numbers[2], pids
+    return Heartbeat(*who, *numbers[:2], (z, y, x), blocks, alone, address.name), numbers[2], pids

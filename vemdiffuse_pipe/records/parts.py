@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from vemdiffuse_pipe.errors import ConfigError
 from vemdiffuse_pipe.geometry.box import Zyx
 
-MOST_PARTS = 10**6
+MAX_PARTS = 10**6
 
 _COUNTED = {  # of an array: this job's number, the first, the last, the step
     "SLURM_ARRAY_TASK_ID": ("SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_MAX", "SLURM_ARRAY_TASK_STEP"),
@@ -74,10 +74,10 @@ class Part:
     count: int
 
     def __post_init__(self) -> None:
-        if not 1 <= self.number <= self.count <= MOST_PARTS:
+        if not 1 <= self.number <= self.count <= MAX_PARTS:
             raise ConfigError(
                 f"part {self.number}/{self.count}; parts are numbered from 1 to their count, of at most "
-                f"{MOST_PARTS}: 1/8 to 8/8"
+                f"{MAX_PARTS}: 1/8 to 8/8"
             )
 
     def __str__(self) -> str:

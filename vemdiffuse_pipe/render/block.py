@@ -72,14 +72,14 @@ def render_block(
         out["em"][plane - first] = sections[section - source_box.start[0]][inside]
     with ThreadPoolExecutor(hardware.n_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for gap in plan.gaps.touching(first, stop):
-            painter = _GapPainter(plan, model, sections, source_box, output_box, gap, hardware, pool)
-            painter.paint(out)
+            painter = _GapRenderer(plan, model, sections, source_box, output_box, gap, hardware, pool)
+            painter.render_gap(out)
             on_planes(len(painter.planes))
     return out
 
 
 @dataclass(frozen=True, slots=True)
-class _GapPainter:
+class _GapRenderer:
     """Paints the planes of one gap, or of one restored section, that lie in the block."""
 
     plan: Plan
@@ -97,29 +97,31 @@ class _GapPainter:
         first = max(self.gap.first_plane, self.output_box.start[0])
         return range(first, min(self.gap.first_plane + self.gap.n_planes, self.output_box.stop[0]))
 
-    def paint(self, out: dict[str, Voxels]) -> None:
+    def render_gap(self, out: dict[str, Voxels]) -> None:
         """Fill the gap's planes of every array."""
         rows = slice(
             self.planes.start - self.output_box.start[0], self.planes.stop - self.output_box.start[0]
         )
         if self.plan.sampling.samples == 1 and self.plan.lattice.overlap_px == 0:
-            self._paint_tile_by_tile(out["em"][rows])
+            self._render_tile_by_tile(out["em"][rows])
             return
         mean, spread = self._mean_and_spread()
         out["em"][rows] = to_grey(mean)
         if "uncertainty" in out:
             out["uncertainty"][rows] = uncertainty_to_grey(spread)
 
-    def _paint_tile_by_tile(self, em: Voxels) -> None:
+    def _render_tile_by_tile(self, em: Voxels) -> None:
         """One sample, no overlap: nothing to blend, each tile goes straight to its place."""
 
-        def paint(tile: Tile) -> None:
+        def render_gap(tile: Tile) -> None:
             (planes,) = self._generate([(0, tile)])
             here, there = self._overlap(tile)
             to_grey(planes[(slice(None), *here)], out=em[(slice(None), *there)])
 
         _exhaust(
-            _in_order(self.pool, paint, self.plan.lattice.touching(self.output_box), self.hardware.n_threads)
+            _in_order(
+                self.pool, render_gap, self.plan.lattice.touching(self.output_box), self.hardware.n_threads
+            )
         )
 
     def _mean_and_spread(self) -> tuple[Floats, Floats]:
@@ -184,7 +186,7 @@ class _GapPainter:
         below = [_mirrored(own[0] - i, n) for i in range(reach, 0, -1)]
         above = [_mirrored(own[-1] + i, n) for i in range(1, reach + 1)]
         indices = [u - self.source_box.start[0] for u in (*below, *own, *above)]
-        given = self.plan.given_box(self._window(tile))
+        given = self.plan.model_input_box(self._window(tile))
         inside = given.intersect(_flat(self.plan.source.frame.box))
         _, rows, columns = inside.relative_to(self.source_box.start).slices
         sections = self.sections[indices, rows, columns]

@@ -12,21 +12,21 @@ from threading import Event as Flag
 from distributed import Client
 
 from vemdiffuse_pipe.cluster.engines import check_dashboard, check_engine, connect, is_in_process, window
-from vemdiffuse_pipe.cluster.resources import refuse_what_does_not_fit, threads_per_worker
+from vemdiffuse_pipe.cluster.resources import check_memory, threads_per_worker
 from vemdiffuse_pipe.models.protocol import Model
+from vemdiffuse_pipe.output.opening import log_folder, open_run_model
+from vemdiffuse_pipe.output.provenance import write_filled_provenance
 from vemdiffuse_pipe.plan.plan import Plan
+from vemdiffuse_pipe.pricing.run_price import check_price_limit
 from vemdiffuse_pipe.records.events import DashboardServed, Listener, Outcome, RunEnded, RunStarted, silent
 from vemdiffuse_pipe.records.shards import Work
 from vemdiffuse_pipe.render.block import Hardware
-from vemdiffuse_pipe.running.beginning import Begun, begun
-from vemdiffuse_pipe.running.driver import Inbox, drive
-from vemdiffuse_pipe.running.endings import Bookkeeper, until
-from vemdiffuse_pipe.running.filled import note_what_was_filled
-from vemdiffuse_pipe.running.opening import log_folder, open_run_model
-from vemdiffuse_pipe.running.pricing import refuse_what_costs_too_much
-from vemdiffuse_pipe.running.retries import Patience
-from vemdiffuse_pipe.running.stages import open_workplace
-from vemdiffuse_pipe.running.workers import OpenWorkplace, present, register
+from vemdiffuse_pipe.running.dask.driver import Inbox, drive
+from vemdiffuse_pipe.running.dask.worker import WorkerContextPlugin, present, register
+from vemdiffuse_pipe.running.outcomes import RunRecorder, until
+from vemdiffuse_pipe.running.session import RunSession, begun
+from vemdiffuse_pipe.running.stages import open_worker_context
+from vemdiffuse_pipe.storage.retry import RetryPolicy
 from vemdiffuse_pipe.volume import Source
 
 
@@ -37,7 +37,7 @@ def run_plan(
     model: Model | None = None,
     listener: Listener = silent,
     max_blocks: int | None = None,
-    patience: Patience = Patience(),  # noqa: B008 (frozen)
+    retry_policy: RetryPolicy = RetryPolicy(),  # noqa: B008 (frozen)
 ) -> Outcome:
     """Do what `plan` says and its output lacks. Workers that are processes open the source themselves.
 
@@ -46,53 +46,55 @@ def run_plan(
     """
     table = plan.run_file.run
     check_engine(table, plan.run_file.cluster, log_folder(plan.run_file))
-    refuse_what_does_not_fit(plan)
+    check_memory(plan)
     check_dashboard(table)
-    refuse_what_costs_too_much(plan)
+    check_price_limit(plan)
     model = model or open_run_model(plan, device="cpu" if table.is_elsewhere else None)
     inbox: Inbox = SimpleQueue()
     with begun(plan, listener, inbox.put) as run:
-        progress, keeper = run.progress, run.keeper
-        keeper.tell(RunStarted(plan, progress.n_missing(), progress.n_voxels_missing()))
+        progress, recorder = run.progress, run.recorder
+        recorder.tell(RunStarted(plan, progress.n_missing(), progress.n_voxels_missing()))
         if is_in_process(table):  # elsewhere dask sees who dies
-            run.blame_what_processes_died_of()
+            run.mark_crashing_blocks_failed()
         stopped = ""
         if progress.n_missing():
-            stopped = _work_off(plan, source, model, run, inbox, max_blocks, patience)
+            stopped = _run_workers(plan, source, model, run, inbox, max_blocks, retry_policy)
         heard = run.heard
         outcome = progress.outcome(stopped, drained=heard.asks_to_drain, interrupted=heard.interrupts)
-    note_what_was_filled(plan)
-    keeper.tell(RunEnded(outcome))
+    write_filled_provenance(plan)
+    recorder.tell(RunEnded(outcome))
     return outcome
 
 
-def _work_off(
+def _run_workers(
     plan: Plan,
     source: Source,
     model: Model,
-    run: Begun,
+    run: RunSession,
     inbox: Inbox,
     max_blocks: int | None,
-    patience: Patience,
+    retry_policy: RetryPolicy,
 ) -> str:
     """Do the work, and then, one by one, what processes have died with. What ended it early, else ''."""
-    key, keeper = secrets.token_hex(4), run.keeper
+    key, recorder = secrets.token_hex(4), run.recorder
     table = plan.run_file.run
 
-    with _workers(plan, source, model, key, keeper, patience) as client:
+    with _workers(plan, source, model, key, recorder, retry_policy) as client:
         dashboard = client.dashboard_link if table.dashboard else ""
         if dashboard:
-            keeper.tell(DashboardServed(dashboard))
-        with keeper.told(plan, table.engine, workers=table.workers, dashboard=dashboard) as ended:
+            recorder.tell(DashboardServed(dashboard))
+        with recorder.told(plan, table.engine, workers=table.workers, dashboard=dashboard) as ended:
             for work in _turns(run, is_in_process(table), max_blocks, columns=plan.by_columns):
-                ended.stopped = drive(client, key, work, window(client, table), keeper, inbox, keeper.copied)
+                ended.stopped = drive(
+                    client, key, work, window(client, table), recorder, inbox, recorder.copied
+                )
                 if ended.stopped:
                     break
     return ended.stopped
 
 
 def _turns(
-    run: Begun, is_in_process: bool, max_blocks: int | None, *, columns: bool
+    run: RunSession, is_in_process: bool, max_blocks: int | None, *, columns: bool
 ) -> Iterator[Iterator[Work]]:
     """All that is missing; in this process, what processes have died with comes last, each by itself."""
     missing = run.progress.missing(columns=columns)
@@ -110,7 +112,7 @@ def _turns(
 
 @contextmanager
 def _workers(
-    plan: Plan, source: Source, model: Model, key: str, keeper: Bookkeeper, patience: Patience
+    plan: Plan, source: Source, model: Model, key: str, recorder: RunRecorder, retry_policy: RetryPolicy
 ) -> Iterator[Client]:
     """A client whose workers are ready for tasks of the run `key`."""
     table, cluster = plan.run_file.run, plan.run_file.cluster
@@ -118,14 +120,14 @@ def _workers(
     with ExitStack() as stack:
         if is_in_process(table):
             ended = Flag()
-            tell = until(ended, keeper.tell)
-            place = open_workplace(plan, hardware, patience, source, tell, model, keeper.journal)
+            tell = until(ended, recorder.tell)
+            place = open_worker_context(plan, hardware, retry_policy, source, tell, model, recorder.journal)
             stack.enter_context(present(key, place))
         client = stack.enter_context(connect(table, cluster, log_folder(plan.run_file)))
         if is_in_process(table):
             stack.callback(ended.set)  # before the client closes: a long block ends at its next gap
         else:
-            register(client, OpenWorkplace(key, plan, hardware, patience))
+            register(client, WorkerContextPlugin(key, plan, hardware, retry_policy))
             if table.is_remote:  # its workers go on living
                 stack.callback(client.unregister_worker_plugin, key)
         yield client

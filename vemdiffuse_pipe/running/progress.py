@@ -8,13 +8,13 @@ from contextlib import suppress
 
 from vemdiffuse_pipe.errors import DataError, TransientError
 from vemdiffuse_pipe.geometry.grid import BlockGrid
-from vemdiffuse_pipe.records import set_aside
-from vemdiffuse_pipe.records.events import Outcome, SetAside
+from vemdiffuse_pipe.output.mask import read_outside
+from vemdiffuse_pipe.records import failures
+from vemdiffuse_pipe.records.events import FailedBlock, Outcome
 from vemdiffuse_pipe.records.parts import EVERYTHING, Share
 from vemdiffuse_pipe.records.receipts import DoneReader
 from vemdiffuse_pipe.records.segments import SegmentWriter
 from vemdiffuse_pipe.records.shards import ShardSet, Work, count_missing, missing_work
-from vemdiffuse_pipe.running.mask import read_outside
 from vemdiffuse_pipe.storage.address import Address
 
 
@@ -29,9 +29,9 @@ class Progress:
         self.done = ShardSet(shards)
         self.outside = read_outside(output, shards)
         self._receipts = DoneReader(output, digest)
-        self._mark_reader = set_aside.MarkReader(output, blocks)
+        self._mark_reader = failures.MarkReader(output, blocks)
         self.read_again()
-        self._writer = SegmentWriter(output / set_aside.FOLDER)
+        self._writer = SegmentWriter(output / failures.FOLDER)
         self._process = secrets.token_hex(8)
         self._n_rendered = 0
 
@@ -42,7 +42,7 @@ class Progress:
 
     def _read_marks(self) -> None:
         self.marks = self._mark_reader.holding(self.done)
-        self._given_up = {mark.set_aside.output_box for mark in self.marks}
+        self._given_up = {mark.block.output_box for mark in self.marks}
 
     def missing(
         self, *, columns: bool = False, share: Share = EVERYTHING, backwards: bool = False
@@ -71,27 +71,27 @@ class Progress:
         for shard in self.done.grid.touching(work.output_box):
             self.done.add(shard)
 
-    def enter_set_aside(self, work: Work, reason: str, n_attempts: int) -> SetAside:
+    def mark_failed(self, work: Work, reason: str, n_attempts: int) -> FailedBlock:
         """Give the work up, on disk too."""
-        given_up = SetAside(work.block_index, work.output_box, reason, n_attempts)
-        mark = set_aside.new_mark(given_up, self.done.grid)
-        set_aside.write_mark(self._writer, mark)
+        failed_blocks = FailedBlock(work.block_index, work.output_box, reason, n_attempts)
+        mark = failures.new_mark(failed_blocks, self.done.grid)
+        failures.write_mark(self._writer, mark)
         self.marks.append(mark)
         self._given_up.add(work.output_box)
-        return given_up
+        return failed_blocks
 
-    def enter_failed(self, work: Work, reason: str, n_attempts: int) -> SetAside | None:
+    def enter_failed(self, work: Work, reason: str, n_attempts: int) -> FailedBlock | None:
         """This process failed at the work; on disk, where others see it. What is given up where it was not
         the first to fail at it.
         """
-        failed = SetAside(work.block_index, work.output_box, reason, n_attempts)
-        set_aside.write_mark(self._writer, set_aside.new_mark(failed, self.done.grid, self._process))
+        failed = FailedBlock(work.block_index, work.output_box, reason, n_attempts)
+        failures.write_mark(self._writer, failures.new_mark(failed, self.done.grid, self._process))
         with suppress(DataError, TransientError):  # then it is seen later
             self._read_marks()
-        given_up = (mark.set_aside for mark in self.marks)
-        return next((each for each in given_up if each.output_box == work.output_box), None)
+        failed_blocks = (mark.block for mark in self.marks)
+        return next((each for each in failed_blocks if each.output_box == work.output_box), None)
 
-    def all_marks(self) -> list[set_aside.Mark]:
+    def all_marks(self) -> list[failures.Mark]:
         """The marks that were read, and those of what one process alone has failed at."""
         return self._mark_reader.unreleased()
 
@@ -106,7 +106,7 @@ class Progress:
             n_blocks=n_blocks,
             n_done=n_wanted - n_missing,
             n_rendered=self._n_rendered,
-            set_aside=tuple(mark.set_aside for mark in self.marks),
+            failed_blocks=tuple(mark.block for mark in self.marks),
             stopped=f"{stopped}; run again to go on from here" if stopped else "",
             drained=drained and stopped != "",
             n_skipped=n_blocks - n_wanted,
@@ -118,8 +118,8 @@ class Progress:
         self._writer.close()
 
     def _settled(self) -> ShardSet:
-        given_up = ShardSet(self.done.grid)
+        failed_blocks = ShardSet(self.done.grid)
         for mark in self.marks:
             for shard in mark.shards:
-                given_up.add(shard)
-        return self.done | self.outside | given_up
+                failed_blocks.add(shard)
+        return self.done | self.outside | failed_blocks

@@ -10,19 +10,19 @@ from vemdiffuse_pipe import config
 from vemdiffuse_pipe.config import BadSections, Grid, OutputFormat, Policy, RunFile, RunTable
 from vemdiffuse_pipe.errors import ConfigError, OutputError
 from vemdiffuse_pipe.geometry.box import Zyx
-from vemdiffuse_pipe.plan.plan import Plan, digest
-from vemdiffuse_pipe.records import set_aside
-from vemdiffuse_pipe.records.events import Listener, Outcome, silent
-from vemdiffuse_pipe.records.journal import forget, read_beats
-from vemdiffuse_pipe.records.parts import Part
-from vemdiffuse_pipe.running.opening import (
+from vemdiffuse_pipe.output.opening import (
     is_output,
     open_output,
     open_run_model,
     prepare,
-    settled,
     stored_run_file,
+    with_measurements,
 )
+from vemdiffuse_pipe.plan.plan import Plan, digest
+from vemdiffuse_pipe.records import failures
+from vemdiffuse_pipe.records.events import Listener, Outcome, silent
+from vemdiffuse_pipe.records.journal import forget, read_heartbeats
+from vemdiffuse_pipe.records.parts import Part
 from vemdiffuse_pipe.running.progress import Progress
 from vemdiffuse_pipe.storage import Address, objects, open_sink, parse_address
 from vemdiffuse_pipe.volume import Source
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["prepare", "reconstruct", "retry", "run"]
 
-LARGEST_RUN_FILE = 1 << 20
+MAX_RUN_FILE = 1 << 20
 
 Nm = tuple[float, float, float]
 
@@ -55,13 +55,13 @@ def run(
     the output has no room left. What is done stays done.
     """
     source, plan = prepare(run_file)
-    plan = settled(plan, source)
+    plan = with_measurements(plan, source)
     if part is None:
         from vemdiffuse_pipe.running.execution import run_plan  # imports dask
 
         return run_plan(plan, source, listener=listener, max_blocks=max_blocks)
     from vemdiffuse_pipe.cluster.walltime import deadline_of, stated_walltime_s
-    from vemdiffuse_pipe.running.part_run import run_part
+    from vemdiffuse_pipe.running.local.worker import run_part
 
     deadline = deadline_of(stated_walltime_s(run_file.cluster) if walltime_s is None else walltime_s)
     return run_part(plan, source, part, listener=listener, max_blocks=max_blocks, deadline=deadline)
@@ -132,7 +132,7 @@ def _begun(plan: Plan, source: Source) -> tuple[Plan, Model]:
     address = parse_address(f"{plan.run_file.output.url}.toml")
     if not is_output(plan.run_file.output.url):
         _check_run_file(address, plan)  # before anything is made
-    plan = settled(plan, source)
+    plan = with_measurements(plan, source)
     filler = open_run_model(plan)  # before anything is written
     open_output(plan)  # before the run file is written: it may belong to another run
     _check_run_file(address, plan)
@@ -142,7 +142,7 @@ def _begun(plan: Plan, source: Source) -> tuple[Plan, Model]:
 
 def _check_run_file(address: Address, plan: Plan) -> None:
     """Raises OutputError where something else is in the place of the run file: it may be a user's own."""
-    there = objects.read_bytes(address, LARGEST_RUN_FILE)
+    there = objects.read_bytes(address, MAX_RUN_FILE)
     if there is None:
         return
     try:
@@ -174,7 +174,7 @@ def retry(output: str, *, listener: Listener = silent) -> Outcome:
     from vemdiffuse_pipe.running.execution import run_plan
 
     source, plan = prepare(stored_run_file(open_sink(output), output))
-    plan = settled(plan, source)
+    plan = with_measurements(plan, source)
     model = open_run_model(plan)  # before anything is written
     open_output(plan)  # before marks are released: the output must be this run's
     _absolve(plan)
@@ -184,8 +184,8 @@ def retry(output: str, *, listener: Listener = silent) -> Outcome:
 def _absolve(plan: Plan) -> None:
     address = parse_address(plan.run_file.output.url)
     progress = Progress(address, digest(plan.identity()), plan.blocks, plan.shards)
-    set_aside.release(address, progress.all_marks())
-    forget(address, read_beats(address, time.time()).dead)  # else what processes died of is blamed again
+    failures.release(address, progress.all_marks())
+    forget(address, read_heartbeats(address, time.time()).dead)  # else what processes died of is blamed again
 
 
 def _engine(workers: int) -> Literal["threads", "local"]:

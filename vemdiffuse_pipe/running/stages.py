@@ -19,28 +19,26 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from threading import Lock
 from typing import NamedTuple, TypeVar
-
-import numpy as np
 
 from vemdiffuse_pipe.cluster.hosts import device_name, job_id, peak_gpu_bytes
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.grid import BlockGrid
 from vemdiffuse_pipe.models.protocol import Model
+from vemdiffuse_pipe.output.opening import open_run_model
 from vemdiffuse_pipe.plan.plan import Plan, digest
-from vemdiffuse_pipe.records.events import BlockFailed, Listener, PlanesDone, silent
+from vemdiffuse_pipe.records.events import AttemptFailed, Listener, PlanesDone, silent
 from vemdiffuse_pipe.records.journal import Journal
 from vemdiffuse_pipe.records.receipts import FOLDER, Receipt, checksum
 from vemdiffuse_pipe.records.segments import SegmentWriter
 from vemdiffuse_pipe.render.block import Hardware, render_block
-from vemdiffuse_pipe.running.opening import open_run_model
-from vemdiffuse_pipe.running.retries import Patience, persist
 from vemdiffuse_pipe.storage import open_sink, parse_address, stores
+from vemdiffuse_pipe.storage.retry import RetryPolicy, with_retries
 from vemdiffuse_pipe.storage.stores import Traffic
-from vemdiffuse_pipe.volume import OnHole, Sink, Source, Voxels, unheard
+from vemdiffuse_pipe.survey.kept_sections import read_kept
+from vemdiffuse_pipe.volume import Sink, Source, Voxels
 
 T = TypeVar("T")
 
@@ -63,7 +61,7 @@ _METER = _Meter()
 
 
 @dataclass(frozen=True, slots=True)
-class Workplace:
+class WorkerContext:
     """All that the stages need. `tell`: hears what happens inside a block, as it happens."""
 
     plan: Plan
@@ -73,7 +71,7 @@ class Workplace:
     sink: Sink
     receipts: SegmentWriter
     hardware: Hardware
-    patience: Patience
+    retry_policy: RetryPolicy
     tell: Listener
     journal: Journal
 
@@ -116,21 +114,21 @@ class Stored(NamedTuple):
     log: Log
 
 
-def open_workplace(
+def open_worker_context(
     plan: Plan,
     hardware: Hardware,
-    patience: Patience,
+    retry_policy: RetryPolicy,
     source: Source,
     tell: Listener = silent,
     model: Model | None = None,
     journal: Journal | None = None,
-) -> Workplace:
+) -> WorkerContext:
     """A workplace of this process, around an open source. Raises InputError or TransientError.
 
     `model`: the plan's, and `journal`: of this process, where they are open already.
     """
     output = parse_address(plan.run_file.output.url)
-    return Workplace(
+    return WorkerContext(
         plan=plan,
         digest=digest(plan.identity()),
         source=source,
@@ -138,13 +136,13 @@ def open_workplace(
         sink=open_sink(plan.run_file.output.url),
         receipts=SegmentWriter(output / FOLDER),
         hardware=hardware,
-        patience=patience,
+        retry_policy=retry_policy,
         tell=tell,
         journal=journal or Journal(output, plan.blocks.block_shape, device_name(hardware.device)),
     )
 
 
-def read(place: Workplace, block_index: int, output_box: Box) -> Sections:
+def read(place: WorkerContext, block_index: int, output_box: Box) -> Sections:
     """The sections that `output_box`, all or a part of the block, needs."""
     source_box = place.plan.source_box(output_box)
     rejected = place.plan.gaps.rejected
@@ -157,7 +155,7 @@ def read(place: Workplace, block_index: int, output_box: Box) -> Sections:
     return Sections(output_box, voxels, log._replace(bytes_read=voxels.nbytes, holes=tuple(holes)))
 
 
-def render(place: Workplace, sections: Sections) -> Rendered:
+def render(place: WorkerContext, sections: Sections) -> Rendered:
     """The arrays of the block."""
     box, n_yx = sections.output_box, sections.output_box.shape[1] * sections.output_box.shape[2]
 
@@ -175,41 +173,25 @@ def render(place: Workplace, sections: Sections) -> Rendered:
     return Rendered(box, arrays, log)
 
 
-def write(place: Workplace, rendered: Rendered) -> None:
+def write(place: WorkerContext, rendered: Rendered) -> None:
     """Write the block's shards and then, when they are durable, its receipt."""
     note(place, store(place, rendered))
 
 
-def store(place: Workplace, rendered: Rendered) -> Stored:
+def store(place: WorkerContext, rendered: Rendered) -> Stored:
     """Write the block's shards. What is returned holds no voxels."""
     box, log = rendered.output_box, rendered.log
     checksums, log = _stage(place, "write", log, lambda: write_shards(place, box, rendered.arrays))
     return Stored(_receipt(place, box, checksums, log), log)
 
 
-def note(place: Workplace, stored: Stored) -> None:
+def note(place: WorkerContext, stored: Stored) -> None:
     """Write the receipt of what is stored."""
     record = stored.receipt.as_record()
     _stage(place, "receipt", stored.log, lambda: place.receipts.append(record))
 
 
-def read_kept(
-    source: Source, source_box: Box, rejected: tuple[int, ...], on_hole: OnHole = unheard
-) -> Voxels:
-    """The voxels of a box; rejected sections, which may be unreadable, are left 0 and never asked for."""
-    first, stop = source_box.start[0], source_box.stop[0]
-    skipped = [section for section in rejected if first <= section < stop]
-    if not skipped:
-        return source.read(source_box, on_hole)
-    voxels = np.zeros(source_box.shape, np.uint8)
-    for before, after in pairwise((first - 1, *skipped, stop)):
-        run = Box((before + 1, *source_box.start[1:]), (after, *source_box.stop[1:]))
-        if not run.is_empty:
-            voxels[before + 1 - first : after - first] = source.read(run, on_hole)
-    return voxels
-
-
-def write_shards(place: Workplace, box: Box, arrays: dict[str, Voxels]) -> dict[str, tuple[str, ...]]:
+def write_shards(place: WorkerContext, box: Box, arrays: dict[str, Voxels]) -> dict[str, tuple[str, ...]]:
     """Write all arrays of a block, and meanwhile sum up their shards: checksums by array, one a shard.
 
     Each array is written in one call: the store cuts it into shards and compresses them in parallel.
@@ -227,7 +209,7 @@ def _checksums(shards: BlockGrid, box: Box, voxels: Voxels) -> tuple[str, ...]:
     return tuple(checksum(voxels[shard_box.slices]) for shard_box in boxes)
 
 
-def _receipt(place: Workplace, box: Box, checksums: dict[str, tuple[str, ...]], log: Log) -> Receipt:
+def _receipt(place: WorkerContext, box: Box, checksums: dict[str, tuple[str, ...]], log: Log) -> Receipt:
     traffic = _METER.taken()
     return Receipt(
         digest=place.digest,
@@ -251,19 +233,19 @@ def _receipt(place: Workplace, box: Box, checksums: dict[str, tuple[str, ...]], 
     )
 
 
-def _stage(place: Workplace, name: str, log: Log, work: Callable[[], T]) -> tuple[T, Log]:
-    """`work()` with patience, and the log with its seconds and failures."""
+def _stage(place: WorkerContext, name: str, log: Log, work: Callable[[], T]) -> tuple[T, Log]:
+    """`work()` with retry_policy, and the log with its seconds and failures."""
     failures = 0
 
     def on_failure(reason: str) -> None:
         nonlocal failures
         failures += 1
-        place.tell(BlockFailed(log.block_index, reason, failures))
+        place.tell(AttemptFailed(log.block_index, reason, failures))
         place.journal.tell("attempt failed", log.block_index, reason, stage=name, attempt=failures)
 
     started = time.perf_counter()
     with place.journal.working_on(log.block_index):
-        result = persist(work, place.patience, on_failure)
+        result = with_retries(work, place.retry_policy, on_failure)
     seconds = {**log.seconds, name: time.perf_counter() - started}
     return result, log._replace(seconds=seconds, n_failures=log.n_failures + failures)
 

@@ -8,13 +8,13 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from vemdiffuse_pipe.cluster.resources import refuse_what_no_job_holds
+from vemdiffuse_pipe.cluster.resources import check_job_memory
 from vemdiffuse_pipe.cluster.schedulers import SUBMIT, Job, array_script
 from vemdiffuse_pipe.config import RunFile, Scheduler
 from vemdiffuse_pipe.errors import ConfigError
-from vemdiffuse_pipe.running.mask import begin_output, open_run_mask
-from vemdiffuse_pipe.running.opening import beside_output, log_folder, prepare, settled
-from vemdiffuse_pipe.running.pricing import refuse_what_costs_too_much
+from vemdiffuse_pipe.output.mask import begin_output, open_run_mask
+from vemdiffuse_pipe.output.opening import beside_output, log_folder, prepare, with_measurements
+from vemdiffuse_pipe.pricing.run_price import check_price_limit
 
 ANSWERS_WITHIN_S = 60
 
@@ -44,8 +44,8 @@ def make_submission(
             "walltime and max_jobs"
         )
     _, plan = prepare(run_file)
-    refuse_what_no_job_holds(plan, cluster, 1)
-    refuse_what_costs_too_much(plan)
+    check_job_memory(plan, cluster, 1)
+    check_price_limit(plan)
     open_run_mask(plan)  # each job would fail for want of it
     job = Job(cluster, log_folder(plan.run_file), n_jobs or cluster.max_jobs)
     script = array_script(scheduler, job, file.absolute(), Path.cwd(), sys.executable)
@@ -63,7 +63,7 @@ def submit(run_file: RunFile, submission: Submission) -> str:
     if shutil.which(program) is None:
         raise ConfigError(f"{program} is not on the PATH; run this where jobs are submitted")
     source, plan = prepare(run_file)
-    begin_output(settled(plan, source))
+    begin_output(with_measurements(plan, source))
     try:
         submission.logs.mkdir(parents=True, exist_ok=True)
         submission.path.write_text(submission.script)

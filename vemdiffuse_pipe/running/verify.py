@@ -14,14 +14,8 @@ import numpy as np
 from vemdiffuse_pipe.errors import CorruptDataError, MissingDataError
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.grid import BlockGrid
-from vemdiffuse_pipe.plan.plan import Plan
-from vemdiffuse_pipe.records.receipts import Receipt, checksum, read_receipts
-from vemdiffuse_pipe.records.shards import ShardSet
-from vemdiffuse_pipe.render.block import Hardware, render_block
-from vemdiffuse_pipe.running import stages
-from vemdiffuse_pipe.running.filled import note_what_was_filled
-from vemdiffuse_pipe.running.mask import read_outside
-from vemdiffuse_pipe.running.opening import (
+from vemdiffuse_pipe.output.mask import read_outside
+from vemdiffuse_pipe.output.opening import (
     identity_of,
     open_output,
     open_run_model,
@@ -29,9 +23,16 @@ from vemdiffuse_pipe.running.opening import (
     stored_run_file,
     with_contrast,
 )
-from vemdiffuse_pipe.running.retries import Patience
-from vemdiffuse_pipe.running.stages import open_workplace, read_kept
+from vemdiffuse_pipe.output.provenance import write_filled_provenance
+from vemdiffuse_pipe.plan.plan import Plan
+from vemdiffuse_pipe.records.receipts import Receipt, checksum, read_receipts
+from vemdiffuse_pipe.records.shards import ShardSet
+from vemdiffuse_pipe.render.block import Hardware, render_block
+from vemdiffuse_pipe.running import stages
+from vemdiffuse_pipe.running.stages import open_worker_context
 from vemdiffuse_pipe.storage import open_sink, parse_address
+from vemdiffuse_pipe.storage.retry import RetryPolicy
+from vemdiffuse_pipe.survey.kept_sections import read_kept
 from vemdiffuse_pipe.volume import Sink, Voxels
 
 PROBE_PX = 256
@@ -111,12 +112,12 @@ def _write_again(output: str, shards: BlockGrid, wrong: set[int]) -> None:
     source, plan = prepare(stored_run_file(open_sink(output), output))
     plan = with_contrast(plan, source)
     open_output(plan)
-    place = open_workplace(plan, Hardware(plan.run_file.run.device), Patience(), source)
+    place = open_worker_context(plan, Hardware(plan.run_file.run.device), RetryPolicy(), source)
     for shard in sorted(wrong):
         box = shards.box(shard)
         stages.write(place, stages.render(place, stages.read(place, plan.blocks.index_of(box.start), box)))
     place.close()
-    note_what_was_filled(plan)
+    write_filled_provenance(plan)
 
 
 def _stated(receipt: Receipt, position: int) -> dict[str, str]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from vemdiffuse_pipe.errors import CorruptDataError, SourceError
 from vemdiffuse_pipe.geometry.box import Box, Zyx
 from vemdiffuse_pipe.storage import faults, stores
-from vemdiffuse_pipe.storage.metadata import DOUBTS, LARGEST_CHUNK
+from vemdiffuse_pipe.storage.metadata import DOUBTS, MAX_CHUNK
 
 if TYPE_CHECKING:
     import tensorstore
@@ -83,7 +83,7 @@ class ChunkedReader:
         self._what = what
         self._codec = codec
         self._n_doubts = DOUBTS if codec is None and _is_remote(array) else 0
-        if prod(self.chunk_shape) * array.dtype.numpy_dtype.itemsize > LARGEST_CHUNK:
+        if prod(self.chunk_shape) * array.dtype.numpy_dtype.itemsize > MAX_CHUNK:
             raise SourceError(
                 f"{what} has chunks of {self.chunk_shape} {self.dtype}; at most 512 MB can be decoded at once"
             )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from vemdiffuse_pipe.errors import SourceError
 from vemdiffuse_pipe.geometry.box import Box, Zyx
 from vemdiffuse_pipe.geometry.frame import Frame, Nm, show_nm
-from vemdiffuse_pipe.storage.metadata import LARGEST_LENGTH_NM, SMALLEST_VOXEL_NM, listed
+from vemdiffuse_pipe.storage.metadata import MAX_LENGTH_NM, MIN_VOXEL_NM, listed
 
 UNIT_VOXEL: Nm = (Fraction(1), Fraction(1), Fraction(1))
 ORIGIN: Nm = (Fraction(0), Fraction(0), Fraction(0))
@@ -76,9 +76,9 @@ class Level:
     is_in_nm: bool = False
 
     def __post_init__(self) -> None:
-        if min(self.voxel_size) < SMALLEST_VOXEL_NM or max(self.voxel_size) > LARGEST_LENGTH_NM:
+        if min(self.voxel_size) < MIN_VOXEL_NM or max(self.voxel_size) > MAX_LENGTH_NM:
             raise SourceError(f"level {self.name}: its voxel size is not between 1e-6 and 1e18 nm")
-        if max(map(abs, self.corner)) > LARGEST_LENGTH_NM:
+        if max(map(abs, self.corner)) > MAX_LENGTH_NM:
             raise SourceError(f"level {self.name}: it lies more than 1e18 nm from the origin")
 
     @classmethod

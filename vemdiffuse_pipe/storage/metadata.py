@@ -23,16 +23,16 @@ Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json
 
 DOUBTS = 3  # times that what came over a network is read again before it is believed to be damaged
 
-LARGEST_DOCUMENT = 16 << 20  # bytes of JSON
-LARGEST_OBJECT = 4 << 30  # bytes of a shard or of a page
-LARGEST_CHUNK = 512 << 20  # bytes that are decoded at once
-LARGEST_SIDE = 1 << 40  # voxels
-LARGEST_VOLUME = 1 << 62  # voxels
-LARGEST_RANK = 8
-LONGEST_PATH = 1000
-LARGEST_LENGTH_NM = 10**18
-SMALLEST_VOXEL_NM = Fraction(1, 10**6)
-MOST_LEVELS = 64
+MAX_DOCUMENT = 16 << 20  # bytes of JSON
+MAX_OBJECT = 4 << 30  # bytes of a shard or of a page
+MAX_CHUNK = 512 << 20  # bytes that are decoded at once
+MAX_SIDE = 1 << 40  # voxels
+MAX_VOLUME = 1 << 62  # voxels
+MAX_RANK = 8
+MAX_PATH = 1000
+MAX_LENGTH_NM = 10**18
+MIN_VOXEL_NM = Fraction(1, 10**6)
+MAX_LEVELS = 64
 
 _UNITS_NM = {
     Fraction(1, 1000): "picometer picometre pm",
@@ -59,7 +59,7 @@ def read_document(address: Address) -> dict[str, object] | None:
 
 def _document(address: Address) -> dict[str, object] | None:
     try:
-        data = objects.read_bytes(address, LARGEST_DOCUMENT + 1)
+        data = objects.read_bytes(address, MAX_DOCUMENT + 1)
     except AccessError as error:
         if address.is_local:
             raise SourceError(str(error)) from error
@@ -68,10 +68,8 @@ def _document(address: Address) -> dict[str, object] | None:
         raise SourceError(str(error)) from error
     if data is None:
         return None
-    if len(data) > LARGEST_DOCUMENT:
-        raise SourceError(
-            f"{address} is larger than {LARGEST_DOCUMENT >> 20} MB; metadata is a few kilobytes"
-        )
+    if len(data) > MAX_DOCUMENT:
+        raise SourceError(f"{address} is larger than {MAX_DOCUMENT >> 20} MB; metadata is a few kilobytes")
     try:
         return mapping(json.loads(data), str(address))
     except RecursionError:
@@ -85,7 +83,7 @@ def mapping(value: object, where: str) -> dict[str, object]:
     return value if isinstance(value, dict) else _refuse(where, value, "an object in {}")
 
 
-def items(value: object, where: str, at_most: int = MOST_LEVELS) -> list[object]:
+def items(value: object, where: str, at_most: int = MAX_LEVELS) -> list[object]:
     """A JSON list of 1 to `at_most` items."""
     if isinstance(value, list) and 0 < len(value) <= at_most:
         return value
@@ -99,7 +97,7 @@ def text(value: object, where: str) -> str:
 
 def integers(value: object, where: str, rank: int | None = None) -> tuple[int, ...]:
     """Integers between -2^40 and 2^40; `rank` of them where given."""
-    found = items(value, where, LARGEST_RANK)
+    found = items(value, where, MAX_RANK)
     if rank not in (None, len(found)):
         _refuse(where, value, f"{rank} integers")
     return tuple(_side(n, where) for n in found)
@@ -108,12 +106,12 @@ def integers(value: object, where: str, rank: int | None = None) -> tuple[int, .
 def shape(value: object, where: str, rank: int | None = None) -> tuple[int, ...]:
     """Counts of voxels: each 1 to 2^40, all of them below 2^62."""
     counts = integers(value, where, rank)
-    if min(counts) < 1 or math.prod(counts) >= LARGEST_VOLUME:
+    if min(counts) < 1 or math.prod(counts) >= MAX_VOLUME:
         _refuse(where, value, "sizes of at least 1, and fewer than 2^62 voxels")
     return counts
 
 
-def chunk_shape(value: object, where: str, rank: int, at_most: int = LARGEST_CHUNK) -> tuple[int, ...]:
+def chunk_shape(value: object, where: str, rank: int, at_most: int = MAX_CHUNK) -> tuple[int, ...]:
     """Counts of voxels that make `at_most` bytes of the smallest type."""
     counts = shape(value, where, rank)
     if math.prod(counts) > at_most:
@@ -123,7 +121,7 @@ def chunk_shape(value: object, where: str, rank: int, at_most: int = LARGEST_CHU
 
 def lengths(value: object, where: str, rank: int) -> tuple[Fraction, ...]:
     """`rank` finite numbers, exact as they are written."""
-    found = items(value, where, LARGEST_RANK)
+    found = items(value, where, MAX_RANK)
     if len(found) != rank:
         _refuse(where, value, f"{rank} numbers")
     return tuple(number(n, where) for n in found)
@@ -132,12 +130,12 @@ def lengths(value: object, where: str, rank: int) -> tuple[Fraction, ...]:
 def sizes(value: object, where: str, rank: int) -> tuple[Fraction, ...]:
     """`rank` numbers larger than 0."""
     found = lengths(value, where, rank)
-    return found if min(found) >= SMALLEST_VOXEL_NM else _refuse(where, value, "sizes larger than 0")
+    return found if min(found) >= MIN_VOXEL_NM else _refuse(where, value, "sizes larger than 0")
 
 
 def number(value: object, where: str) -> Fraction:
     """A finite number of at most 10^18, exact as it is written."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST_LENGTH_NM:
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_LENGTH_NM:
         return Fraction(str(value))
     return _refuse(where, value, "a finite number of at most 10^18")
 
@@ -147,7 +145,7 @@ def inner_path(value: object, where: str) -> str:
     path = text(value, where)
     parts = path.split("/")
     is_plain = path.isprintable() and re.search(r"[\\|]|://", path) is None
-    if not is_plain or ".." in parts or not parts[0] or len(path) > LONGEST_PATH:
+    if not is_plain or ".." in parts or not parts[0] or len(path) > MAX_PATH:
         _refuse(where, value, "a relative path inside the volume")
     return path
 
@@ -179,7 +177,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 def _side(value: object, where: str) -> int:
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST_SIDE:
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_SIDE:
         return value
     return _refuse(where, value, "an integer of at most 2^40")
 

@@ -129,7 +129,7 @@ def _numbered_levels(address: Address, group: Attributes) -> list[Level]:
         address = address / "timepoint0"
         group = {**group, **(metadata.read_document(address / _ATTRIBUTES) or {})}
     found: list[Level] = []
-    while len(found) < metadata.MOST_LEVELS:
+    while len(found) < metadata.MAX_LEVELS:
         name = f"s{len(found)}"
         attributes = metadata.read_document(address / name / _ATTRIBUTES)
         if attributes is None:

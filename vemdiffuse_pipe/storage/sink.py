@@ -73,9 +73,9 @@ def check_can_be_written(url: str | os.PathLike[str]) -> None:
 
 
 def _check_path(address: Address) -> None:
-    if len(os.fsencode(address.name)) > LONGEST_NAME:
+    if len(os.fsencode(address.name)) > MAX_NAME:
         raise OutputError(
-            f"{address.name[:40]}... has more than {LONGEST_NAME} bytes; give the output a shorter name"
+            f"{address.name[:40]}... has more than {MAX_NAME} bytes; give the output a shorter name"
         )
     try:
         address.path.stat()
@@ -97,7 +97,7 @@ def open_sink(url: str | os.PathLike[str]) -> StoredSink:
         raise OutputError(f"{address} is no output that can be continued: {error}") from error
 
 
-LONGEST_NAME = 200  # bytes: names that are derived from an output's end in something more
+MAX_NAME = 200  # bytes: names that are derived from an output's end in something more
 
 OWN_FOLDER = ".vemdiffuse"  # receipts and marks, written by a run
 _NAMES_OF_METADATA = ("zarr.json", ".zgroup", ".zattrs", ".zarray", "attributes.json", "info")
@@ -256,7 +256,7 @@ def _check_shapes(chunk_shape: Zyx, shard_shape: Zyx, output_format: OutputForma
         raise OutputError(
             f"chunks of {chunk_shape} do not divide shards of {shard_shape}; whole chunks are needed"
         )
-    if prod(shard_shape) > metadata.LARGEST_OBJECT:
+    if prod(shard_shape) > metadata.MAX_OBJECT:
         raise OutputError(f"shards of {shard_shape} are larger than 4 GiB; smaller ones are needed")
     if output_format in ("ome-zarr-0.4", "n5") and chunk_shape != shard_shape:
         raise OutputError(f"{output_format} has no shards; {shard_shape} must be {chunk_shape}, the chunk")

@@ -146,7 +146,7 @@ def _spec(volume: Volume, level: Level, reader: Reader, given_nm: Nm | None) -> 
 
 
 def _positive(given_nm: Nm | None) -> Nm | None:
-    smallest, largest = metadata.SMALLEST_VOXEL_NM, metadata.LARGEST_LENGTH_NM
+    smallest, largest = metadata.MIN_VOXEL_NM, metadata.MAX_LENGTH_NM
     if given_nm is not None and not smallest <= min(given_nm) <= max(given_nm) <= largest:
         raise SourceError(
             f"voxel size {show_nm(given_nm)} nm; each must be larger than 0 and a length in nanometres"

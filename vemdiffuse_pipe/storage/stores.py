@@ -3,7 +3,7 @@
 One library means one set of credentials, one way of trying again and one kind of failure, whether a chunk is
 read or a receipt is written. Reading is anonymous unless credentials lie where the store's own tools look for
 them. A request that fails in passing is repeated here, a few times, with growing, random waits; what still
-fails is raised as transient, for whoever asked to have patience with.
+fails is raised as transient, for whoever asked to have retry_policy with.
 """
 
 from __future__ import annotations

@@ -148,7 +148,7 @@ class PageReader:
     ) -> None:
         y, x = kind.shape
         page_bytes = y * x * np.dtype(kind.dtype).itemsize
-        if page_bytes > metadata.LARGEST_OBJECT:
+        if page_bytes > metadata.MAX_OBJECT:
             raise SourceError(f"{what} has pages of {kind.shape} {kind.dtype}; at most 4 GiB can be decoded")
         self._section = lru_cache(maxsize=max(1, cache_bytes // page_bytes))(section)
         self._what = what

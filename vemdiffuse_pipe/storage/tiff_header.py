@@ -15,7 +15,7 @@ from vemdiffuse_pipe.storage.address import Address
 if TYPE_CHECKING:
     from tifffile import TiffFile
 
-_MOST_PAGES = 1 << 20
+_MAX_PAGES = 1 << 20
 
 # byte order, then (first page's position, count of tags, bytes of a tag, position of the next page)
 _CLASSIC = ("I", "H", 12)
@@ -46,7 +46,7 @@ def count_pages(address: Address) -> int:
         file.seek(8 if position == "Q" else 4)
         seen: set[int] = set()
         while (page := _number(file, order + position, address)) != 0:
-            if page in seen or len(seen) >= _MOST_PAGES:
+            if page in seen or len(seen) >= _MAX_PAGES:
                 raise SourceError(f"{address} has a chain of pages without an end; the file is damaged")
             seen.add(page)
             file.seek(page)
@@ -94,7 +94,7 @@ def _length(number: str, unit_nm: Fraction | None) -> Fraction | None:
         size = metadata.number(float(number), "voxel size") * (unit_nm or 1)
     except (ValueError, SourceError):
         return None
-    return size if size >= metadata.SMALLEST_VOXEL_NM else None
+    return size if size >= metadata.MIN_VOXEL_NM else None
 
 
 def _pixel_size(file: TiffFile, tag: str, unit_nm: Fraction | None) -> Fraction | None:

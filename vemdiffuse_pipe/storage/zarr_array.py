@@ -89,10 +89,10 @@ def _check_version_3(document: Document, where: str) -> int:
     rank = len(metadata.shape(document.get("shape"), f"{where}: shape"))
     codecs = metadata.items(document.get("codecs"), f"{where}: codecs")
     sharding = [c for c in codecs if isinstance(c, dict) and c.get("name") == "sharding_indexed"]
-    at_most = metadata.LARGEST_OBJECT if sharding else metadata.LARGEST_CHUNK
+    at_most = metadata.MAX_OBJECT if sharding else metadata.MAX_CHUNK
     _check_chunks(document.get("chunk_grid"), f"{where}: chunk_grid", rank, at_most)
     for codec in sharding:
-        _check_chunks(codec, f"{where}: codecs", rank, metadata.LARGEST_CHUNK)
+        _check_chunks(codec, f"{where}: codecs", rank, metadata.MAX_CHUNK)
     return rank
 
 

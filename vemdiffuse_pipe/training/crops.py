@@ -17,7 +17,7 @@ TRIES = 64  # crops in a row that may be black or flat
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """Cut out of a slab, views. `given`: (sections, y, x), what a network sees; `truth`: what it learns."""
+    """A piece of a slab, views. `given`: (sections, y, x), what a network sees; `truth`: what it learns."""
 
     given: Voxels
     truth: Voxels
@@ -63,7 +63,7 @@ class SlabCrops:
             crop = cut_out(rng, held)
             contrast = self.pool.schedule.volumes[held.slab.volume].contrast
             is_pair, least = held.raw is not None, self.least_contrast * contrast[1]
-            if is_lively(crop.given, least) and (not is_pair or is_lively(crop.truth, least)):
+            if has_contrast(crop.given, least) and (not is_pair or has_contrast(crop.truth, least)):
                 self.bytes_used += crop.truth.size + is_pair * crop.given.size
                 return rng, crop, contrast
             self.n_rejected += 1
@@ -74,7 +74,7 @@ class SlabCrops:
         )
 
 
-def is_lively(sections: Voxels, least_deviation: float) -> bool:
+def has_contrast(sections: Voxels, least_deviation: float) -> bool:
     """True where all sections vary, and no more than half of them is black or white."""
     padding = np.count_nonzero((sections == 0) | (sections == 255))
     return bool(2 * padding <= sections.size) and all(float(s.std()) >= least_deviation for s in sections)

@@ -15,7 +15,7 @@ from vemdiffuse_pipe.models.card import ModelCard
 from vemdiffuse_pipe.models.checkpoint import Network, save_checkpoint
 from vemdiffuse_pipe.storage import objects, parse_address
 from vemdiffuse_pipe.storage.faults import writing
-from vemdiffuse_pipe.training.prepare import Material
+from vemdiffuse_pipe.training.prepare import TrainingData
 from vemdiffuse_pipe.training.settings import TrainFile
 
 
@@ -44,7 +44,7 @@ def _save(path: Path, network: Network, card: ModelCard) -> None:
 
 
 def card_of(
-    card: ModelCard, file: TrainFile, made: Material, step: int, seconds: float, where: str
+    card: ModelCard, file: TrainFile, made: TrainingData, step: int, seconds: float, where: str
 ) -> ModelCard:
     """The card with what is known now: data, steps, device, time, licence."""
     px = made.cuts[0]

@@ -1,4 +1,4 @@
-"""Batches of gaps: sections and the true planes between them, cut out of slabs and varied.
+"""Batches of gaps: sections and the true planes between them, cut out of slabs and augment.
 
         section       targets        section
            |   |   |   |   |   |   |   |           along the axis of the gap; r is drawn anew for every batch
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from vemdiffuse_pipe.training.crops import Crop, SlabCrops
 from vemdiffuse_pipe.training.pool import HeldSlab, SlabPool
-from vemdiffuse_pipe.training.slabs import RATIOS, Cut, evenly, generator
+from vemdiffuse_pipe.training.slabs import RATIOS, CropSpec, evenly, generator
 from vemdiffuse_pipe.volume import Voxels
 
 # Microscopes scan along x: texture there differs from that along y (in FIB-25 the upper half of the spectrum
@@ -88,7 +88,7 @@ class Batches(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class InTurn:
+class RoundRobin:
     """Batches of one kind after the other: step by step, in turn."""
 
     kinds: Sequence[Batches]
@@ -159,10 +159,10 @@ class GapBatches(SlabCrops):
             return Crop(planes[::ratio], planes)
 
         rng, crop, contrast = self.draw(number, cut_out)
-        return varied(rng, crop.truth, self.cut, self.grey or contrast, self.variation, ratio)
+        return augment(rng, crop.truth, self.cut, self.grey or contrast, self.variation, ratio)
 
 
-def cropped(rng: np.random.Generator, held: HeldSlab, cut: Cut, span: int) -> Voxels:
+def cropped(rng: np.random.Generator, held: HeldSlab, cut: CropSpec, span: int) -> Voxels:
     """A gap of a slab, evenly drawn: (span + 1, row of the source, column), a view."""
     z, y, x = (evenly(rng, held.slab.first) - held.slab.box.start).tolist()
     dz, dy, dx = cut.extent
@@ -171,10 +171,10 @@ def cropped(rng: np.random.Generator, held: HeldSlab, cut: Cut, span: int) -> Vo
     return deep[offset : offset + span + 1]
 
 
-def varied(
+def augment(
     rng: np.random.Generator,
     crop: Voxels,
-    cut: Cut,
+    cut: CropSpec,
     contrast: tuple[float, float],
     variation: Variation,
     ratio: int,
@@ -200,7 +200,7 @@ def varied(
     return grey
 
 
-def resampled(grey: Floats, cut: Cut, phase: int = 0) -> Floats:
+def resampled(grey: Floats, cut: CropSpec, phase: int = 0) -> Floats:
     """Rows between those of the source, by linear interpolation, `phase` new rows further on.
 
     (plane, cut.source_rows, column) -> (plane, cut.rows, column); unchanged where the cut resamples nothing.

@@ -21,9 +21,9 @@ from vemdiffuse_pipe.models.a2i3dem import AxialNetwork
 from vemdiffuse_pipe.models.card import ModelCard, find_card, find_checkpoint, with_network
 from vemdiffuse_pipe.models.checkpoint import Network, as_model, load_network, new_network
 from vemdiffuse_pipe.models.diffusion import WHOLE_RANGE
-from vemdiffuse_pipe.models.kinds import KINDS, AxialConfig, LeanConfig, Sizes
 from vemdiffuse_pipe.models.lean import LeanNetwork
 from vemdiffuse_pipe.models.protocol import Model, Settings
+from vemdiffuse_pipe.models.sizes.kinds import KINDS, AxialConfig, LeanConfig, Sizes
 from vemdiffuse_pipe.training.objectives.distribution import Features, stored_layers
 from vemdiffuse_pipe.training.objectives.draws import Objective
 from vemdiffuse_pipe.training.objectives.onepass import AxialRepair, PlanesBetween, Restored
@@ -35,7 +35,7 @@ Contrast = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class ObjectiveInputs:
     """What objectives are made from. `scale`: that of residuals, in deviations of the grey levels."""
 
     table: NetworkTable
@@ -44,7 +44,7 @@ class Lesson:
     autocast: bool
 
 
-OBJECTIVES: dict[str, Callable[[Lesson], Objective]] = {
+OBJECTIVES: dict[str, Callable[[ObjectiveInputs], Objective]] = {
     "lean": lambda of: ResidualDiffusion(of.scale, of.autocast, of.table.difficulty),
     "regression": lambda of: Regression(of.scale, of.autocast),
     "udim": lambda of: PlaneNoise(2, of.autocast, of.table.difficulty),
@@ -57,7 +57,7 @@ OBJECTIVES: dict[str, Callable[[Lesson], Objective]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Trainee:
+class TrainableModel:
     """A network in training. `card`: of the checkpoint that it will become, without what training will tell.
 
     `as_model`: the network as the pipeline uses it, for a volume of some contrast. `sizes`: of the network in
@@ -80,7 +80,7 @@ class Trainee:
 
 def build(
     table: NetworkTable, train: TrainTable, sizes: Sizes, ratios: Mapping[int, float], residual_scale: float
-) -> Trainee:
+) -> TrainableModel:
     """What [model] describes, begun with the checkpoint of [train] where there is one. Raises ModelError."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(train.seed % 2**63)
@@ -89,13 +89,13 @@ def build(
         _begin_with(network, train.checkpoint, table, sizes)
     freeze(network, train.parts)
     autocast = train.precision == "bfloat16"
-    objective = OBJECTIVES[table.kind](Lesson(table, sizes, residual_scale, autocast))
+    objective = OBJECTIVES[table.kind](ObjectiveInputs(table, sizes, residual_scale, autocast))
     card = _card(table, ratios, residual_scale, sizes)
 
     def used(trained: nn.Module, contrast: Contrast) -> Model:
         return as_model(card, trained, Settings(card.steps, card.sampler, contrast, train.precision))
 
-    return Trainee(network, objective, card, used, sizes)
+    return TrainableModel(network, objective, card, used, sizes)
 
 
 def grey_of(kind: str) -> Contrast | None:

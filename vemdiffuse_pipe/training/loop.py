@@ -24,12 +24,12 @@ from vemdiffuse_pipe.models.checkpoint import on_device
 from vemdiffuse_pipe.training.gaps import Batches, GapBatch
 from vemdiffuse_pipe.training.objectives.draws import Draws, Objective
 from vemdiffuse_pipe.training.prefetch import Prefetched
-from vemdiffuse_pipe.training.processes import Crew
+from vemdiffuse_pipe.training.processes import ProcessGroup
 from vemdiffuse_pipe.training.settings import TrainTable
 from vemdiffuse_pipe.training.state import Identity, TrainingState
 
-Stopped = Literal["", "patience", "time", "interrupted"]
-STOPS: tuple[Stopped, ...] = ("", "patience", "time", "interrupted")
+Stopped = Literal["", "retry_policy", "time", "interrupted"]
+STOPS: tuple[Stopped, ...] = ("", "retry_policy", "time", "interrupted")
 Record = Mapping[str, object]
 
 
@@ -58,7 +58,7 @@ class Watcher(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class TrainingJob:
     """What is trained on what, how, and where its state is kept."""
 
     network: nn.Module
@@ -90,32 +90,32 @@ def lr_at(table: TrainTable, lr: float, step: int) -> float:
     )
 
 
-def train(course: Course, crew: Crew, watcher: Watcher) -> TrainingOutcome:
-    """Train the network of `course` in place, from where its state was left.
+def train(job: TrainingJob, processes: ProcessGroup, watcher: Watcher) -> TrainingOutcome:
+    """Train the network of `job` in place, from where its state was left.
 
     Raises TrainingError where the loss is no number, what reading the data raises, and StorageFullError; the
     state that was saved last is then still there.
     """
-    return _Loop(course, crew, watcher).run()
+    return _Loop(job, processes, watcher).run()
 
 
 class _Loop:
     """One call of `train`."""
 
-    def __init__(self, course: Course, crew: Crew, watcher: Watcher) -> None:
-        self.course, self.crew, self.watcher, self.table = course, crew, watcher, course.table
-        on_device(course.network, crew.device)
-        self.state = TrainingState(course.network, course.lr)
-        self.state.restore(course.state_file)
-        together = crew.together(course.network)
+    def __init__(self, job: TrainingJob, processes: ProcessGroup, watcher: Watcher) -> None:
+        self.job, self.processes, self.watcher, self.table = job, processes, watcher, job.table
+        on_device(job.network, processes.device)
+        self.state = TrainingState(job.network, job.lr)
+        self.state.restore(job.state_file)
+        together = processes.together(job.network)
         if self.table.compile:
             together.compile()
         self.network = together
-        self.share = crew.share(self.table.batch_size)
-        self.started = course.clock() - self.state.progress.elapsed_s
+        self.share = processes.share(self.table.batch_size)
+        self.started = job.clock() - self.state.progress.elapsed_s
         self.losses: list[Tensor] = []
         self.validated_at = -1
-        if crew.is_first:
+        if processes.is_first:
             watcher.begin(self.state.progress.step)
 
     def run(self) -> TrainingOutcome:
@@ -123,7 +123,7 @@ class _Loop:
         steps = range(self.state.progress.step, self.table.steps)
         stopped = self._reason()
         if not stopped:
-            with Prefetched(lambda step: self.course.batches.batch(step, self.share), steps) as batches:
+            with Prefetched(lambda step: self.job.batches.batch(step, self.share), steps) as batches:
                 for step, batch in zip(steps, batches, strict=True):
                     self._learn(step, batch)
                     stopped = self._after(step + 1, batches)
@@ -137,16 +137,16 @@ class _Loop:
 
     def _learn(self, step: int, batch: GapBatch) -> None:
         draws = Draws.of(self.table.seed, step, self.table.batch_size, self.share)
-        torch.manual_seed(hash((self.table.seed, step, self.crew.rank)))  # what networks drop
-        loss = self.course.objective(self.network, _moved(batch, self.crew.device), draws)
+        torch.manual_seed(hash((self.table.seed, step, self.processes.rank)))  # what networks drop
+        loss = self.job.objective(self.network, _moved(batch, self.processes.device), draws)
         ema = min(self.table.ema, (step + 1) / (step + 10))
-        self.state.learn(loss, lr_at(self.table, self.course.lr, step), self.table.clip, ema)
+        self.state.learn(loss, lr_at(self.table, self.job.lr, step), self.table.clip, ema)
         self.losses.append(loss.detach())
 
     def _after(self, step: int, batches: Prefetched[GapBatch]) -> Stopped:
         """What is due after so many steps; why training should end, if it should."""
         table = self.table
-        now = self.course.clock() - self.started
+        now = self.job.clock() - self.started
         self.state.progress = replace(self.state.progress, step=step, elapsed_s=now)
         is_due = [step % every == 0 for every in (table.log_every, table.validate_every, table.save_every)]
         if any(is_due) or step == table.steps:
@@ -155,24 +155,24 @@ class _Loop:
             self._validate(step)
         if is_due[2]:
             self._save()
-        return self._reason() if self.crew.size == 1 or any(is_due) else ""
+        return self._reason() if self.processes.size == 1 or any(is_due) else ""
 
     def _check_and_log(self, step: int, batches: Prefetched[GapBatch]) -> None:
-        loss = self.crew.mean(float(torch.stack(self.losses).mean())) if self.losses else 0.0
+        loss = self.processes.mean(float(torch.stack(self.losses).mean())) if self.losses else 0.0
         self.losses.clear()
         if not math.isfinite(loss):
             raise TrainingError(
-                f"the loss is {loss} near step {step}; {self.course.state_file} is as it was saved before: "
+                f"the loss is {loss} near step {step}; {self.job.state_file} is as it was saved before: "
                 'give a smaller train.lr or train.clip, or train.precision = "float32"'
             )
-        data, elapsed = self.course.batches, self.state.progress.elapsed_s
+        data, elapsed = self.job.batches, self.state.progress.elapsed_s
         decoded, used = data.n_bytes
-        if self.crew.is_first:
+        if self.processes.is_first:
             self.watcher.hear(
                 {
                     "step": step,
                     "loss": loss,
-                    "lr": lr_at(self.table, self.course.lr, step - 1),
+                    "lr": lr_at(self.table, self.job.lr, step - 1),
                     "seconds": round(elapsed, 3),
                     "waited_s": round(batches.waited_s, 3),
                     "read_per_used": round(decoded / max(1, used), 3),
@@ -185,13 +185,13 @@ class _Loop:
         self.validated_at = step
         p = self.state.progress
         is_better = 0
-        if self.crew.is_first:
+        if self.processes.is_first:
             score = self.watcher.validate(self.state.average, step)
             if score is not None and (p.best is None or score > p.best):
                 is_better = 1
                 self.watcher.keep(self.state.average, step)
                 p = replace(p, best=score)
-        if self.crew.decide(is_better):
+        if self.processes.decide(is_better):
             self.state.progress = replace(p, best_step=step, n_since_best=0)
         else:
             self.state.progress = replace(p, n_since_best=p.n_since_best + 1)
@@ -203,21 +203,21 @@ class _Loop:
             found = 3
         elif table.hours is not None and p.elapsed_s >= 3600 * table.hours:
             found = 2
-        elif table.patience is not None and p.n_since_best >= table.patience:
+        elif table.retry_policy is not None and p.n_since_best >= table.retry_policy:
             found = 1
-        return STOPS[self.crew.decide(found)]
+        return STOPS[self.processes.decide(found)]
 
     def _finish(self) -> None:
         """The last validation; without any, the last average is what is kept."""
         step = self.state.progress.step
         if self.validated_at != step and step != self.state.progress.best_step:
             self._validate(step)
-        if self.crew.is_first and self.state.progress.best is None:
+        if self.processes.is_first and self.state.progress.best is None:
             self.watcher.keep(self.state.average, step)
 
     def _save(self) -> None:
-        if self.crew.is_first:
-            self.state.save(self.course.state_file, self.course.identity)
+        if self.processes.is_first:
+            self.state.save(self.job.state_file, self.job.identity)
 
 
 def _moved(batch: GapBatch, device: torch.device) -> GapBatch:

@@ -12,15 +12,15 @@ import torch
 from vemdiffuse_pipe.errors import ConfigError, PlanError
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.frame import show_nm
-from vemdiffuse_pipe.models.kinds import AxialConfig, Sizes
+from vemdiffuse_pipe.models.sizes.kinds import AxialConfig, Sizes
 from vemdiffuse_pipe.plan.planes import choose_ratio, exact_grid
-from vemdiffuse_pipe.training.gaps import QUARTER_TURNS, Batches, GapBatches, InTurn, Variation
+from vemdiffuse_pipe.training.gaps import QUARTER_TURNS, Batches, GapBatches, RoundRobin, Variation
 from vemdiffuse_pipe.training.kinds import grey_of
 from vemdiffuse_pipe.training.objectives.residual import linear_between
 from vemdiffuse_pipe.training.pool import SlabPool
 from vemdiffuse_pipe.training.settings import DataTable, TrainFile, TrainingSource, ValidationTable, box_of
 from vemdiffuse_pipe.training.sizes import sizes_of
-from vemdiffuse_pipe.training.slabs import Cut, SlabSchedule, TrainingVolume
+from vemdiffuse_pipe.training.slabs import CropSpec, SlabSchedule, TrainingVolume
 from vemdiffuse_pipe.training.validation import Validation, gaps_in_use, held_gaps
 from vemdiffuse_pipe.volume import Source
 
@@ -130,7 +130,7 @@ def crop_px(table: DataTable, *, is_axial: bool = False) -> tuple[int, int]:
     return table.crop_px
 
 
-def cuts(file: TrainFile, deepest: int, source: Source, sizes: Sizes) -> list[Cut]:
+def cuts(file: TrainFile, deepest: int, source: Source, sizes: Sizes) -> list[CropSpec]:
     """How crops lie in the volumes, for gaps of up to `deepest`. Raises ConfigError."""
     table, multiple, is_axial = file.data, sizes.multiple_px, isinstance(sizes, AxialConfig)
     rows, columns = crop_px(table, is_axial=is_axial)
@@ -146,7 +146,7 @@ def cuts(file: TrainFile, deepest: int, source: Source, sizes: Sizes) -> list[Cu
         )
     depth = (1 + 2 * sizes.reach_sections) * deepest + 1 if file.model.task == "isotropic" else 1
     return [
-        Cut(axis, depth, rows, columns, upsampling, is_axial)
+        CropSpec(axis, depth, rows, columns, upsampling, is_axial)
         for axis in AXES[table.axis]
         for upsampling in (_upsamplings(table, source) if axis else (1,))
     ]
@@ -166,7 +166,7 @@ def variation(table: DataTable) -> Variation:
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
+class TrainingData:
     """What is learnt from, and how it is cut. `held`: what is held back, if anything.
 
     `sizes`: of the network that learns.
@@ -175,15 +175,15 @@ class Material:
     volumes: tuple[TrainingVolume, ...]
     held: Box | None
     ratios: dict[int, float]
-    cuts: tuple[Cut, ...]
+    cuts: tuple[CropSpec, ...]
     sizes: Sizes
 
-    def looked_at(self, look: Callable[[int, TrainingVolume], TrainingVolume]) -> Material:
+    def looked_at(self, look: Callable[[int, TrainingVolume], TrainingVolume]) -> TrainingData:
         """With volumes of which more is known, by number."""
         return replace(self, volumes=tuple(look(i, volume) for i, volume in enumerate(self.volumes)))
 
 
-def material(file: TrainFile, sources: Sequence[Source]) -> Material:
+def training_data(file: TrainFile, sources: Sequence[Source]) -> TrainingData:
     """What a training run file makes of its sources: no voxel is read.
 
     Raises ConfigError and PlanError where they do not go together. Contrasts that nobody stated are (0, 1).
@@ -200,7 +200,7 @@ def material(file: TrainFile, sources: Sequence[Source]) -> Material:
     )
     sizes = sizes_of(file.model, given, crop_px(file.data))
     made = cuts(file, max(given), sources[0], sizes)
-    found = Material(volumes, held, given, tuple(made), sizes)
+    found = TrainingData(volumes, held, given, tuple(made), sizes)
     for cut in found.cuts:
         slabs(file, found, cut)
     return found
@@ -216,7 +216,7 @@ def section_box(region: Box, section: int) -> Box:
     return Box((section, *region.start[1:]), (section + 1, *region.stop[1:]))
 
 
-def slabs(file: TrainFile, made: Material, cut: Cut) -> SlabSchedule:
+def slabs(file: TrainFile, made: TrainingData, cut: CropSpec) -> SlabSchedule:
     """The slabs of one cut. Raises PlanError where a volume has no room for it."""
     table = file.data
     raw_share = 1 / cut.align**2 if any(volume.raw for volume in made.volumes) else 0.0
@@ -224,7 +224,7 @@ def slabs(file: TrainFile, made: Material, cut: Cut) -> SlabSchedule:
     return SlabSchedule(made.volumes, cut, file.train.seed, table.pool_slabs, n_bytes, table.samples_per_slab)
 
 
-def batches(file: TrainFile, made: Material) -> Batches:
+def batches(file: TrainFile, made: TrainingData) -> Batches:
     """The batches of the run, to be closed: of each cut in turn."""
     size, changes = file.train.batch_size, variation(file.data)
     reach, grey = made.sizes.reach_sections, grey_of(file.model.kind)
@@ -232,7 +232,7 @@ def batches(file: TrainFile, made: Material) -> Batches:
         GapBatches(SlabPool(slabs(file, made, cut)), made.ratios, size, changes, reach, grey)
         for cut in made.cuts
     ]
-    return every[0] if len(every) == 1 else InTurn(every)
+    return every[0] if len(every) == 1 else RoundRobin(every)
 
 
 def measured_residual_scale(made: Batches) -> float:
@@ -242,7 +242,7 @@ def measured_residual_scale(made: Batches) -> float:
     return float(f"{float(torch.stack(squares).mean().sqrt()):.3g}") or 1.0
 
 
-def validation(file: TrainFile, made: Material, device: torch.device) -> Validation:
+def validation(file: TrainFile, made: TrainingData, device: torch.device) -> Validation:
     """Gaps of what is held back, read once, at the ratio with the largest weight. Raises ConfigError."""
     table, held = file.validation, made.held
     assert table is not None

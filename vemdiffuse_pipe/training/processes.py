@@ -20,11 +20,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from vemdiffuse_pipe.errors import ConfigError
 
-LONGEST_WAIT = timedelta(hours=2)  # while the first process validates
+MAX_WAIT = timedelta(hours=2)  # while the first process validates
 
 
 @dataclass(frozen=True, slots=True)
-class Crew:
+class ProcessGroup:
     """This process among `size`; `rank` counts from 0. `device`: what it works on."""
 
     device: torch.device
@@ -60,7 +60,7 @@ class Crew:
 
 
 @contextmanager
-def joined(device: str, batch_size: int) -> Iterator[Crew]:
+def joined(device: str, batch_size: int) -> Iterator[ProcessGroup]:
     """This process among those that torchrun started; alone where it started none.
 
     Raises ConfigError where the batch cannot be shared out evenly.
@@ -76,11 +76,11 @@ def joined(device: str, batch_size: int) -> Iterator[Crew]:
         here = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     _check(here)
     if size == 1:
-        yield Crew(here)
+        yield ProcessGroup(here)
         return
-    distributed.init_process_group("nccl" if here.type == "cuda" else "gloo", timeout=LONGEST_WAIT)
+    distributed.init_process_group("nccl" if here.type == "cuda" else "gloo", timeout=MAX_WAIT)
     try:
-        yield Crew(here, distributed.get_rank(), size)
+        yield ProcessGroup(here, distributed.get_rank(), size)
     finally:
         distributed.destroy_process_group()
 

@@ -30,10 +30,10 @@ SMOOTH_PX = 1.5  # deviation of the blur before anything is compared: noise has 
 N_KEYPOINTS = 1500
 KEYPOINTS_PX = 1536  # keypoints are looked for in images of at most this side
 AGREE_PX = 4.0  # what a keypoint may be off and still agree: the elastic part is not the homography's
-LEAST_AGREEING = 20
+MIN_AGREEING = 20
 FLOW_RADIUS_PX = 12
 FLOW_SMOOTH_PX = 8.0  # deviation; without it 95 % of FIB-25 under noise are within 0.6 px, with it within 0.4
-MOST_STRETCH = 3.0
+MAX_STRETCH = 3.0
 PATCH_PX = 64
 
 Image = NDArray[np.float32]
@@ -104,10 +104,10 @@ def _homography(raw: Image, clean: Image) -> tuple[ProjectiveTransform, int, int
     """Places (x, y) in `clean` to places in `raw`; matched keypoints, and those that agree."""
     (raw_places, raw_words), (clean_places, clean_words) = _keypoints(raw), _keypoints(clean)
     fewest = min(len(raw_words), len(clean_words))
-    if fewest < LEAST_AGREEING:
+    if fewest < MIN_AGREEING:
         raise RegistrationError(_too_few(fewest, "were found", clean.shape))
     pairs = match_descriptors(clean_words, raw_words, cross_check=True, max_ratio=0.95)
-    if len(pairs) < LEAST_AGREEING:
+    if len(pairs) < MIN_AGREEING:
         raise RegistrationError(_too_few(len(pairs), "match", clean.shape))
     matched = clean_places[pairs[:, 0], ::-1], raw_places[pairs[:, 1], ::-1]
     with warnings.catch_warnings():
@@ -116,14 +116,14 @@ def _homography(raw: Image, clean: Image) -> tuple[ProjectiveTransform, int, int
             matched, ProjectiveTransform, min_samples=4, residual_threshold=AGREE_PX, max_trials=2000, rng=0
         )
     n_agreeing = 0 if agree is None else int(agree.sum())
-    if n_agreeing < LEAST_AGREEING or not _is_plausible(model, clean.shape):
+    if n_agreeing < MIN_AGREEING or not _is_plausible(model, clean.shape):
         raise RegistrationError(_too_few(n_agreeing, "agree on how one lies on the other", clean.shape))
     return model, len(pairs), n_agreeing
 
 
 def _too_few(n: int, what: str, shape: tuple[int, ...]) -> str:
     return (
-        f"{n} keypoints of the two images {what}, at least {LEAST_AGREEING} are needed (clean image "
+        f"{n} keypoints of the two images {what}, at least {MIN_AGREEING} are needed (clean image "
         f"{shape[0]} x {shape[1]} px); do they show the same place, at about the same pixel size?"
     )
 
@@ -142,14 +142,14 @@ def _keypoints(image: Image) -> tuple[Places, NDArray[np.bool_]]:
 
 
 def _is_plausible(model: ProjectiveTransform, shape: tuple[int, ...]) -> bool:
-    """True unless the homography mirrors, folds, or stretches by more than MOST_STRETCH."""
+    """True unless the homography mirrors, folds, or stretches by more than MAX_STRETCH."""
     (ny, nx) = shape
     corners = np.array([[0, 0], [nx, 0], [nx, ny], [0, ny]], np.float64)
     moved = model(corners)
     sides = np.roll(moved, -1, axis=0) - moved
     turned = sides[:, 0] * np.roll(sides[:, 1], -1) - sides[:, 1] * np.roll(sides[:, 0], -1)
     area = turned / (nx * ny)  # negative where it mirrors or folds
-    return bool(((area > MOST_STRETCH**-2) & (area < MOST_STRETCH**2)).all())
+    return bool(((area > MAX_STRETCH**-2) & (area < MAX_STRETCH**2)).all())
 
 
 def _projected(homography: ProjectiveTransform, places: NDArray[np.floating]) -> Places:

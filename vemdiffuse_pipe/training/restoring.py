@@ -20,14 +20,14 @@ from vemdiffuse_pipe.training.gaps import Batches
 from vemdiffuse_pipe.training.kinds import grey_of
 from vemdiffuse_pipe.training.pairs import SCALE, MadeRaw, PairBatches, PairTask, rim_px
 from vemdiffuse_pipe.training.pool import SlabPool
-from vemdiffuse_pipe.training.prepare import Material, fitting
+from vemdiffuse_pipe.training.prepare import TrainingData, fitting
 from vemdiffuse_pipe.training.settings import TrainFile
 from vemdiffuse_pipe.training.slabs import TrainingVolume, coarser, generator
 from vemdiffuse_pipe.training.validation import SEED, HeldGap, Validation
 from vemdiffuse_pipe.volume import Source
 
 
-def paired(file: TrainFile, made: Material, raws: Sequence[Source | None]) -> Material:
+def paired(file: TrainFile, made: TrainingData, raws: Sequence[Source | None]) -> TrainingData:
     """What is learnt from, each volume with its raw one: the one that is stated, or one that is made.
 
     No voxel is read. Raises ConfigError where a raw volume is not of the same place.
@@ -54,7 +54,7 @@ def _with_raw(file: TrainFile, volume: TrainingVolume, raw: Source | None, seed:
     return replace(volume, raw=raw, region=_even(volume.region, scale), holes=holes)
 
 
-def batches(file: TrainFile, made: Material) -> Batches:
+def batches(file: TrainFile, made: TrainingData) -> Batches:
     """Batches of random pairs of what is not held back. Raises PlanError where there is no room for one."""
     task, (cut,) = task_of(file), made.cuts
     rim = rim_px(task)
@@ -70,7 +70,7 @@ def batches(file: TrainFile, made: Material) -> Batches:
     )
 
 
-def validation(file: TrainFile, made: Material, device: torch.device) -> Validation:
+def validation(file: TrainFile, made: TrainingData, device: torch.device) -> Validation:
     """Crops of what is held back, always the same, read once. Raises ConfigError where none fits."""
     table, held = file.validation, made.held
     assert table is not None

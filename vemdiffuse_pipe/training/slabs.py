@@ -26,7 +26,7 @@ from vemdiffuse_pipe.geometry.box import Box, Zyx
 from vemdiffuse_pipe.training.region import first_voxels
 from vemdiffuse_pipe.volume import Source, Voxels
 
-LARGEST_CHUNK = 1024  # voxels a side: of larger chunks a part is kept, though all of it is decoded
+MAX_CHUNK = 1024  # voxels a side: of larger chunks a part is kept, though all of it is decoded
 READ_PER_SAMPLE = 2.0  # bytes decoded over bytes used, at which samples_per_slab aims
 SLABS, SAMPLES, RATIOS = 1, 2, 3  # streams of random numbers
 
@@ -34,12 +34,12 @@ Number = TypeVar("Number", bound=np.generic)
 
 
 def generator(seed: int, cut: int, stream: int, number: int) -> np.random.Generator:
-    """Random numbers that belong to `number`, of a stream, of a cut (`Cut.number`), of a seed."""
+    """Random numbers that belong to `number`, of a stream, of a cut (`CropSpec.number`), of a seed."""
     return np.random.Generator(np.random.Philox(key=seed, counter=[0, cut, stream, number]))
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class CropSpec:
     """How crops lie in a volume. `axis`: of the gap, 0 for z; `depth`: planes along it, with both sections.
 
         axis    rows   columns    as the network sees it, and what it will see
@@ -94,7 +94,7 @@ class TrainingVolume:
     """What is learnt from: `region` of a source, less `holes`. `contrast`: mean and deviation of its grey.
 
     `raw`: where sections are restored, what is given in the place of `source`, whose contrast counts then;
-    its pixels are `Cut.align` times as large.
+    its pixels are `CropSpec.align` times as large.
     """
 
     source: Source
@@ -132,7 +132,7 @@ class SlabSchedule:
     """Slabs of volumes by number. Raises PlanError where a volume has no room for a crop."""
 
     volumes: Sequence[TrainingVolume]
-    cut: Cut
+    cut: CropSpec
     seed: int = 0
     pool: int = 8
     slab_bytes: int = 8 << 20
@@ -206,7 +206,7 @@ def evenly(rng: np.random.Generator, first: Box) -> NDArray[np.int64]:
 def _cell(region: Zyx, chunk: Zyx, extent: Zyx, slab_bytes: int) -> Zyx:
     """The shape of a cell: whole chunks where they are not huge, as many as `slab_bytes` allow."""
     room = [n - m + 1 for n, m in zip(region, extent, strict=True)]
-    step = [min(n, LARGEST_CHUNK) for n in chunk]
+    step = [min(n, MAX_CHUNK) for n in chunk]
     cell = list(step)
     while growing := [i for i in range(3) if cell[i] < room[i]]:
         axis = max(growing, key=lambda i: extent[i] / cell[i])  # where the halo costs most
@@ -224,7 +224,7 @@ def _around(cell: Box, extent: Zyx) -> Box:
     return Box(cell.start, (z, y, x))
 
 
-def _too_small(volume: TrainingVolume, cut: Cut) -> str:
+def _too_small(volume: TrainingVolume, cut: CropSpec) -> str:
     found, needed = (" x ".join(map(str, shape)) for shape in (volume.region.shape, cut.extent))
     left = ", less what is held back or rejected," if volume.holes else ""
     return (

@@ -23,7 +23,7 @@ from vemdiffuse_pipe.geometry.grey import to_grey
 from vemdiffuse_pipe.models.noise import voxel_noise
 from vemdiffuse_pipe.models.protocol import GapView, Model
 from vemdiffuse_pipe.training.gaps import resampled
-from vemdiffuse_pipe.training.slabs import Cut, generator
+from vemdiffuse_pipe.training.slabs import CropSpec, generator
 from vemdiffuse_pipe.volume import Source, Voxels
 
 SEED = 1
@@ -117,7 +117,7 @@ class Validation:
         return np.concatenate([sample(k) for k in range(self.n_samples)])
 
 
-def held_gaps(source: Source, region: Box, cut: Cut, ratio: int, reach: int, n: int) -> list[HeldGap]:
+def held_gaps(source: Source, region: Box, cut: CropSpec, ratio: int, reach: int, n: int) -> list[HeldGap]:
     """`n` gaps of `cut` of a region with their truth, always the same; `reach`: gaps more on either side.
 
     Raises ConfigError where none fits.
@@ -150,7 +150,7 @@ def gaps_in_use(source: Source, region: Box, shape: Zyx, n: int) -> list[HeldGap
     return [HeldGap(sections, sections[:0], sections) for sections in map(source.read, boxes)]
 
 
-def _planes(source: Source, box: Box, cut: Cut) -> Voxels:
+def _planes(source: Source, box: Box, cut: CropSpec) -> Voxels:
     grey = cut.oriented(source.read(box)).astype(np.float32)
     return to_grey(np.ascontiguousarray(cut.as_seen(resampled(grey, cut))))
 

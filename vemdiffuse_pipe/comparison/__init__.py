@@ -1,0 +1,1 @@
+"""Models compared with ground truth, in tables."""

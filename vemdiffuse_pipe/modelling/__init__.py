@@ -1,1 +1,0 @@
-"""What is done with models rather than with volumes: training, comparing, exporting."""

@@ -1,0 +1,1 @@
+"""What a network's sizes say of it: context, tiles, operations, memory."""

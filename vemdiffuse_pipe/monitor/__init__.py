@@ -1,0 +1,1 @@
+"""Watching a run from outside: status, block map, event log, tally."""

@@ -1,0 +1,1 @@
+"""What a run writes around its voxels: identity, mask, provenance."""

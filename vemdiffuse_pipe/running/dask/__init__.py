@@ -1,0 +1,1 @@
+"""A run by workers that are other processes: the dask graph, the driver, the worker."""

@@ -1,0 +1,1 @@
+"""A run in this process alone, as part I of N."""

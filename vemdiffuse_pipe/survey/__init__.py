@@ -1,0 +1,1 @@
+"""Looking at a source before a run: contrast, bad sections, lost sections."""

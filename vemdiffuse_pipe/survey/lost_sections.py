@@ -1,0 +1,100 @@
+"""Sections that are no data, found before a run begins: given up, so that wider gaps bridge them, or refused.
+
+Which sections are used changes every plane around them, so it is settled once, for all blocks alike, and
+stored with the output: a block that finds a hole later is set aside, it never decides for itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+
+from vemdiffuse_pipe.errors import CorruptDataError, DataError, MissingDataError, SourceError
+from vemdiffuse_pipe.geometry.box import Box
+from vemdiffuse_pipe.geometry.grid import BlockGrid
+from vemdiffuse_pipe.plan.plan import Plan, make_plan
+from vemdiffuse_pipe.storage.retry import RetryPolicy, with_retries
+from vemdiffuse_pipe.survey.bad_sections import find_bad_sections
+from vemdiffuse_pipe.volume import Source
+
+N_READERS = 8
+CHUNKS_AT_ONCE = 1024
+
+
+def with_sections_that_are_data(plan: Plan, source: Source) -> Plan:
+    """The plan without the sections that its run file wants given up: bad ones, and those with a hole.
+
+    Raises PlanError where the model cannot bridge them, SourceError for bad ones that are not to be bridged,
+    and TransientError.
+    """
+    table = plan.run_file.source
+    if table.bad_sections != "keep":
+        plan = _without_bad_sections(plan, source)
+    if "bridge" not in (table.missing, table.corrupt):
+        return plan
+    lost = find_lost_sections(source, missing=table.missing == "bridge", corrupt=table.corrupt == "bridge")
+    return without_sections(plan, lost)
+
+
+def _without_bad_sections(plan: Plan, source: Source) -> Plan:
+    table = plan.run_file.source
+    try:
+        found = find_bad_sections(source)
+    except DataError as error:
+        raise SourceError(
+            f"{error}; give bad_sections as keep to set only those blocks aside that need it"
+        ) from error
+    has_policy = (table.missing, table.corrupt) != ("fail", "fail")  # for sections that are not there
+    bad = [
+        one
+        for one in found
+        if one.section not in plan.gaps.rejected and not (one.reason == "missing" and has_policy)
+    ]
+    if not bad:
+        return plan
+    if table.bad_sections == "bridge":
+        return without_sections(plan, tuple(one.section for one in bad))
+    shown = ", ".join(map(str, bad[:8])) + (f" and {len(bad) - 8} more" if len(bad) > 8 else "")
+    raise SourceError(
+        f"{table.url} has sections that are no data: {shown}; give bad_sections as bridge to bridge them, "
+        "or as keep to take them as they are"
+    )
+
+
+def without_sections(plan: Plan, sections: tuple[int, ...]) -> Plan:
+    """The plan that bridges `sections` too. Raises PlanError where the model cannot."""
+    rejected = tuple(sorted({*plan.gaps.rejected, *sections}))
+    if rejected == plan.gaps.rejected:
+        return plan
+    table = plan.run_file.source.model_copy(update={"rejected_sections": rejected})
+    return make_plan(plan.run_file.model_copy(update={"source": table}), plan.source, plan.card)
+
+
+def find_lost_sections(source: Source, *, missing: bool, corrupt: bool) -> tuple[int, ...]:
+    """Sections with a chunk that is absent (`missing`) or cannot be decoded (`corrupt`), ascending.
+
+    Every chunk is read once: there is no other way to know that it decodes. Constant memory.
+    """
+    chunks = BlockGrid(source.spec.shape, source.spec.chunk_shape)
+
+    def lost_in(box: Box) -> range:
+        try:
+            with_retries(lambda: source.read(box), RetryPolicy(), lambda reason: None)
+        except MissingDataError:
+            return range(box.start[0], box.stop[0]) if missing else range(0)
+        except CorruptDataError:
+            return range(box.start[0], box.stop[0]) if corrupt else range(0)
+        return range(0)
+
+    lost: set[int] = set()
+    with ThreadPoolExecutor(N_READERS) as pool:
+        for batch in _batches(chunks):
+            lost.update(*pool.map(lost_in, batch))
+    return tuple(sorted(lost))
+
+
+def _batches(chunks: BlockGrid) -> Iterator[list[Box]]:
+    boxes = map(chunks.box, range(chunks.n_blocks))
+    while batch := list(islice(boxes, CHUNKS_AT_ONCE)):
+        yield batch
