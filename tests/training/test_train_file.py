@@ -303,7 +303,7 @@ BAD = {
         "either a region",
     ),
     "validation of no source": ({"validation": {"share": 0.2, "source": 3}}, "validation.source = 3"),
-    "retry_policy without validation": ({"train": {"retry_policy": 3}}, "needs a [validation] table"),
+    "patience without validation": ({"train": {"patience": 3}}, "needs a [validation] table"),
     "parts without a checkpoint": ({"train": {"parts": "decoder"}}, "needs train.from"),
     "no checkpoint there": ({"train": {"from": "nowhere.safetensors"}}, "no model 'nowhere.safetensors'"),
     "a checkpoint of other sizes": ({"train": {"from": "default"}}, "the sizes of the checkpoint"),

@@ -189,14 +189,14 @@ def test_a_loss_that_is_no_number_ends_training_and_keeps_the_state_before(tmp_p
 
 
 def test_training_ends_when_validation_brings_nothing_better(tmp_path: Path) -> None:
-    table = TABLE.model_copy(update={"steps": 40, "validate_every": 2, "retry_policy": 2})
+    table = TABLE.model_copy(update={"steps": 40, "validate_every": 2, "patience": 2})
     watcher = Listening({2: 20.0, 4: 22.0, 6: 21.0, 8: 21.5, 10: 30.0})
     with closing(grey_noise()) as made:
         outcome = run(tmp_path, made, table=table, watcher=watcher)
         again = run(tmp_path, made, table=table, watcher=Listening({10: 30.0}))
-    assert (outcome.stopped, outcome.step, outcome.best, outcome.best_step) == ("retry_policy", 8, 22.0, 4)
+    assert (outcome.stopped, outcome.step, outcome.best, outcome.best_step) == ("patience", 8, 22.0, 4)
     assert list(watcher.kept) == [2, 4]
-    assert (again.stopped, again.step) == ("retry_policy", 8)
+    assert (again.stopped, again.step) == ("patience", 8)
 
 
 def test_training_ends_when_its_time_is_up_also_over_several_calls(tmp_path: Path) -> None:

@@ -28,8 +28,8 @@ from vemdiffuse_pipe.training.processes import ProcessGroup
 from vemdiffuse_pipe.training.settings import TrainTable
 from vemdiffuse_pipe.training.state import Identity, TrainingState
 
-Stopped = Literal["", "retry_policy", "time", "interrupted"]
-STOPS: tuple[Stopped, ...] = ("", "retry_policy", "time", "interrupted")
+Stopped = Literal["", "patience", "time", "interrupted"]
+STOPS: tuple[Stopped, ...] = ("", "patience", "time", "interrupted")
 Record = Mapping[str, object]
 
 
@@ -203,7 +203,7 @@ class _Loop:
             found = 3
         elif table.hours is not None and p.elapsed_s >= 3600 * table.hours:
             found = 2
-        elif table.retry_policy is not None and p.n_since_best >= table.retry_policy:
+        elif table.patience is not None and p.n_since_best >= table.patience:
             found = 1
         return STOPS[self.processes.decide(found)]
 

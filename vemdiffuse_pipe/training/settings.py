@@ -151,7 +151,7 @@ SIZE_KEYS = [name for name in NetworkTable.model_fields if name not in OPTIONS]
 class TrainTable(Table):
     """[train] how long, how fast, where.
 
-    Training ends after `steps`, after `hours`, or when `retry_policy` validations in a row were no better.
+    Training ends after `steps`, after `hours`, or when `patience` validations in a row were no better.
     `from`: a checkpoint to begin with; `parts`: what of it is trained. `lr` is 1e-3, and 1e-5 with `from`.
     """
 
@@ -169,7 +169,7 @@ class TrainTable(Table):
     device: str = "cpu"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     hours: Length | None = None
-    retry_policy: Annotated[int, Field(ge=1, le=2**20)] | None = None
+    patience: Annotated[int, Field(ge=1, le=2**20)] | None = None
     validate_every: Count = 500
     save_every: Count = 500
     log_every: Count = 50
@@ -227,9 +227,9 @@ def _check_together(file: TrainFile) -> None:
         raise ConfigError(
             f"validation.source = {held_back.source}, but the sources are {len(file.source)}, from 0 on"
         )
-    if file.train.retry_policy is not None and held_back is None:
+    if file.train.patience is not None and held_back is None:
         raise ConfigError(
-            "train.retry_policy needs a [validation] table: without one nothing says what is better"
+            "train.patience needs a [validation] table: without one nothing says what is better"
         )
     if file.model.task == "isotropic" and any(source.raw for source in file.source):
         raise ConfigError("source.raw goes with sections that are restored: give model.task, or leave it out")
