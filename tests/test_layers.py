@@ -22,7 +22,7 @@ LEVELS = (
     ("cluster",),
     ("render",),
     ("survey",),
-    ("plan",),
+    ("plan", "exchange"),
     ("storage", "models", "evaluation", "phantom"),
     ("config", "volume"),
     ("geometry",),
@@ -32,7 +32,7 @@ LEVEL = {package: len(LEVELS) - i for i, packages in enumerate(LEVELS) for packa
 
 DASK = {"dask", "distributed", "dask_jobqueue"}
 KNOW_DASK = {"running", "cluster"}
-KNOW_TORCH = {"models", "training", "render", "running", "comparison", "pricing", "cluster"}
+KNOW_TORCH = {"models", "exchange", "training", "render", "running", "comparison", "pricing", "cluster"}
 MAX_LINES = 400
 MAX_FUNCTION_LINES = 60
 

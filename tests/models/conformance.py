@@ -24,7 +24,7 @@ from vemdiffuse_pipe.geometry.frame import Frame, exact_nm
 from vemdiffuse_pipe.models.card import ModelCard, find_card
 from vemdiffuse_pipe.models.checkpoint import load_model, new_network, save_checkpoint
 from vemdiffuse_pipe.models.protocol import GapView, Model
-from vemdiffuse_pipe.models.sizes.kinds import Sizes
+from vemdiffuse_pipe.models.sizes.protocol import Sizes
 from vemdiffuse_pipe.models.tiling import tile_deviation
 from vemdiffuse_pipe.plan.plan import Plan, make_plan
 from vemdiffuse_pipe.render.block import Hardware, render_block

@@ -5,7 +5,11 @@ from __future__ import annotations
 import pytest
 from conformance import Case, ModelConformance
 
-from vemdiffuse_pipe.models.sizes.kinds import KINDS, AxialConfig, LeanConfig, Sru3dConfig, UdimConfig
+from vemdiffuse_pipe.models.kinds import KINDS
+from vemdiffuse_pipe.models.sizes.a2i3dem import AxialConfig
+from vemdiffuse_pipe.models.sizes.lean import LeanConfig
+from vemdiffuse_pipe.models.sizes.sru3d import Sru3dConfig
+from vemdiffuse_pipe.models.sizes.udim import UdimConfig
 
 LEAN = LeanConfig(channels=(8, 12), n_blocks=1, n_basis=4, n_embedding=16)
 UDIM = UdimConfig(inner=8, multipliers=(1, 2), n_blocks=1, n_groups=4, head=8, ratio=3, tile_px=32)

@@ -12,7 +12,10 @@ from vemdiffuse_pipe.config import parse
 from vemdiffuse_pipe.errors import ModelError, PlanError
 from vemdiffuse_pipe.geometry.frame import Frame, exact_nm
 from vemdiffuse_pipe.models.card import LINEAR, ModelCard, read_card, with_network
-from vemdiffuse_pipe.models.sizes.kinds import KINDS, USUAL_STEPS, AxialConfig, Sru3dConfig, UdimConfig
+from vemdiffuse_pipe.models.kinds import KINDS, USUAL_STEPS
+from vemdiffuse_pipe.models.sizes.a2i3dem import AxialConfig
+from vemdiffuse_pipe.models.sizes.sru3d import Sru3dConfig
+from vemdiffuse_pipe.models.sizes.udim import UdimConfig
 from vemdiffuse_pipe.plan.plan import Plan, make_plan
 from vemdiffuse_pipe.volume import VolumeSpec
 

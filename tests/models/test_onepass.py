@@ -10,7 +10,8 @@ from vemdiffuse_pipe.models.a2i3dem import AxialNetwork
 from vemdiffuse_pipe.models.card import ModelCard, with_network
 from vemdiffuse_pipe.models.onepass import AxialRestoration, VolumetricNetwork
 from vemdiffuse_pipe.models.protocol import GapView, Settings
-from vemdiffuse_pipe.models.sizes.kinds import AxialConfig, Sru3dConfig
+from vemdiffuse_pipe.models.sizes.a2i3dem import AxialConfig
+from vemdiffuse_pipe.models.sizes.sru3d import Sru3dConfig
 from vemdiffuse_pipe.models.sru3d import Sru3dNetwork
 
 R, SIDE = 3, 32

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from vemdiffuse_pipe.models import pssr
+from vemdiffuse_pipe.models.kinds import KINDS
 from vemdiffuse_pipe.models.pssr import Pssr
 from vemdiffuse_pipe.models.rcan import Rcan
-from vemdiffuse_pipe.models.sizes.kinds import KINDS
 from vemdiffuse_pipe.models.sizes.plain import PssrConfig, RcanConfig
 
 SMALL_RCAN = RcanConfig(n_groups=2, n_blocks=2, channels=8, reduction=4, tile_px=128)

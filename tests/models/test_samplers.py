@@ -11,17 +11,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from vemdiffuse_pipe.models.edm import Denoiser, dpmpp_2m, karras_sigmas
+from vemdiffuse_pipe.models.kinds import SAMPLERS
+from vemdiffuse_pipe.models.preconditioning import noise_predicting_denoiser
 from vemdiffuse_pipe.models.samplers import (
+    Denoiser,
     NoiseRange,
     ancestral,
-    denoiser_of_noise_predictor,
+    dpmpp_2m,
     draw,
     heun,
+    karras_sigmas,
     linear_betas,
     respaced_betas,
 )
-from vemdiffuse_pipe.models.sizes.kinds import SAMPLERS
 
 LEVELS = NoiseRange(0.01, 40.0)
 
@@ -55,7 +57,7 @@ def test_one_ancestral_step_equals_the_formula() -> None:
         + (1 - gammas[3]) * math.sqrt(1 - betas[4]) / (1 - gammas[4]) * y
         + math.sqrt(betas[4] * (1 - gammas[3]) / (1 - gammas[4])) * drawn
     )
-    denoise = denoiser_of_noise_predictor(eps)
+    denoise = noise_predicting_denoiser(eps)
     seen: list[Tensor] = []
 
     def watched(x: Tensor, sigma: float) -> Tensor:
@@ -128,7 +130,7 @@ def test_a_noise_predictor_becomes_the_denoiser_of_its_noise_levels() -> None:
         asked.append(gamma)
         return (noisy - math.sqrt(gamma) * x0) / math.sqrt(1 - gamma)
 
-    assert torch.allclose(denoiser_of_noise_predictor(exact)(x0 + sigma * noise, sigma), x0, atol=1e-12)
+    assert torch.allclose(noise_predicting_denoiser(exact)(x0 + sigma * noise, sigma), x0, atol=1e-12)
     assert asked == [1 / (1 + sigma**2)]
 
 
@@ -154,7 +156,7 @@ def test_the_flows_agree_with_those_of_diffusers(name: str, monkeypatch: pytest.
     import diffusers  # takes seconds
 
     n, noise = 12, deviates(200)
-    sigmas = karras_sigmas(n, LEVELS.sigma_min, LEVELS.sigma_max)
+    sigmas = karras_sigmas(n, LEVELS)
     scheduler, x, scaled = theirs(diffusers, name, sigmas, noise)
     for t in scheduler.timesteps:
         sigma = float(scheduler.sigmas[scheduler.step_index or 0])

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from vemdiffuse_pipe.models.card import ModelCard, with_network
 from vemdiffuse_pipe.models.diffusion import UdimDiffusion
 from vemdiffuse_pipe.models.protocol import GapView, Settings
-from vemdiffuse_pipe.models.sizes.kinds import UdimConfig
+from vemdiffuse_pipe.models.sizes.udim import UdimConfig
 from vemdiffuse_pipe.models.udim import UdimNetwork
 
 Array = NDArray[np.float64]

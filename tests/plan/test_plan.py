@@ -17,7 +17,7 @@ from vemdiffuse_pipe.errors import PlanError
 from vemdiffuse_pipe.geometry.box import Zyx
 from vemdiffuse_pipe.geometry.frame import Frame, exact_nm
 from vemdiffuse_pipe.models.card import CUBIC, LINEAR, ModelCard, with_network
-from vemdiffuse_pipe.models.sizes.kinds import LeanConfig
+from vemdiffuse_pipe.models.sizes.lean import LeanConfig
 from vemdiffuse_pipe.plan.estimate import check_size, estimate, gap_flops
 from vemdiffuse_pipe.plan.plan import Plan, digest, make_plan
 from vemdiffuse_pipe.volume import VolumeSpec

@@ -23,7 +23,8 @@ from vemdiffuse_pipe.models.card import ModelCard, find_card
 from vemdiffuse_pipe.models.checkpoint import load_model, save_checkpoint
 from vemdiffuse_pipe.models.lean import LeanConfig, LeanNetwork
 from vemdiffuse_pipe.models.noise import voxel_noise
-from vemdiffuse_pipe.models.protocol import GapView, Model, Noise
+from vemdiffuse_pipe.models.protocol import GapView, Model
+from vemdiffuse_pipe.models.samplers import Noise
 from vemdiffuse_pipe.plan.plan import Plan, make_plan
 from vemdiffuse_pipe.render.block import Hardware, render_block
 from vemdiffuse_pipe.volume import VolumeSpec, Voxels

@@ -25,7 +25,8 @@ from vemdiffuse_pipe.models.a2i3dem import AxialNetwork
 from vemdiffuse_pipe.models.card import ModelCard, find_card, with_network
 from vemdiffuse_pipe.models.onepass import AxialRestoration, interpolated, rows_of_gap
 from vemdiffuse_pipe.models.protocol import GapView, Settings
-from vemdiffuse_pipe.models.sizes.kinds import AxialConfig, UdimConfig
+from vemdiffuse_pipe.models.sizes.a2i3dem import AxialConfig
+from vemdiffuse_pipe.models.sizes.udim import UdimConfig
 from vemdiffuse_pipe.plan.estimate import estimate
 from vemdiffuse_pipe.plan.plan import Plan, digest, make_plan
 from vemdiffuse_pipe.plan.planes import exact_grid

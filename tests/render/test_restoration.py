@@ -27,7 +27,7 @@ from vemdiffuse_pipe.models.checkpoint import load_model, new_network, save_chec
 from vemdiffuse_pipe.models.protocol import Model
 from vemdiffuse_pipe.models.pssr import Pssr
 from vemdiffuse_pipe.models.rcan import Rcan
-from vemdiffuse_pipe.models.sizes.kinds import LeanConfig
+from vemdiffuse_pipe.models.sizes.lean import LeanConfig
 from vemdiffuse_pipe.models.sizes.plain import PssrConfig, RcanConfig
 from vemdiffuse_pipe.plan.estimate import estimate
 from vemdiffuse_pipe.plan.plan import Plan, make_plan

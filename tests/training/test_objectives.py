@@ -20,8 +20,12 @@ from vemdiffuse_pipe.models.diffusion import WHOLE_RANGE, UdimDiffusion
 from vemdiffuse_pipe.models.onepass import AxialRestoration
 from vemdiffuse_pipe.models.protocol import GapView, Settings
 from vemdiffuse_pipe.models.samplers import trained_gammas
-from vemdiffuse_pipe.models.sizes.kinds import AxialConfig, LeanConfig, Sizes, Sru3dConfig, UdimConfig
+from vemdiffuse_pipe.models.sizes.a2i3dem import AxialConfig
+from vemdiffuse_pipe.models.sizes.lean import LeanConfig
 from vemdiffuse_pipe.models.sizes.plain import PssrConfig, RcanConfig
+from vemdiffuse_pipe.models.sizes.protocol import Sizes
+from vemdiffuse_pipe.models.sizes.sru3d import Sru3dConfig
+from vemdiffuse_pipe.models.sizes.udim import UdimConfig
 from vemdiffuse_pipe.testing import ArraySource, position_coded
 from vemdiffuse_pipe.training.gaps import GapBatch, GapBatches
 from vemdiffuse_pipe.training.kinds import freeze

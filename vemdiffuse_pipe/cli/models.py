@@ -56,7 +56,7 @@ def import_(
       vemdiffuse models import 1200_Network_ema.pth --ratio 6
       vemdiffuse models import image.pth --kind cddpm --raw --output image.safetensors
     """
-    from vemdiffuse_pipe.models.importing import import_checkpoint  # imports torch
+    from vemdiffuse_pipe.exchange.published import import_checkpoint  # imports torch
 
     output = output or Path(f"{file.stem}.safetensors")
     card = import_checkpoint(file, output, kind, ratio, averaged=averaged)
@@ -86,7 +86,7 @@ def export(name: str, target: Path, ratio: int) -> None:
     Examples:
       vemdiffuse models export default --bioimageio default_bioimageio.zip
     """
-    from vemdiffuse_pipe.comparison.bioimageio import export_bioimageio  # imports torch
+    from vemdiffuse_pipe.exchange.bioimageio import export_bioimageio  # imports torch
 
     click.echo(export_bioimageio(name, target, ratio=ratio))
 

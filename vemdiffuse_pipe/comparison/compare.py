@@ -18,14 +18,14 @@ import numpy as np
 from vemdiffuse_pipe.comparison.file import ComparisonFile, Draws, MethodTable, TruthTable
 from vemdiffuse_pipe.comparison.in_memory import Rendered, plan_in_memory, reconstruct_in_memory
 from vemdiffuse_pipe.comparison.rows import Figures, RowFolder
-from vemdiffuse_pipe.config import RunTable
+from vemdiffuse_pipe.config import Json, RunTable
 from vemdiffuse_pipe.errors import ConfigError
 from vemdiffuse_pipe.evaluation.degradation import Degradation, Degraded, degrade
 from vemdiffuse_pipe.evaluation.report import evaluate
 from vemdiffuse_pipe.evaluation.structure import WIDTH
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.grey import to_grey
-from vemdiffuse_pipe.plan.plan import Json, Plan, digest
+from vemdiffuse_pipe.plan.plan import Plan, digest
 from vemdiffuse_pipe.storage import open_source
 from vemdiffuse_pipe.volume import Voxels
 

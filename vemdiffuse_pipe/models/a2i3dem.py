@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vemdiffuse_pipe.models.sizes.kinds import AxialConfig
+from vemdiffuse_pipe.models.sizes.a2i3dem import AxialConfig
 
 
 class AxialNetwork(nn.Module):

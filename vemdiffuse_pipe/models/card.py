@@ -18,8 +18,9 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from vemdiffuse_pipe.config import Task
 from vemdiffuse_pipe.errors import ModelError
-from vemdiffuse_pipe.models.sizes.kinds import KINDS, USUAL_STEPS, Kind, Sizes
+from vemdiffuse_pipe.models.kinds import KINDS, USUAL_STEPS, Kind
 from vemdiffuse_pipe.models.sizes.parameter_free import FilterSizes, InterpolationSizes
+from vemdiffuse_pipe.models.sizes.protocol import Sizes
 
 _MAX_HEADER_BYTES = 4 * 2**20
 

@@ -25,7 +25,7 @@ from vemdiffuse_pipe.models.protocol import Model, Settings
 from vemdiffuse_pipe.models.pssr import Pssr
 from vemdiffuse_pipe.models.rcan import Rcan
 from vemdiffuse_pipe.models.restoration import Filter, Restorer
-from vemdiffuse_pipe.models.sizes.kinds import Sizes
+from vemdiffuse_pipe.models.sizes.protocol import Sizes
 from vemdiffuse_pipe.models.sru3d import Sru3dNetwork
 from vemdiffuse_pipe.models.udim import UdimNetwork
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vemdiffuse_pipe.models.edm import SIGMA_MAX, SIGMA_MIN, preconditioning
+from vemdiffuse_pipe.models.interpolation import linear_planes
 from vemdiffuse_pipe.models.lean import LeanNetwork
-from vemdiffuse_pipe.models.network import NetworkModel, on_linear
-from vemdiffuse_pipe.models.protocol import GapView, Noise
-from vemdiffuse_pipe.models.samplers import NoiseRange, denoiser_of_noise_predictor, draw
+from vemdiffuse_pipe.models.network import NetworkModel
+from vemdiffuse_pipe.models.preconditioning import edm_denoiser, noise_predicting_denoiser
+from vemdiffuse_pipe.models.protocol import GapView
+from vemdiffuse_pipe.models.samplers import EDM_RANGE, Noise, NoiseRange, draw
 from vemdiffuse_pipe.models.udim import UdimNetwork
 
-LEAN_LEVELS = NoiseRange(SIGMA_MIN, SIGMA_MAX)
 # Mean and deviation that take grey levels 0 to 255 to [-1, 1].
 WHOLE_RANGE = (127.5, 127.5)
 # Grey levels of UDiM lie in [-1, 1], and it is trained from 0.001 to 151. An error of the noise that it
@@ -32,19 +32,17 @@ class LeanDiffusion(NetworkModel[LeanNetwork]):
     def _planes(self, gap: GapView, noise: Noise) -> Tensor:
         sections, positions = self._standardised(gap.sections), gap.positions.float()
 
-        def denoise(x: Tensor, sigma: float) -> Tensor:
-            levels = torch.full((len(x), 1, 1, 1), sigma, device=x.device)
-            c_skip, c_out, c_in, c_noise = preconditioning(levels)
-            with self._in_precision(x):
-                raw = self.network(c_in * x, sections, positions, float(gap.ratio), c_noise.flatten())
-            x0: Tensor = c_skip * x + c_out * raw.float()
-            return x0
+        def network(scaled: Tensor, c_noise: Tensor) -> Tensor:
+            with self._in_precision(scaled):
+                raw: Tensor = self.network(scaled, sections, positions, float(gap.ratio), c_noise)
+            return raw
 
-        def laid_out(step: int) -> Tensor:
+        def channels_last(step: int) -> Tensor:
             return noise(step).contiguous(memory_format=torch.channels_last)
 
-        residual = draw(self.settings.sampler, denoise, laid_out, self.settings.steps, LEAN_LEVELS)
-        return self._grey(on_linear(sections, positions, self.card.residual_scale * residual))
+        denoise = edm_denoiser(network)
+        residual = draw(self.settings.sampler, denoise, channels_last, self.settings.steps, EDM_RANGE)
+        return self._grey(linear_planes(sections, positions) + self.card.residual_scale * residual)
 
 
 class UdimDiffusion(NetworkModel[UdimNetwork]):
@@ -63,14 +61,14 @@ class UdimDiffusion(NetworkModel[UdimNetwork]):
             return torch.stack(planes, dim=1)
 
         layers = [(float(t), round(float(t) * gap.ratio) - 1) for t in positions]
-        denoise = denoiser_of_noise_predictor(predict)
+        denoise = noise_predicting_denoiser(predict)
         x0 = draw(
             self.settings.sampler,
             lambda x, sigma: denoise(x, sigma).clamp(-1, 1),
             noise,
             self.settings.steps,
             UDIM_LEVELS,
-            around=torch.lerp(sections[:, :1], sections[:, 1:], positions[:, None, None]),
+            around=linear_planes(sections, positions),
         )
         return x0 * half + middle
 
@@ -91,6 +89,5 @@ def udim_inputs(n_conditions: int, sections: Tensor, noisy: Tensor, positions: T
     `sections`: (b, 2, y, x), which are known, or with one condition what lies between them at `positions`
     (b,). `noisy`: (b, 1, y, x). Grey in [-1, 1].
     """
-    between = torch.lerp(sections[:, :1], sections[:, 1:], positions[:, None, None, None])
-    condition = sections if n_conditions == 2 else between
+    condition = sections if n_conditions == 2 else linear_planes(sections, positions[:, None])
     return torch.cat([condition, noisy], dim=1).contiguous(memory_format=torch.channels_last)

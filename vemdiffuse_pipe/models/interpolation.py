@@ -16,7 +16,8 @@ from scipy.ndimage import map_coordinates
 from torch import Tensor
 
 from vemdiffuse_pipe.models.card import CUBIC, LINEAR, ModelCard
-from vemdiffuse_pipe.models.protocol import GapView, Noise
+from vemdiffuse_pipe.models.protocol import GapView
+from vemdiffuse_pipe.models.samplers import Noise
 
 
 class Interpolation:
@@ -33,10 +34,17 @@ class Interpolation:
     def generate(self, gap: GapView, noise: Noise) -> Tensor:
         """The planes between: (b, n, y, x) float32; `noise` is not asked for."""
         if self.order == 1:
-            t = gap.positions.float()[:, None, None]
-            return torch.lerp(gap.sections[:, :1], gap.sections[:, 1:], t)
+            return linear_planes(gap.sections, gap.positions.float())
         weights = _spline_weights(tuple(gap.positions.tolist()), gap.sections.shape[1])
         return torch.einsum("ns,bsyx->bnyx", torch.from_numpy(weights).to(gap.sections), gap.sections)
+
+
+def linear_planes(sections: Tensor, positions: Tensor) -> Tensor:
+    """Linear interpolation of gaps: sections (b, 2, y, x) -> planes (b, n, y, x), of their dtype.
+
+    `positions`: (n,) in [0, 1], the same in every gap, or (b, n), those of each.
+    """
+    return torch.lerp(sections[:, :1], sections[:, 1:], positions[..., None, None])
 
 
 @lru_cache(maxsize=1024)  # on an exact grid gaps differ in where their planes lie

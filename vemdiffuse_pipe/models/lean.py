@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vemdiffuse_pipe.models.sizes.kinds import LeanConfig as LeanConfig
+from vemdiffuse_pipe.models.sizes.lean import LeanConfig as LeanConfig
 
 
 class LeanNetwork(nn.Module):

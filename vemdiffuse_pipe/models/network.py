@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from vemdiffuse_pipe.models.card import ModelCard
-from vemdiffuse_pipe.models.protocol import GapView, Noise, Settings, tile_by_tile
+from vemdiffuse_pipe.models.protocol import GapView, Settings, tile_by_tile
+from vemdiffuse_pipe.models.samplers import Noise
 
 AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
 
@@ -44,9 +45,3 @@ class NetworkModel(ABC, Generic[AnyNetwork]):
     def _in_precision(self, x: Tensor) -> torch.autocast:
         """The context in which the network runs where `x` is, in the arithmetic that was asked for."""
         return torch.autocast(x.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16")
-
-
-def on_linear(sections: Tensor, positions: Tensor, residual: Tensor) -> Tensor:
-    """Linear interpolation of a gap plus a residual: (b, 2, y, x), (n,), (b, n, y, x) -> (b, n, y, x)."""
-    linear: Tensor = torch.lerp(sections[:, :1], sections[:, 1:], positions[:, None, None])
-    return linear + residual

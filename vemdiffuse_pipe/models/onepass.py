@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 from vemdiffuse_pipe.models.a2i3dem import AxialNetwork
+from vemdiffuse_pipe.models.interpolation import linear_planes
 from vemdiffuse_pipe.models.lean import LeanNetwork
-from vemdiffuse_pipe.models.network import NetworkModel, on_linear
-from vemdiffuse_pipe.models.protocol import GapView, Noise
+from vemdiffuse_pipe.models.network import NetworkModel
+from vemdiffuse_pipe.models.protocol import GapView
 from vemdiffuse_pipe.models.pssr import Pssr
 from vemdiffuse_pipe.models.rcan import Rcan
-from vemdiffuse_pipe.models.sizes.kinds import AXIAL_BATCH
+from vemdiffuse_pipe.models.samplers import Noise
+from vemdiffuse_pipe.models.sizes.a2i3dem import AXIAL_BATCH
 from vemdiffuse_pipe.models.sru3d import Sru3dNetwork
 
 ROUNDING = 1e-6  # of a plane: what is nearer to a section than this lies on it
@@ -38,7 +40,7 @@ class LeanRegression(NetworkModel[LeanNetwork]):
         sections, positions = self._standardised(gap.sections), gap.positions.float()
         with self._in_precision(sections):
             residual = predicted_residual(self.network, sections, positions, float(gap.ratio))
-        return self._grey(on_linear(sections, positions, self.card.residual_scale * residual.float()))
+        return self._grey(linear_planes(sections, positions) + self.card.residual_scale * residual.float())
 
 
 class AxialRestoration(NetworkModel[AxialNetwork]):

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from vemdiffuse_pipe.models.card import ModelCard
-
-Noise = Callable[[int], Tensor]
+from vemdiffuse_pipe.models.samplers import Noise
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from vemdiffuse_pipe.config import Task
 from vemdiffuse_pipe.models.card import BUILTIN, ModelCard
-from vemdiffuse_pipe.models.protocol import GapView, Model, Noise
+from vemdiffuse_pipe.models.protocol import GapView, Model
+from vemdiffuse_pipe.models.samplers import Noise
 
 GAUSSIAN_SIGMA_PX = 1.0
 PHASES = {"denoise": (0.0,), "superres": (-0.25, 0.25)}  # of the output pixels of one of the source

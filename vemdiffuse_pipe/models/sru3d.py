@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vemdiffuse_pipe.models.sizes.kinds import Sru3dConfig
+from vemdiffuse_pipe.models.sizes.sru3d import Sru3dConfig
 
 _FLAT = (1, 2, 2)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from vemdiffuse_pipe.models.protocol import GapView, Model, Noise
+from vemdiffuse_pipe.models.protocol import GapView, Model
+from vemdiffuse_pipe.models.samplers import Noise
 
 
 def tile_deviation(model: Model, gap: GapView, noise: Noise, tile_px: int) -> float:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vemdiffuse_pipe.models.sizes.kinds import UdimBlock, UdimConfig
+from vemdiffuse_pipe.models.sizes.udim import UdimBlock, UdimConfig
 
 DROPOUT = 0.2
 

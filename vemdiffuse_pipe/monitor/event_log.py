@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from vemdiffuse_pipe.config import Json
 from vemdiffuse_pipe.output.opening import identity_of
 from vemdiffuse_pipe.records.journal import EVENTS
 from vemdiffuse_pipe.records.segments import SegmentReader
 from vemdiffuse_pipe.storage import open_sink, parse_address
 from vemdiffuse_pipe.storage.address import Address
-from vemdiffuse_pipe.storage.metadata import Json
 
 POLL_S = 2.0
 _NAMED = ("check", "time", "host", "pid", "job", "what", "block", "reason")

@@ -13,13 +13,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 
+from vemdiffuse_pipe.config import Json
 from vemdiffuse_pipe.errors import OutputError
 from vemdiffuse_pipe.geometry.box import Zyx
 from vemdiffuse_pipe.geometry.grid import BlockGrid
 from vemdiffuse_pipe.monitor.tally import MINUTE_S, Tally
 from vemdiffuse_pipe.output.mask import read_outside
 from vemdiffuse_pipe.output.opening import identity_of, stored_run_file
-from vemdiffuse_pipe.plan.plan import Json, choose_block
+from vemdiffuse_pipe.plan.plan import choose_block
 from vemdiffuse_pipe.records import failures
 from vemdiffuse_pipe.records.events import FailedBlock
 from vemdiffuse_pipe.records.journal import Heartbeat, read_heartbeats

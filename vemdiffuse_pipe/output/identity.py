@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from vemdiffuse_pipe.config import Json
 from vemdiffuse_pipe.errors import OutputError
-from vemdiffuse_pipe.plan.plan import Json
 
 
 def check_identity(output: str, stored: Mapping[str, Json], wanted: Mapping[str, Json]) -> None:

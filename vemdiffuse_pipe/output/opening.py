@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 from vemdiffuse_pipe import config
 from vemdiffuse_pipe.cluster.memory import share_arenas
-from vemdiffuse_pipe.config import RunFile, SourceTable
+from vemdiffuse_pipe.config import Json, RunFile, SourceTable
 from vemdiffuse_pipe.errors import ConfigError, OutputError
 from vemdiffuse_pipe.geometry.grey import UNCERTAINTY_STEP
 from vemdiffuse_pipe.models.card import BUILTIN, find_card, shipped_models
 from vemdiffuse_pipe.output.identity import check_identity
 from vemdiffuse_pipe.plan.assumed import assumed_spec, check_assumed
 from vemdiffuse_pipe.plan.estimate import CACHE_BYTES
-from vemdiffuse_pipe.plan.plan import Json, Plan, digest, make_plan
+from vemdiffuse_pipe.plan.plan import Plan, digest, make_plan
 from vemdiffuse_pipe.storage import (
     StoredSink,
     create_sink,

@@ -14,7 +14,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from vemdiffuse_pipe.config import OutputTable, RunFile, SourceTable, Task
+from vemdiffuse_pipe.config import Json, OutputTable, RunFile, SourceTable, Task
 from vemdiffuse_pipe.errors import PlanError
 from vemdiffuse_pipe.geometry import morton
 from vemdiffuse_pipe.geometry.box import Box, Zyx
@@ -31,8 +31,6 @@ from vemdiffuse_pipe.volume import VolumeSpec
 PRECOMPUTED_BITS = 6  # a shard holds 64 chunks
 
 RENDER_VERSION = 1  # raised whenever the same plan would give other voxels
-
-Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from vemdiffuse_pipe.config import Json
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.grid import BlockGrid
 from vemdiffuse_pipe.records.events import FailedBlock
@@ -25,7 +26,6 @@ from vemdiffuse_pipe.records.receipts import box_of
 from vemdiffuse_pipe.records.segments import SegmentReader, SegmentWriter
 from vemdiffuse_pipe.records.shards import ShardSet
 from vemdiffuse_pipe.storage.address import Address
-from vemdiffuse_pipe.storage.metadata import Json
 
 FOLDER = ".vemdiffuse/set_aside"
 

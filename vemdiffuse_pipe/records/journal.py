@@ -30,12 +30,12 @@ from types import TracebackType
 from typing import Literal, NamedTuple, TypeAlias
 
 from vemdiffuse_pipe.cluster.hosts import is_gone, job_id, numbers_of_processes
+from vemdiffuse_pipe.config import Json
 from vemdiffuse_pipe.errors import VemdiffuseError
 from vemdiffuse_pipe.geometry.box import Zyx
 from vemdiffuse_pipe.records.segments import SegmentWriter, encode, is_whole
 from vemdiffuse_pipe.storage import objects
 from vemdiffuse_pipe.storage.address import Address
-from vemdiffuse_pipe.storage.metadata import Json
 
 EVENTS = ".vemdiffuse/events"
 BEATS = ".vemdiffuse/beats"

@@ -19,13 +19,13 @@ from typing import Any, NotRequired, TypedDict, cast
 import numpy as np
 import xxhash
 
+from vemdiffuse_pipe.config import Json
 from vemdiffuse_pipe.errors import OutputError
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.grid import BlockGrid
 from vemdiffuse_pipe.records import segments
 from vemdiffuse_pipe.records.shards import ShardSet
 from vemdiffuse_pipe.storage.address import Address
-from vemdiffuse_pipe.storage.metadata import Json
 from vemdiffuse_pipe.volume import Voxels
 
 FOLDER = ".vemdiffuse/receipts"

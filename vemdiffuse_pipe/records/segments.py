@@ -25,10 +25,10 @@ from threading import Lock
 
 import xxhash
 
+from vemdiffuse_pipe.config import Json
 from vemdiffuse_pipe.errors import VemdiffuseError
 from vemdiffuse_pipe.storage import faults, objects
 from vemdiffuse_pipe.storage.address import Address
-from vemdiffuse_pipe.storage.metadata import Json
 
 LINES_OF_AN_OBJECT = 1024  # a million receipts are a thousand objects; the last line puts 0.7 MB again
 

@@ -11,18 +11,17 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vemdiffuse_pipe.config import Policy
 from vemdiffuse_pipe.errors import CorruptDataError, MissingDataError
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.grid import BlockGrid
 from vemdiffuse_pipe.storage.levels import Reader
 from vemdiffuse_pipe.volume import OnHole
 
-Policy = Literal["fail", "fill", "bridge"]
 N_READERS = 8
 
 

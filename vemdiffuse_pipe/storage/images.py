@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from math import floor
 
+from vemdiffuse_pipe.config import Json
 from vemdiffuse_pipe.geometry import morton
 from vemdiffuse_pipe.geometry.box import Zyx
 from vemdiffuse_pipe.geometry.frame import Frame
-from vemdiffuse_pipe.storage.metadata import Json
 
 N5_LEVEL = "s0"
 

@@ -19,12 +19,11 @@ from typing import Literal
 
 import numpy as np
 
-from vemdiffuse_pipe.config import OutputFormat
+from vemdiffuse_pipe.config import Json, OutputFormat
 from vemdiffuse_pipe.geometry.box import Zyx
 from vemdiffuse_pipe.geometry.frame import Frame
 from vemdiffuse_pipe.geometry.gaps import Provenance
 from vemdiffuse_pipe.storage import images
-from vemdiffuse_pipe.storage.metadata import Json
 from vemdiffuse_pipe.volume import Voxels
 
 Version = Literal["0.5", "0.4"]

@@ -9,17 +9,15 @@ import json
 import math
 import re
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from fractions import Fraction
 from heapq import nsmallest
-from typing import NoReturn, TypeAlias
+from typing import NoReturn
 
 from vemdiffuse_pipe.errors import AccessError, DataError, SourceError
 from vemdiffuse_pipe.storage import objects
 from vemdiffuse_pipe.storage.address import Address
-
-Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 
 DOUBTS = 3  # times that what came over a network is read again before it is believed to be damaged
 

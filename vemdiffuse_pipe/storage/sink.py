@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from vemdiffuse_pipe.config import OutputFormat
+from vemdiffuse_pipe.config import Json, OutputFormat
 from vemdiffuse_pipe.errors import MisalignedWriteError, OutputError, SourceError
 from vemdiffuse_pipe.geometry.box import Box, Zyx
 from vemdiffuse_pipe.geometry.frame import Frame, exact_nm
@@ -21,7 +21,6 @@ from vemdiffuse_pipe.storage.chunked import WholeShards, open_for_reading, open_
 from vemdiffuse_pipe.storage.images import N5_LEVEL
 from vemdiffuse_pipe.storage.layout import GROUP, LEVEL, PROVENANCE, SINK, Objects, Version, output_objects
 from vemdiffuse_pipe.storage.levels import Reader
-from vemdiffuse_pipe.storage.metadata import Json
 from vemdiffuse_pipe.storage.n5 import N5Array
 from vemdiffuse_pipe.storage.shards import ShardWriter
 from vemdiffuse_pipe.storage.zarr_array import ZarrArray

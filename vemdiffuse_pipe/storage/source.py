@@ -9,6 +9,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from vemdiffuse_pipe.config import Policy
 from vemdiffuse_pipe.errors import AccessError, SourceError
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.frame import Nm, exact_nm, show_nm
@@ -16,7 +17,7 @@ from vemdiffuse_pipe.storage import holes, metadata, n5, ngff, objects, precompu
 from vemdiffuse_pipe.storage.address import Address, parse_address
 from vemdiffuse_pipe.storage.catalogue import source_address
 from vemdiffuse_pipe.storage.grey import ToGrey, Window, to_grey
-from vemdiffuse_pipe.storage.holes import Policies, Policy
+from vemdiffuse_pipe.storage.holes import Policies
 from vemdiffuse_pipe.storage.levels import Level, Reader, Volume
 from vemdiffuse_pipe.volume import OnHole, Source, VolumeSpec, Voxels, unheard
 

@@ -21,9 +21,12 @@ from vemdiffuse_pipe.models.a2i3dem import AxialNetwork
 from vemdiffuse_pipe.models.card import ModelCard, find_card, find_checkpoint, with_network
 from vemdiffuse_pipe.models.checkpoint import Network, as_model, load_network, new_network
 from vemdiffuse_pipe.models.diffusion import WHOLE_RANGE
+from vemdiffuse_pipe.models.kinds import KINDS
 from vemdiffuse_pipe.models.lean import LeanNetwork
 from vemdiffuse_pipe.models.protocol import Model, Settings
-from vemdiffuse_pipe.models.sizes.kinds import KINDS, AxialConfig, LeanConfig, Sizes
+from vemdiffuse_pipe.models.sizes.a2i3dem import AxialConfig
+from vemdiffuse_pipe.models.sizes.lean import LeanConfig
+from vemdiffuse_pipe.models.sizes.protocol import Sizes
 from vemdiffuse_pipe.training.objectives.distribution import Features, stored_layers
 from vemdiffuse_pipe.training.objectives.draws import Objective
 from vemdiffuse_pipe.training.objectives.onepass import AxialRepair, PlanesBetween, Restored

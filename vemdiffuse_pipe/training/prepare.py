@@ -12,7 +12,8 @@ import torch
 from vemdiffuse_pipe.errors import ConfigError, PlanError
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.frame import show_nm
-from vemdiffuse_pipe.models.sizes.kinds import AxialConfig, Sizes
+from vemdiffuse_pipe.models.sizes.a2i3dem import AxialConfig
+from vemdiffuse_pipe.models.sizes.protocol import Sizes
 from vemdiffuse_pipe.plan.planes import choose_ratio, exact_grid
 from vemdiffuse_pipe.training.gaps import QUARTER_TURNS, Batches, GapBatches, RoundRobin, Variation
 from vemdiffuse_pipe.training.kinds import grey_of

@@ -18,13 +18,12 @@ from torch import nn
 
 from vemdiffuse_pipe.cluster import signals
 from vemdiffuse_pipe.cluster.memory import share_arenas
-from vemdiffuse_pipe.config import Table
+from vemdiffuse_pipe.config import Json, Table
 from vemdiffuse_pipe.errors import DataError, SourceError
 from vemdiffuse_pipe.evaluation.picture import picture
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.output.identity import check_identity
 from vemdiffuse_pipe.plan.estimate import CACHE_BYTES
-from vemdiffuse_pipe.plan.plan import Json
 from vemdiffuse_pipe.storage import open_source
 from vemdiffuse_pipe.storage.faults import writing
 from vemdiffuse_pipe.storage.retry import RetryPolicy, with_retries
@@ -48,7 +47,7 @@ from vemdiffuse_pipe.volume import OnHole, Source, VolumeSpec, Voxels, unheard
 
 FINE_TUNING_LR, LR = 1e-5, 1e-3
 # What changes no weight: how long, where, and how often it is written down.
-FREE = {"hours", "retry_policy", "save_every", "log_every", "device", "compile"}
+FREE = {"hours", "patience", "save_every", "log_every", "device", "compile"}
 PICTURE_SCALE = 2
 
 

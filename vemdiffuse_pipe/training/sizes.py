@@ -17,7 +17,8 @@ from dataclasses import fields
 from pydantic import TypeAdapter, ValidationError
 
 from vemdiffuse_pipe.errors import ConfigError
-from vemdiffuse_pipe.models.sizes.kinds import KINDS, Sizes
+from vemdiffuse_pipe.models.kinds import KINDS
+from vemdiffuse_pipe.models.sizes.protocol import Sizes
 from vemdiffuse_pipe.training.settings import SIZE_KEYS, NetworkTable
 
 RESIDUAL = {"lean", "regression"}  # kinds that answer with a share of what linear interpolation leaves

@@ -10,12 +10,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
-Few = Annotated[int, Field(ge=0, le=64)]
-Count = Annotated[int, Field(ge=1, le=64)]
-Width = Annotated[int, Field(ge=1, le=2**16)]
-_CHECKED = ConfigDict(extra="forbid", strict=True)
+from vemdiffuse_pipe.models.sizes.protocol import CHECKED, Count, Few, Width
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +25,7 @@ class RcanConfig:
     reduction: Width = 16
     tile_px: Annotated[int, Field(ge=2, le=2**13, multiple_of=2)] = 256
 
-    __pydantic_config__ = _CHECKED
+    __pydantic_config__ = CHECKED
     reach_sections = 0
     ratio = 2
     multiple_px = 2
@@ -55,7 +52,7 @@ class PssrConfig:
     channels: Annotated[tuple[Width, ...], Field(min_length=2, max_length=8)] = (64, 64, 128, 256, 512)
     n_blocks: Annotated[tuple[Few, ...], Field(min_length=2, max_length=8)] = (0, 3, 4, 6, 3)
 
-    __pydantic_config__ = _CHECKED
+    __pydantic_config__ = CHECKED
     tile_px = 0
     reach_sections = 0
     ratio = 2

@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from vemdiffuse_pipe.models.edm import draw_training_sigmas
+from vemdiffuse_pipe.models.samplers import EDM_RANGE
 from vemdiffuse_pipe.training.gaps import GapBatch
 
 
@@ -50,3 +50,13 @@ class Objective(Protocol):
     def __call__(self, network: nn.Module, batch: GapBatch, draws: Draws) -> Tensor:
         """The mean over the batch. Which objective it is decides how `network` is called."""
         ...
+
+
+def draw_training_sigmas(n: int, generator: torch.Generator, mean: float = -0.5, std: float = 1.3) -> Tensor:
+    """(n,) noise levels to train at: log-normal (Karras et al. 2022, Eq. 6), one in eight at sigma_max.
+
+    The share at sigma_max teaches the one-pass prediction, which a few-step solver starts from.
+    """
+    sigma_max = EDM_RANGE.sigma_max
+    sigma = (mean + std * torch.randn(n, generator=generator)).exp().clamp(0.01, sigma_max)
+    return torch.where(torch.rand(n, generator=generator) < 0.125, torch.full_like(sigma, sigma_max), sigma)

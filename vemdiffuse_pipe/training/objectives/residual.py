@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vemdiffuse_pipe.models.edm import preconditioning
+from vemdiffuse_pipe.models.interpolation import linear_planes
+from vemdiffuse_pipe.models.preconditioning import preconditioning
 from vemdiffuse_pipe.training.gaps import GapBatch
 from vemdiffuse_pipe.training.objectives.draws import Draws
 
@@ -16,8 +17,7 @@ DIFFICULTY_WEIGHT = 2.0
 
 def linear_between(sections: Tensor, ratio: int) -> Tensor:
     """Linear interpolation of a gap at its r - 1 planes: (b, 2, y, x) -> (b, r - 1, y, x)."""
-    t = (torch.arange(1, ratio, device=sections.device) / ratio)[:, None, None]
-    return sections[:, :1] * (1 - t) + sections[:, 1:] * t
+    return linear_planes(sections, torch.arange(1, ratio, device=sections.device) / ratio)
 
 
 @dataclass(frozen=True, slots=True)

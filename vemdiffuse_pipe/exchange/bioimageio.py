@@ -22,15 +22,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from vemdiffuse_pipe.config import Json
 from vemdiffuse_pipe.errors import ModelError, OutputError
 from vemdiffuse_pipe.evaluation import picture
+from vemdiffuse_pipe.exchange.standalone import GapNetwork, architecture_source
 from vemdiffuse_pipe.geometry.grey import to_grey
 from vemdiffuse_pipe.models.card import BUILTIN, ModelCard, find_card, find_checkpoint, read_card
 from vemdiffuse_pipe.models.checkpoint import load_network
-from vemdiffuse_pipe.models.exported import GapNetwork, architecture_source
 from vemdiffuse_pipe.models.noise import voxel_noise
 from vemdiffuse_pipe.phantom import phantom
-from vemdiffuse_pipe.plan.plan import Json
 
 FORMAT_VERSION = "0.5.4"
 SIDE_PX = 64

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from vemdiffuse_pipe.comparison.bioimageio import export_bioimageio
 from vemdiffuse_pipe.errors import InputError, ModelError, OutputError
+from vemdiffuse_pipe.exchange.bioimageio import export_bioimageio
+from vemdiffuse_pipe.exchange.standalone import GapNetwork, architecture_source
 from vemdiffuse_pipe.models.card import find_card, find_checkpoint
 from vemdiffuse_pipe.models.checkpoint import load_model, load_network
-from vemdiffuse_pipe.models.exported import GapNetwork, architecture_source
 from vemdiffuse_pipe.models.protocol import GapView
 
 RATIO = 4

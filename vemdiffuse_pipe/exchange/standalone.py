@@ -17,9 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from vemdiffuse_pipe import errors
-from vemdiffuse_pipe.models import edm, lean
-from vemdiffuse_pipe.models.edm import dpmpp_2m, karras_sigmas, preconditioning
+from vemdiffuse_pipe.models import lean, preconditioning, samplers
+from vemdiffuse_pipe.models.interpolation import linear_planes
 from vemdiffuse_pipe.models.lean import LeanConfig, LeanNetwork
+from vemdiffuse_pipe.models.preconditioning import edm_denoiser
+from vemdiffuse_pipe.models.samplers import dpmpp_2m, karras_sigmas
 
 OURS = __name__.partition(".")[0]
 
@@ -55,14 +57,12 @@ class GapNetwork(nn.Module):
         grey = (sections - mean) / std
         positions = torch.arange(1, self.ratio, device=sections.device) / self.ratio
 
-        def denoise(x: Tensor, sigma: float) -> Tensor:
-            levels = torch.full((len(x), 1, 1, 1), sigma, device=x.device)
-            c_skip, c_out, c_in, c_noise = preconditioning(levels)
-            raw = self.network(c_in * x, grey, positions, float(self.ratio), c_noise.flatten())
-            x0: Tensor = c_skip * x + c_out * raw
-            return x0
+        def network(scaled: Tensor, c_noise: Tensor) -> Tensor:
+            raw: Tensor = self.network(scaled, grey, positions, float(self.ratio), c_noise)
+            return raw
 
-        linear = torch.lerp(grey[:, :1], grey[:, 1:], positions[:, None, None])
+        denoise = edm_denoiser(network)
+        linear = linear_planes(grey, positions)
         start = torch.zeros_like(linear) if noise is None else noise
         residual = dpmpp_2m(denoise, start, karras_sigmas(1 if noise is None else self.steps))
         planes: Tensor = (linear + self.residual_scale * residual) * std + mean
@@ -74,7 +74,7 @@ def architecture_source() -> str:
 
     Made of the sources of our own modules, without their imports of each other.
     """
-    modules = [errors, edm, lean]
+    modules = [errors, samplers, preconditioning, lean]
     strangers = {name: source for module in modules for name, source in _strangers(module, modules)}
     foreign = {line for module in modules for line in _foreign_imports(module)}
     parts = [
@@ -83,6 +83,7 @@ def architecture_source() -> str:
         "\n".join(sorted({*foreign, "from dataclasses import dataclass"})),
         *strangers.values(),
         *(_body(module) for module in modules),
+        inspect.getsource(linear_planes),
         inspect.getsource(GapNetwork),
     ]
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"

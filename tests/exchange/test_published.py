@@ -13,10 +13,10 @@ from torch import Tensor
 
 from vemdiffuse_pipe.cli.entry import run_command
 from vemdiffuse_pipe.errors import ModelError
+from vemdiffuse_pipe.exchange.published import SCHEDULES, import_checkpoint, renamed, state_dict_of
 from vemdiffuse_pipe.models.card import find_card
 from vemdiffuse_pipe.models.checkpoint import load_network
-from vemdiffuse_pipe.models.importing import SCHEDULES, import_checkpoint, renamed, state_dict_of
-from vemdiffuse_pipe.models.sizes.kinds import UdimConfig
+from vemdiffuse_pipe.models.sizes.udim import UdimConfig
 from vemdiffuse_pipe.models.udim import UdimNetwork
 
 SMALL = UdimConfig(inner=8, n_groups=8, head=8)

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from vemdiffuse_pipe.errors import ConfigError
-from vemdiffuse_pipe.models.edm import dpmpp_2m, draw_training_sigmas, karras_sigmas, preconditioning
+from vemdiffuse_pipe.models.preconditioning import preconditioning
+from vemdiffuse_pipe.models.samplers import EDM_RANGE, NoiseRange, dpmpp_2m, karras_sigmas
+from vemdiffuse_pipe.training.objectives.draws import draw_training_sigmas
 
 
 def _gaussian(deviation: float) -> tuple[object, object]:
@@ -34,10 +36,12 @@ def test_noise_levels_fall_from_sigma_max_to_sigma_min_to_zero() -> None:
     assert karras_sigmas(1) == [pytest.approx(40.0), 0.0]
 
 
-@pytest.mark.parametrize("arguments", [(0,), (5, 1.0, 0.5), (5, 0.0, 1.0), (5, -1.0, 1.0)])
-def test_impossible_noise_levels_are_refused(arguments: tuple[float, ...]) -> None:
+@pytest.mark.parametrize(
+    ("n", "levels"), [(0, EDM_RANGE), *((5, NoiseRange(*r)) for r in ((1.0, 0.5), (0.0, 1.0), (-1.0, 1.0)))]
+)
+def test_impossible_noise_levels_are_refused(n: int, levels: NoiseRange) -> None:
     with pytest.raises(ConfigError):
-        karras_sigmas(*arguments)  # type: ignore[arg-type]
+        karras_sigmas(n, levels)
 
 
 def test_the_solver_converges_to_the_gaussian_solution_at_second_order() -> None:

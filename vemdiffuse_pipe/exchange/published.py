@@ -29,7 +29,7 @@ from torch import Tensor
 from vemdiffuse_pipe.errors import ModelError
 from vemdiffuse_pipe.models.card import ModelCard
 from vemdiffuse_pipe.models.checkpoint import save_checkpoint
-from vemdiffuse_pipe.models.sizes.kinds import UdimConfig
+from vemdiffuse_pipe.models.sizes.udim import UdimConfig
 from vemdiffuse_pipe.models.udim import UdimNetwork
 
 SCHEDULES = (
