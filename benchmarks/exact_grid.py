@@ -16,7 +16,7 @@ import numpy as np
 import tifffile
 
 from vemdiffuse_pipe.evaluation import Report, evaluate
-from vemdiffuse_pipe.geometry.gaps import Provenance
+from vemdiffuse_pipe.geometry.plane_groups import Provenance
 from vemdiffuse_pipe.running.reconstruct import reconstruct
 from vemdiffuse_pipe.storage import open_sink
 from vemdiffuse_pipe.volume import Voxels

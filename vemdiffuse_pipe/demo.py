@@ -24,8 +24,8 @@ from vemdiffuse_pipe.evaluation import Report, interpolate, picture
 from vemdiffuse_pipe.evaluation.compare import with_interpolation
 from vemdiffuse_pipe.geometry.box import Box, Zyx
 from vemdiffuse_pipe.geometry.frame import Frame
-from vemdiffuse_pipe.geometry.gaps import Provenance
 from vemdiffuse_pipe.geometry.grey import to_grey
+from vemdiffuse_pipe.geometry.plane_groups import Provenance
 from vemdiffuse_pipe.models.card import find_card
 from vemdiffuse_pipe.phantom import phantom
 from vemdiffuse_pipe.records.events import Listener, silent

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vemdiffuse_pipe.errors import PlanError
-from vemdiffuse_pipe.geometry.gaps import PARTLY_FILLED, Gap, Gaps, Provenance, Ratio
+from vemdiffuse_pipe.geometry.gaps import Gap, Gaps
+from vemdiffuse_pipe.geometry.plane_groups import PARTLY_FILLED, Provenance, Ratio
 
 
 @st.composite

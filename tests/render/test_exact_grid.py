@@ -19,8 +19,9 @@ from vemdiffuse_pipe.config import parse
 from vemdiffuse_pipe.errors import PlanError
 from vemdiffuse_pipe.geometry.box import Box, Zyx
 from vemdiffuse_pipe.geometry.frame import Frame, exact_nm
-from vemdiffuse_pipe.geometry.gaps import Gaps, Provenance
+from vemdiffuse_pipe.geometry.gaps import Gaps
 from vemdiffuse_pipe.geometry.grey import to_grey
+from vemdiffuse_pipe.geometry.plane_groups import Provenance
 from vemdiffuse_pipe.models.a2i3dem import AxialNetwork
 from vemdiffuse_pipe.models.card import ModelCard, find_card, with_network
 from vemdiffuse_pipe.models.onepass import AxialRestoration, interpolated, rows_of_gap

@@ -19,9 +19,9 @@ from vemdiffuse_pipe.config import parse
 from vemdiffuse_pipe.errors import ModelError, PlanError
 from vemdiffuse_pipe.geometry.box import Box, Zyx
 from vemdiffuse_pipe.geometry.frame import Frame, exact_nm
-from vemdiffuse_pipe.geometry.gaps import Provenance
 from vemdiffuse_pipe.geometry.grey import to_grey
 from vemdiffuse_pipe.geometry.grid import BlockGrid
+from vemdiffuse_pipe.geometry.plane_groups import Provenance
 from vemdiffuse_pipe.models.card import ModelCard, find_card
 from vemdiffuse_pipe.models.checkpoint import load_model, new_network, save_checkpoint
 from vemdiffuse_pipe.models.protocol import Model

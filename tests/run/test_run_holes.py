@@ -14,7 +14,8 @@ from small_runs import SHAPE, interpolated, shard_file, small_run, stored
 
 from vemdiffuse_pipe.config import RunFile
 from vemdiffuse_pipe.errors import PlanError, SourceError
-from vemdiffuse_pipe.geometry.gaps import PARTLY_FILLED, Gaps, Provenance
+from vemdiffuse_pipe.geometry.gaps import Gaps
+from vemdiffuse_pipe.geometry.plane_groups import PARTLY_FILLED, Provenance
 from vemdiffuse_pipe.records.receipts import read_receipts
 from vemdiffuse_pipe.running.reconstruct import retry, run
 from vemdiffuse_pipe.running.verify import verify

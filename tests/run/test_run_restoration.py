@@ -11,8 +11,8 @@ from small_runs import SHAPE, small_run, stored, stored_sha256, write_source
 
 from vemdiffuse_pipe.config import RunFile
 from vemdiffuse_pipe.errors import OutputError, SourceError
-from vemdiffuse_pipe.geometry.gaps import Provenance
 from vemdiffuse_pipe.geometry.grey import to_grey
+from vemdiffuse_pipe.geometry.plane_groups import Provenance
 from vemdiffuse_pipe.running.reconstruct import run
 from vemdiffuse_pipe.running.verify import verify
 from vemdiffuse_pipe.storage import open_sink, open_source

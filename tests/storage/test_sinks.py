@@ -33,7 +33,7 @@ from vemdiffuse_pipe.errors import (
     OutputError,
 )
 from vemdiffuse_pipe.geometry.box import Box
-from vemdiffuse_pipe.geometry.gaps import Provenance
+from vemdiffuse_pipe.geometry.plane_groups import Provenance
 from vemdiffuse_pipe.storage import objects, open_sink, open_source
 
 

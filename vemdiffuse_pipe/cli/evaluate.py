@@ -14,7 +14,7 @@ from vemdiffuse_pipe.evaluation import Report, evaluate, render_table
 from vemdiffuse_pipe.evaluation.compare import ORDERS, verdict, with_interpolation
 from vemdiffuse_pipe.evaluation.correlation import resolution_nm
 from vemdiffuse_pipe.geometry.box import Box, Zyx
-from vemdiffuse_pipe.geometry.gaps import Provenance
+from vemdiffuse_pipe.geometry.plane_groups import Provenance
 from vemdiffuse_pipe.storage import open_sink, open_source, source_address
 from vemdiffuse_pipe.storage.grey import Window
 from vemdiffuse_pipe.storage.source import find_volume

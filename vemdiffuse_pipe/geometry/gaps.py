@@ -24,7 +24,6 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from enum import IntEnum
 from fractions import Fraction
 from math import ceil, floor
 
@@ -32,29 +31,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vemdiffuse_pipe.errors import PlanError
-
-
-class Provenance(IntEnum):
-    """Where a plane comes from; the numbers are those stored in the output.
-
-    Those that end in PARTLY_FILLED: some voxels of the sections that it comes from did not exist, and were
-    filled. RESTORED: made from the one section that lies where it lies (see restored.py).
-    """
-
-    MISSING = 0
-    MEASURED = 1
-    GENERATED = 2
-    BRIDGED = 3
-    MEASURED_PARTLY_FILLED = 5
-    GENERATED_PARTLY_FILLED = 6
-    BRIDGED_PARTLY_FILLED = 7
-    RESTORED = 8
-    RESTORED_PARTLY_FILLED = 12
-
-
-PARTLY_FILLED = 4  # what a code is raised by
-
-Ratio = int | Fraction
+from vemdiffuse_pipe.geometry.box import Box
+from vemdiffuse_pipe.geometry.frame import Frame, Nm
+from vemdiffuse_pipe.geometry.plane_groups import PARTLY_FILLED, Provenance, Ratio
+from vemdiffuse_pipe.geometry.region import whole_sections
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +95,11 @@ class Gaps:
             )
 
     @property
+    def min_sections(self) -> int:
+        """Two: a gap lies between them."""
+        return 2
+
+    @property
     def n_planes(self) -> int:
         """Planes of the output."""
         return floor((self.n_sections - 1) * self.r) + 1
@@ -163,6 +148,20 @@ class Gaps:
             yield gap
             plane = gap.first_plane + gap.n_planes
 
+    def counts_touching(self, first_plane: int, last_plane: int) -> list[tuple[int, int]]:
+        """(how many gaps, planes of each) of those that `touching` yields. O(1) where none is rejected."""
+        if self.rejected:
+            return [(1, gap.n_planes) for gap in self.touching(first_plane, last_plane)]
+        r = self.r
+        stop = last_plane - 1 if (last_plane - 1) % r == 0 else last_plane  # a measured plane touches no gap
+        if first_plane >= stop:
+            return []
+        lower, upper = first_plane // r, (stop - 1) // r + 1  # sections around, every one between them kept
+        on_sections = (upper - 1) // r.denominator - lower // r.denominator
+        n_generated = ceil(upper * r) - floor(lower * r) - 1 - on_sections
+        fewer, n_more = divmod(n_generated, upper - lower)
+        return [(upper - lower - n_more, fewer), (n_more, fewer + 1)]
+
     def sections_for(self, first_plane: int, last_plane: int, reach: int = 0) -> tuple[int, int]:
         """[first, stop) of the sections needed for planes [first_plane, last_plane).
 
@@ -176,6 +175,10 @@ class Gaps:
         while self.is_rejected(high):
             high += 1
         return max(0, low - reach), min(self.n_sections, high + 1 + reach)
+
+    def region(self, frame: Frame, first_nm: Nm, stop_nm: Nm) -> Box:
+        """The smallest box of the source whose planes hold a part of the world: from section to section."""
+        return whole_sections(frame, first_nm, stop_nm)
 
     def provenance(self, filled: Collection[int] = (), reach: int = 0) -> NDArray[np.uint8]:
         """One `Provenance` a plane: (n_planes,) uint8.

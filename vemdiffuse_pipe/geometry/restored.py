@@ -1,10 +1,7 @@
 """Sections restored one by one: section u becomes plane u, and nothing passes through.
 
-    section     0  1  x  3  4
-    plane       R  R  .  R  R                R restored, . missing: section x was given up
-
-To whoever plans and renders, this and `Gaps` are the same kind of thing: groups of planes, each made from
-the sections of its group.
+section     0  1  x  3  4
+plane       R  R  .  R  R                R restored, . missing: section x was rejected
 """
 
 from __future__ import annotations
@@ -16,7 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vemdiffuse_pipe.errors import PlanError
-from vemdiffuse_pipe.geometry.gaps import Provenance
+from vemdiffuse_pipe.geometry.box import Box
+from vemdiffuse_pipe.geometry.frame import Frame, Nm
+from vemdiffuse_pipe.geometry.plane_groups import Provenance
+from vemdiffuse_pipe.geometry.region import whole_voxels
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Single:
 
     @property
     def n_planes(self) -> int:
-        """One."""
+        """One plane."""
         return 1
 
     @property
@@ -42,7 +42,7 @@ class Single:
 
     @property
     def sections(self) -> tuple[int, ...]:
-        """The section."""
+        """The one section that its plane is made from."""
         return (self.section,)
 
     def position(self, plane: int) -> float:
@@ -66,6 +66,11 @@ class Singles:
             )
         if len(self.rejected) == self.n_sections:
             raise PlanError(f"all {self.n_sections} sections are rejected; there is nothing to restore")
+
+    @property
+    def min_sections(self) -> int:
+        """One: each is restored by itself."""
+        return 1
 
     @property
     def r(self) -> int:
@@ -96,12 +101,21 @@ class Singles:
         rejected = set(self.rejected)
         return (Single(u) for u in range(first_plane, last_plane) if u not in rejected)
 
+    def counts_touching(self, first_plane: int, last_plane: int) -> list[tuple[int, int]]:
+        """(how many sections, 1) of those that `touching` yields."""
+        n_rejected = sum(first_plane <= u < last_plane for u in self.rejected)
+        return [(last_plane - first_plane - n_rejected, 1)]
+
     def sections_for(self, first_plane: int, last_plane: int, reach: int = 0) -> tuple[int, int]:
         """[first, stop) of the sections needed for planes [first_plane, last_plane).
 
         `reach`: further sections on either side of one that the model looks at, cut at the ends.
         """
         return max(0, first_plane - reach), min(self.n_sections, last_plane + reach)
+
+    def region(self, frame: Frame, first_nm: Nm, stop_nm: Nm) -> Box:
+        """The smallest box of voxels of the source that holds a part of the world."""
+        return whole_voxels(frame, first_nm, stop_nm)
 
     def provenance(self, filled: Collection[int] = (), reach: int = 0) -> NDArray[np.uint8]:
         """One `Provenance` a plane: (n_planes,) uint8. `filled`, `reach`: as in `Gaps.provenance`."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from math import ceil, floor, prod
+from math import prod
 
 import numpy as np
 
@@ -176,28 +176,11 @@ def _gaps(plan: Plan) -> tuple[int, int, float]:
     n_gaps, n_planes, flop = 0, 0, 0.0
     depth, first, last = plan.blocks.block_shape[0], plan.part.start[0], plan.part.stop[0]
     for start in range(first, last, depth):
-        for n, planes in _touched(plan, start, min(last, start + depth)):
+        for n, planes in plan.gaps.counts_touching(start, min(last, start + depth)):
             n_gaps += n
             n_planes += n * planes
             flop += n * plan.card.flop_per_pixel(planes)
     return n_gaps, n_planes, flop
-
-
-def _touched(plan: Plan, first: int, stop: int) -> list[tuple[int, int]]:
-    """(how many, planes each) of the gaps that touch planes [first, stop)."""
-    if plan.gaps.r == 1:
-        return [(stop - first - sum(first <= u < stop for u in plan.gaps.rejected), 1)]
-    if plan.gaps.rejected:
-        return [(1, gap.n_planes) for gap in plan.gaps.touching(first, stop)]
-    r = plan.gaps.r
-    stop = stop - 1 if (stop - 1) % r == 0 else stop  # a measured plane touches no gap
-    if first >= stop:
-        return []
-    lower, upper = first // r, (stop - 1) // r + 1  # sections around, every one between them kept
-    on_sections = (upper - 1) // r.denominator - lower // r.denominator
-    between = ceil(upper * r) - floor(lower * r) - 1 - on_sections
-    fewer, n_more = divmod(between, upper - lower)
-    return [(upper - lower - n_more, fewer), (n_more, fewer + 1)]
 
 
 def _ram_bytes(plan: Plan, n_threads: int) -> int:

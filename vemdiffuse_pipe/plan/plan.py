@@ -14,16 +14,15 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from vemdiffuse_pipe.config import Json, OutputTable, RunFile, SourceTable, Task
+from vemdiffuse_pipe.config import Json, OutputTable, RunFile, SourceTable
 from vemdiffuse_pipe.errors import PlanError
 from vemdiffuse_pipe.geometry import morton
 from vemdiffuse_pipe.geometry.box import Box, Zyx
 from vemdiffuse_pipe.geometry.frame import Frame, exact_nm
-from vemdiffuse_pipe.geometry.gaps import Gaps
 from vemdiffuse_pipe.geometry.grid import BlockGrid
 from vemdiffuse_pipe.geometry.lattice import TileLattice
-from vemdiffuse_pipe.geometry.region import planes_of, whole_sections, whole_voxels
-from vemdiffuse_pipe.geometry.restored import Singles
+from vemdiffuse_pipe.geometry.plane_groups import PlaneGroups
+from vemdiffuse_pipe.geometry.region import planes_of
 from vemdiffuse_pipe.models.card import ModelCard
 from vemdiffuse_pipe.plan.planes import choose_planes, exact_ratio
 from vemdiffuse_pipe.volume import VolumeSpec
@@ -55,7 +54,7 @@ class Plan:
 
     source: VolumeSpec
     card: ModelCard
-    gaps: Gaps | Singles
+    gaps: PlaneGroups
     output: Frame
     lattice: TileLattice
     blocks: BlockGrid
@@ -177,7 +176,7 @@ def make_plan(run_file: RunFile, source: VolumeSpec, card: ModelCard) -> Plan:
     Raises PlanError where the run file, the volume and the model do not fit together.
     """
     gaps, whole = choose_planes(run_file, source, card)
-    region = planes_of(choose_region(run_file.source, source, card.task), gaps.r, card.scale)
+    region = planes_of(choose_region(run_file.source, source, gaps), gaps.r, card.scale)
     region = region.intersect(whole.box)
     output = whole.cropped(region)
     chunk, shard = choose_shards(run_file, output.shape)
@@ -198,21 +197,20 @@ def make_plan(run_file: RunFile, source: VolumeSpec, card: ModelCard) -> Plan:
     )
 
 
-def choose_region(table: SourceTable, source: VolumeSpec, task: Task) -> Box:
+def choose_region(table: SourceTable, source: VolumeSpec, gaps: PlaneGroups) -> Box:
     """The voxels of the source that are wanted: as asked for, else all. Raises PlanError."""
     if table.region is not None and table.region_nm is not None:
         raise PlanError("region and region_nm are both given; one of them says which part is wanted")
     if table.region_nm is not None:
         first, stop = table.region_nm
-        whole = whole_sections if task == "isotropic" else whole_voxels
-        return whole(source.frame, exact_nm(first), exact_nm(stop))
+        return gaps.region(source.frame, exact_nm(first), exact_nm(stop))
     if table.region is None:
         return source.frame.box
     box = Box(*table.region)
     if box.is_empty or not source.frame.box.contains(box):
         raise PlanError(f"region {box} is not inside {source.url}, which has {source.frame.box}, z y x")
-    if box.shape[0] < 2 and task == "isotropic":
-        raise PlanError(f"region {box} has one section; at least 2 are needed")
+    if box.shape[0] < gaps.min_sections:
+        raise PlanError(f"region {box} has {box.shape[0]} section; at least {gaps.min_sections} are needed")
     return box
 
 

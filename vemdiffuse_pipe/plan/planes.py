@@ -12,7 +12,8 @@ from math import ceil, floor
 from vemdiffuse_pipe.config import RunFile
 from vemdiffuse_pipe.errors import PlanError
 from vemdiffuse_pipe.geometry.frame import Frame, Nm, show_nm
-from vemdiffuse_pipe.geometry.gaps import Gaps, Ratio
+from vemdiffuse_pipe.geometry.gaps import Gaps
+from vemdiffuse_pipe.geometry.plane_groups import PlaneGroups, Ratio
 from vemdiffuse_pipe.geometry.restored import Singles
 from vemdiffuse_pipe.models.card import ModelCard
 from vemdiffuse_pipe.volume import VolumeSpec
@@ -25,7 +26,7 @@ NOISE = Fraction(1, 10**6)  # of a ratio: what lengths in float32 are off by, an
 DRIFT = Fraction(1, 10)  # of a plane, over the whole volume: what a simpler ratio may cost
 
 
-def choose_planes(run_file: RunFile, source: VolumeSpec, card: ModelCard) -> tuple[Gaps | Singles, Frame]:
+def choose_planes(run_file: RunFile, source: VolumeSpec, card: ModelCard) -> tuple[PlaneGroups, Frame]:
     """Which planes are made from which sections, and where the planes lie. Raises PlanError."""
     rejected, ratio, grid = run_file.source.rejected_sections, run_file.model.ratio, run_file.model.grid
     if card.task == "isotropic":
@@ -95,17 +96,17 @@ def _simplest(low: Fraction, high: Fraction) -> Fraction:
     return whole + 1 / _simplest(1 / (high - whole), 1 / (low - whole))
 
 
-def _check_extent(source: VolumeSpec, gaps: Gaps | Singles) -> None:
+def _check_extent(source: VolumeSpec, groups: PlaneGroups) -> None:
     """Raises PlanError for what no microscope made: a size that is mistyped, or metadata that lies."""
-    if gaps.r > MAX_RATIO:
+    if groups.r > MAX_RATIO:
         raise PlanError(
-            f"ratio {float(gaps.r):.6g}; at most {MAX_RATIO} is possible: is the voxel size "
+            f"ratio {float(groups.r):.6g}; at most {MAX_RATIO} is possible: is the voxel size "
             f"{show_nm(source.frame.voxel_size_nm)} nm right, in the order z y x?"
         )
-    if gaps.n_planes > MAX_PLANES or max(source.shape[1:]) > MAX_SIDE:
+    if groups.n_planes > MAX_PLANES or max(source.shape[1:]) > MAX_SIDE:
         raise PlanError(
-            f"{source.url} would give {gaps.n_planes} planes of {source.shape[1]} x {source.shape[2]} px; at "
-            f"most {MAX_PLANES} planes of {MAX_SIDE} px a side can be planned: is its metadata right?"
+            f"{source.url} would give {groups.n_planes} planes of {source.shape[1]} x {source.shape[2]} px; "
+            f"at most {MAX_PLANES} planes of {MAX_SIDE} px a side can be planned: is its metadata right?"
         )
 
 

@@ -23,10 +23,9 @@ import torch
 from numpy.typing import NDArray
 
 from vemdiffuse_pipe.geometry.box import Box
-from vemdiffuse_pipe.geometry.gaps import Gap
 from vemdiffuse_pipe.geometry.grey import to_grey, uncertainty_to_grey
 from vemdiffuse_pipe.geometry.lattice import Tile
-from vemdiffuse_pipe.geometry.restored import Single
+from vemdiffuse_pipe.geometry.plane_groups import PlaneGroup
 from vemdiffuse_pipe.models.noise import degrees_of_freedom, voxel_noise
 from vemdiffuse_pipe.models.protocol import GapView, Model
 from vemdiffuse_pipe.plan.plan import Plan
@@ -87,7 +86,7 @@ class _GapRenderer:
     sections: Voxels
     source_box: Box
     output_box: Box
-    gap: Gap | Single
+    gap: PlaneGroup
     hardware: Hardware
     pool: ThreadPoolExecutor
 

@@ -22,7 +22,7 @@ import numpy as np
 from vemdiffuse_pipe.config import Json, OutputFormat
 from vemdiffuse_pipe.geometry.box import Zyx
 from vemdiffuse_pipe.geometry.frame import Frame
-from vemdiffuse_pipe.geometry.gaps import Provenance
+from vemdiffuse_pipe.geometry.plane_groups import Provenance
 from vemdiffuse_pipe.storage import images
 from vemdiffuse_pipe.volume import Voxels
 
