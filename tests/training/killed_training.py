@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import torch._dynamo  # noqa: F401 (what the first optimiser imports, slowly)
-from vemdiffuse_pipe.modelling import train  # noqa: F401 (imported once, before the forks)
+from vemdiffuse_pipe.training.run import train  # noqa: F401 (imported once, before the forks)
 
 from vemdiffuse_pipe.cli.entry import run_command
 

@@ -26,7 +26,8 @@ from vemdiffuse_pipe.errors import InputError, ModelError, OutputError
 from vemdiffuse_pipe.models.card import read_card
 from vemdiffuse_pipe.models.checkpoint import load_model
 from vemdiffuse_pipe.storage import open_source
-from vemdiffuse_pipe.training.prepare import around, training_data
+from vemdiffuse_pipe.training.examples import training_data
+from vemdiffuse_pipe.training.gap_examples import around
 from vemdiffuse_pipe.training.run import identity_of, train
 from vemdiffuse_pipe.training.settings import load, parse
 
@@ -166,7 +167,7 @@ def test_bad_sections_are_named_or_left_out(folder: Path) -> None:
     stack = tifffile.imread(folder / "volume.tif")
     stack[17] = 0
     tifffile.imwrite(folder / "volume.tif", stack, photometric="minisblack")
-    with pytest.raises(InputError, match="no data: 17"):
+    with pytest.raises(InputError, match=r"no data: 17 \(black\)"):
         train(parse(train_tables(folder)))
     source = {"bad_sections": "bridge", "url": str(folder / "volume.tif")}
     assert train(parse(train_tables(folder, source=source))).checkpoint is not None

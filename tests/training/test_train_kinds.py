@@ -19,9 +19,10 @@ from vemdiffuse_pipe.cli.entry import run_command
 from vemdiffuse_pipe.errors import InputError
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.models.card import read_card
-from vemdiffuse_pipe.models.restoration import doubled
+from vemdiffuse_pipe.models.restoration import enlarged
 from vemdiffuse_pipe.storage import open_source
-from vemdiffuse_pipe.training import prepare, restoring
+from vemdiffuse_pipe.training import pair_examples
+from vemdiffuse_pipe.training.examples import training_data
 from vemdiffuse_pipe.training.run import train
 from vemdiffuse_pipe.training.settings import TrainFile, parse
 
@@ -135,13 +136,13 @@ def test_no_pair_holds_a_voxel_that_is_held_back(folder: Path) -> None:
         peak = 1e6 if kind == "rcan" else None
         file = parsed(kind, folder, validation=held, data={"peak": peak, "crop_px": 16})
         source = open_source(file.source[0].url, voxel_size_nm=(10, 10, 10))
-        made = restoring.paired(file, prepare.training_data(file, [source]), [None])
-        batches = restoring.batches(file, made)
+        made = pair_examples.with_raw(file, training_data(file, [source]), [None])
+        batches = pair_examples.batches(file, made)
         mean, std = made.volumes[0].contrast
         highest = max(float(batches.batch(i).targets.max()) for i in range(40)) * std + mean
         batches.close()
         assert highest < 150
-        seen = restoring.validation(file, made, torch.device("cpu")) if kind == "pssr" else None
+        seen = pair_examples.validation(file, made, torch.device("cpu")) if kind == "pssr" else None
         assert seen is None or all(
             (gap.truth == 200).all() and (gap.sections == 200).all() for gap in seen.gaps
         )
@@ -154,9 +155,9 @@ def test_raw_and_clean_that_are_held_back_are_of_one_place(folder: Path) -> None
     held = {"region": [[0, 25, 20], [3, 60, 64]], "gaps": 6, "crop_px": 16}
     file = parsed("pssr", folder, validation=held, data={"peak": None})
     source = open_source(file.source[0].url, voxel_size_nm=(10, 10, 10))
-    made = restoring.paired(file, prepare.training_data(file, [source]), [None])
-    for gap in restoring.validation(file, made, torch.device("cpu")).gaps:
-        whole = doubled(torch.from_numpy(gap.sections.astype(np.float32)))
+    made = pair_examples.with_raw(file, training_data(file, [source]), [None])
+    for gap in pair_examples.validation(file, made, torch.device("cpu")).gaps:
+        whole = enlarged(torch.from_numpy(gap.sections.astype(np.float32)), 2)
         assert np.abs(whole.numpy() - gap.truth).max() <= 1
 
 
@@ -172,8 +173,8 @@ def test_raw_volumes_that_are_stated_are_what_is_given(folder: Path, kind: str) 
         kind, folder, source={"raw": str(folder / "raw.tif"), "contrast": [200, 30], "bad_sections": "keep"}
     )
     sources = [open_source(str(folder / n), voxel_size_nm=(10, 10, 10)) for n in ("volume.tif", "raw.tif")]
-    made = restoring.paired(file, prepare.training_data(file, sources[:1]), sources[1:])
-    with closing(restoring.batches(file, made)) as batches:
+    made = pair_examples.with_raw(file, training_data(file, sources[:1]), sources[1:])
+    with closing(pair_examples.batches(file, made)) as batches:
         batch = batches.batch(0)
     slopes = [t.diff(dim=-1).mean(dim=(1, 2, 3)) for t in (batch.sections, batch.targets)]
     torch.testing.assert_close(slopes[0], -slopes[1], atol=0.01, rtol=0.1)

@@ -78,7 +78,7 @@ def export_bioimageio(model: str, target: Path, *, ratio: int = 5) -> Path:
 
 
 def _check(model: str, card: ModelCard, ratio: int) -> None:
-    if card.task != "isotropic":
+    if not card.fills_gaps:
         raise ModelError(
             f"model {model[:80]} was trained for task {card.task}; what can be exported are lean networks "
             "that fill gaps, of task isotropic"

@@ -21,15 +21,9 @@ from vemdiffuse_pipe.errors import ModelError
 from vemdiffuse_pipe.models.kinds import KINDS, USUAL_STEPS, Kind
 from vemdiffuse_pipe.models.sizes.parameter_free import FilterSizes, InterpolationSizes
 from vemdiffuse_pipe.models.sizes.protocol import Sizes
+from vemdiffuse_pipe.models.tasks import TASKS
 
 _MAX_HEADER_BYTES = 4 * 2**20
-
-SCALE: dict[Task, int] = {"isotropic": 1, "denoise": 1, "superres": 2}
-HALO_PX: dict[Task, int] = {
-    "isotropic": 0,
-    "denoise": 0,
-    "superres": 1,
-}  # of networks: what doubling linearly needs
 
 # What a card may claim. Cards are checked where they are read, from files that anyone may have written.
 Text = Annotated[str, Field(max_length=10_000)]
@@ -90,9 +84,14 @@ class ModelCard:
         return self.facts.sizes(**self.sizes)
 
     @property
+    def fills_gaps(self) -> bool:
+        """True where it makes planes between sections; False where it restores sections one by one."""
+        return TASKS[self.task].fills_gaps
+
+    @property
     def scale(self) -> int:
         """Pixels of the output for one of the source, along y and along x."""
-        return SCALE[self.task]
+        return TASKS[self.task].scale
 
     @property
     def is_local(self) -> bool:
@@ -137,7 +136,7 @@ def with_network(card: ModelCard, sizes: Sizes) -> ModelCard:
         context_px=sizes.context_px,
         multiple_px=sizes.multiple_px,
         tile_px=sizes.tile_px,
-        halo_px=HALO_PX[card.task],
+        halo_px=TASKS[card.task].halo_px,
         sampler=card.sampler or next(iter(kind.samplers), ""),
         sizes=asdict(sizes),  # type: ignore[call-overload]
     )
@@ -154,7 +153,7 @@ def filter_card(name: str, task: Task, halo_px: int) -> ModelCard:
     """The card of a filter of one section that looks `halo_px` pixels of the source around: no weights."""
     sha256 = hashlib.sha256(f"{task} {name}".encode()).hexdigest()
     card = ModelCard(name, "filter", sha256, False, True, 0, 0, 1, 2, 2**31, task=task)
-    return replace(with_network(card, FilterSizes(halo_px, SCALE[task])), halo_px=halo_px)
+    return replace(with_network(card, FilterSizes(halo_px, TASKS[task].scale)), halo_px=halo_px)
 
 
 LINEAR = interpolation_card("linear", 0)
@@ -179,7 +178,7 @@ def find_card(model: str, task: Task = "isotropic") -> ModelCard:
     """
     if model in BUILTIN[task]:
         return BUILTIN[task][model]
-    if task != "isotropic" and model in shipped_models():
+    if not TASKS[task].fills_gaps and model in shipped_models():
         raise ModelError(
             f"model {model} fills gaps, it does not {task}; choose {' or '.join(BUILTIN[task])}, "
             "or the path of a checkpoint that was trained for it"
@@ -260,12 +259,12 @@ def _check_sizes(card: ModelCard, path: Path) -> None:
             f"a {card.kind} network has {', '.join(card.samplers) or 'none'}"
         )
     can_restore = not card.reach_sections and card.min_ratio == 2 and card.multiple_px % card.scale == 0
-    if card.task != "isotropic" and not can_restore:
+    if not card.fills_gaps and not can_restore:
         raise ModelError(
             f"{path} has a model card that contradicts itself: task {card.task} needs a network that fills "
             "gaps of ratio 2 from two sections"
         )
-    if card.task == "isotropic" and not card.facts.fills_gaps:
+    if card.fills_gaps and not card.facts.fills_gaps:
         raise ModelError(
             f"{path} has a model card that contradicts itself: a network of kind {card.kind} restores "
             "sections, it fills no gap"

@@ -93,7 +93,7 @@ def load_model(
 def as_model(card: ModelCard, network: nn.Module, settings: Settings) -> Model:
     """A network of the card's kind as a model, of gaps or of single sections as its task is."""
     model = _MADE[card.kind].model(card, network, settings)
-    return model if card.task == "isotropic" else Restorer(card, model)
+    return model if card.fills_gaps else Restorer(card, model)
 
 
 def new_network(kind: str, sizes: Sizes) -> nn.Module:

@@ -53,13 +53,18 @@ class Restorer:
 
     def generate(self, gap: GapView, noise: Noise) -> Tensor:
         """One sample for each tile: (b, 1, scale * y, scale * x) float32 grey levels."""
-        given = doubled(gap.sections) if self.card.task == "superres" else gap.sections
-        middle = torch.tensor([0.5], dtype=torch.float64, device=given.device)
-        return self.network.generate(GapView(given.expand(-1, 2, -1, -1), middle, 2), noise)
+        section = enlarged(gap.sections, self.card.scale)
+        middle = torch.tensor([0.5], dtype=torch.float64, device=section.device)
+        return self.network.generate(GapView(section.expand(-1, 2, -1, -1), middle, 2), noise)
 
 
-def doubled(sections: Tensor) -> Tensor:
-    """Twice the pixels, linearly: (..., y + 2, x + 2) -> (..., 2 y, 2 x), one pixel of halo taken off."""
+def enlarged(sections: Tensor, scale: int) -> Tensor:
+    """Sections as a network sees them, of the pixels of the output; `scale`: 1, as they are, or 2.
+
+    Doubled linearly: (..., y + 2, x + 2) -> (..., 2 y, 2 x), one pixel of halo taken off.
+    """
+    if scale == 1:
+        return sections
     weights = _weights("superres", "linear", 1)
     return _filtered(_filtered(sections, weights, -2), weights, -1)
 

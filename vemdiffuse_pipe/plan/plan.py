@@ -151,7 +151,7 @@ class Plan:
             "rejected_sections": list(self.gaps.rejected),
             "contrast": list(self.contrast) if self.contrast else None,
             "ratio": self.ratio_in_json,
-            **({} if self.card.task == "isotropic" else {"task": self.card.task}),
+            **({} if self.card.fills_gaps else {"task": self.card.task}),
             "model": self.card.name,
             "model_sha256": self.card.sha256,
             "samples": self.sampling.samples,

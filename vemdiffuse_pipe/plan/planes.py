@@ -29,7 +29,7 @@ DRIFT = Fraction(1, 10)  # of a plane, over the whole volume: what a simpler rat
 def choose_planes(run_file: RunFile, source: VolumeSpec, card: ModelCard) -> tuple[PlaneGroups, Frame]:
     """Which planes are made from which sections, and where the planes lie. Raises PlanError."""
     rejected, ratio, grid = run_file.source.rejected_sections, run_file.model.ratio, run_file.model.grid
-    if card.task == "isotropic":
+    if card.fills_gaps:
         if grid == "exact" and ratio is not None:
             raise PlanError(
                 f"ratio {ratio} and an exact grid, whose ratio is dz / dxy; leave one of them out"

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
 
-from vemdiffuse_pipe.errors import CorruptDataError, MissingDataError
+from vemdiffuse_pipe.config import SourceTable
+from vemdiffuse_pipe.errors import CorruptDataError, DataError, MissingDataError, SourceError
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.storage.retry import RetryPolicy, with_retries
 from vemdiffuse_pipe.storage.source import StoredSource
 from vemdiffuse_pipe.survey.sections import BadSection, Slab, bad_sections
 from vemdiffuse_pipe.volume import Source
-
-__all__ = ["BadSection", "find_bad_sections", "preflight_level"]
 
 MAX_PX = 1 << 20  # of a section
 WINDOW_PX = 256
@@ -30,6 +29,31 @@ def find_bad_sections(source: Source) -> tuple[BadSection, ...]:
     """
     level = preflight_level(source)
     return tuple(sorted(bad_sections(_slabs(level)), key=lambda bad: bad.section))
+
+
+def sections_to_reject(table: SourceTable, source: Source, rejected: Collection[int]) -> tuple[int, ...]:
+    """The bad sections to reject beside `rejected`, ascending, as `table` wants it; none where it keeps them.
+
+    A section that is not stored is left to the policy of missing data where there is one. Raises SourceError
+    where bad sections are refused and there are any, or where nobody can look for them.
+    """
+    if table.bad_sections == "keep":
+        return ()
+    try:
+        found = find_bad_sections(source)
+    except DataError as error:
+        raise SourceError(
+            f"{error}; give bad_sections as keep, so that nobody looks for them before the run"
+        ) from error
+    has_policy = (table.missing, table.corrupt) != ("fail", "fail")
+    bad = [b for b in found if b.section not in rejected and not (b.reason == "missing" and has_policy)]
+    if bad and table.bad_sections == "refuse":
+        shown = ", ".join(map(str, bad[:8])) + (f" and {len(bad) - 8} more" if len(bad) > 8 else "")
+        raise SourceError(
+            f"{table.url} has sections that are no data: {shown}; give bad_sections as bridge to leave them "
+            "out, or as keep to take them as they are"
+        )
+    return tuple(b.section for b in bad)
 
 
 def preflight_level(source: Source) -> Source:

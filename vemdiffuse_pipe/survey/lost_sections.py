@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
-from vemdiffuse_pipe.errors import CorruptDataError, DataError, MissingDataError, SourceError
+from vemdiffuse_pipe.errors import CorruptDataError, MissingDataError
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.grid import BlockGrid
 from vemdiffuse_pipe.plan.plan import Plan, make_plan
 from vemdiffuse_pipe.storage.retry import RetryPolicy, with_retries
-from vemdiffuse_pipe.survey.bad_sections import find_bad_sections
+from vemdiffuse_pipe.survey.bad_sections import sections_to_reject
 from vemdiffuse_pipe.volume import Source
 
 N_READERS = 8
@@ -29,37 +29,11 @@ def with_sections_that_are_data(plan: Plan, source: Source) -> Plan:
     and TransientError.
     """
     table = plan.run_file.source
-    if table.bad_sections != "keep":
-        plan = _without_bad_sections(plan, source)
+    plan = without_sections(plan, sections_to_reject(table, source, plan.gaps.rejected))
     if "bridge" not in (table.missing, table.corrupt):
         return plan
     lost = find_lost_sections(source, missing=table.missing == "bridge", corrupt=table.corrupt == "bridge")
     return without_sections(plan, lost)
-
-
-def _without_bad_sections(plan: Plan, source: Source) -> Plan:
-    table = plan.run_file.source
-    try:
-        found = find_bad_sections(source)
-    except DataError as error:
-        raise SourceError(
-            f"{error}; give bad_sections as keep to set only those blocks aside that need it"
-        ) from error
-    has_policy = (table.missing, table.corrupt) != ("fail", "fail")  # for sections that are not there
-    bad = [
-        one
-        for one in found
-        if one.section not in plan.gaps.rejected and not (one.reason == "missing" and has_policy)
-    ]
-    if not bad:
-        return plan
-    if table.bad_sections == "bridge":
-        return without_sections(plan, tuple(one.section for one in bad))
-    shown = ", ".join(map(str, bad[:8])) + (f" and {len(bad) - 8} more" if len(bad) > 8 else "")
-    raise SourceError(
-        f"{table.url} has sections that are no data: {shown}; give bad_sections as bridge to bridge them, "
-        "or as keep to take them as they are"
-    )
 
 
 def without_sections(plan: Plan, sections: tuple[int, ...]) -> Plan:

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import safetensors
-import torch
 
 from vemdiffuse_pipe.geometry.frame import show_nm
 from vemdiffuse_pipe.models.card import ModelCard
@@ -53,7 +52,7 @@ def card_of(
     sizes = sorted({show_nm(v.source.spec.frame.voxel_size_nm) for v in made.volumes})
     ratios = ", ".join(map(str, sorted(made.ratios)))
     what = f"gaps along {axis[file.data.axis]}, at ratios {ratios}"
-    if file.model.task != "isotropic":
+    if not file.model.task_facts.fills_gaps:
         what = "sections one by one"
     features = Path(file.model.features).name if file.model.features else "fixed random filters"
     compared = f", textures compared by {features}" if file.model.kind == "a2i3dem" else ""
@@ -68,10 +67,3 @@ def card_of(
         voxel_size_nm=f"{'; '.join(sizes)}; {what}",
         licence=file.output.licence or "not stated",
     )
-
-
-def device_name(device: torch.device) -> str:
-    """In words: the GPU, or the CPU and its threads."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type}, {torch.get_num_threads()} threads"

@@ -11,7 +11,6 @@ image, doubled for superres; the plane between is the clean one. Pairs come from
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 import torch
@@ -20,17 +19,14 @@ from numpy.typing import NDArray
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.frame import Frame
 from vemdiffuse_pipe.geometry.grey import to_grey
-from vemdiffuse_pipe.models.restoration import doubled
+from vemdiffuse_pipe.models.restoration import enlarged
 from vemdiffuse_pipe.training.crops import Crop, SlabCrops
 from vemdiffuse_pipe.training.gaps import GapBatch
 from vemdiffuse_pipe.training.pool import HeldSlab, SlabPool
 from vemdiffuse_pipe.training.slabs import evenly
 from vemdiffuse_pipe.volume import OnHole, Source, VolumeSpec, Voxels, unheard
 
-SCALE = {"denoise": 1, "superres": 2}
-
 Floats = NDArray[np.float32]
-PairTask = Literal["denoise", "superres"]
 
 
 def with_noise(clean: Voxels, *, peak: float, read_std: float, seed: int) -> Voxels:
@@ -64,9 +60,9 @@ class MadeRaw:
     """
 
     def __init__(
-        self, clean: Source, task: PairTask, peak: float | None, read_std: float = 0.0, seed: int = 0
+        self, clean: Source, scale: int, peak: float | None, read_std: float = 0.0, seed: int = 0
     ) -> None:
-        self.clean, self.scale = clean, SCALE[task]
+        self.clean, self.scale = clean, scale
         self.peak, self.read_std, self.seed = peak, read_std, seed
 
     @property
@@ -98,14 +94,14 @@ class PairBatches(SlabCrops):
     def __init__(
         self,
         pool: SlabPool,
-        task: PairTask,
+        scale: int,
         batch_size: int,
         gain: float = 0.1,
         least_contrast: float = 0.1,
         grey: tuple[float, float] | None = None,
     ) -> None:
         super().__init__(pool, least_contrast)
-        self.task, self.scale = task, SCALE[task]
+        self.scale = scale
         self.batch_size, self.gain, self.grey = batch_size, gain, grey
 
     def batch(self, step: int, share: slice = slice(None)) -> GapBatch:
@@ -114,7 +110,7 @@ class PairBatches(SlabCrops):
         numbers = range(first, first + self.batch_size)[share]
         raws, cleans = zip(*map(self._pair, numbers), strict=True)
         raw = torch.from_numpy(np.stack(raws))
-        given = doubled(raw) if self.task == "superres" else raw
+        given = enlarged(raw, self.scale)
         return GapBatch(given.repeat(1, 2, 1, 1), torch.from_numpy(np.stack(cleans)), 2)
 
     def _pair(self, number: int) -> tuple[Floats, Floats]:
@@ -128,16 +124,15 @@ class PairBatches(SlabCrops):
     def _cut_out(self, rng: np.random.Generator, held: HeldSlab) -> Crop:
         assert held.raw is not None
         k, halo = self.scale, self.scale - 1
-        side = self.cut.rows - rim_px(self.task)
+        side = self.cut.rows - rim_px(self.scale)
         z, *place = (evenly(rng, held.slab.first) - held.slab.box.start).tolist()
         y, x = (-(-n // k) + halo for n in place)  # in raw pixels, beyond the halo
         raw = held.raw[z : z + 1, y - halo : y + side // k + halo, x - halo : x + side // k + halo]
         return Crop(raw, held.voxels[z : z + 1, k * y : k * y + side, k * x : k * x + side])
 
 
-def rim_px(task: PairTask) -> int:
+def rim_px(scale: int) -> int:
     """What a cut needs beside its clean crop: the halo of the raw one, and room to begin with a raw pixel."""
-    scale = SCALE[task]
     return 2 * (scale - 1) * scale + scale - 1
 
 

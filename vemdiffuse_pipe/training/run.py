@@ -17,9 +17,9 @@ from typing import Any
 from torch import nn
 
 from vemdiffuse_pipe.cluster import signals
+from vemdiffuse_pipe.cluster.hosts import device_name
 from vemdiffuse_pipe.cluster.memory import share_arenas
 from vemdiffuse_pipe.config import Json, Table
-from vemdiffuse_pipe.errors import DataError, SourceError
 from vemdiffuse_pipe.evaluation.picture import picture
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.output.identity import check_identity
@@ -27,16 +27,17 @@ from vemdiffuse_pipe.plan.estimate import CACHE_BYTES
 from vemdiffuse_pipe.storage import open_source
 from vemdiffuse_pipe.storage.faults import writing
 from vemdiffuse_pipe.storage.retry import RetryPolicy, with_retries
-from vemdiffuse_pipe.survey.bad_sections import find_bad_sections
+from vemdiffuse_pipe.survey.bad_sections import sections_to_reject
 from vemdiffuse_pipe.survey.contrast import measure_contrast
-from vemdiffuse_pipe.training import kinds, prepare, restoring
-from vemdiffuse_pipe.training.export import card_of, device_name, write_checkpoint
+from vemdiffuse_pipe.training import kinds
+from vemdiffuse_pipe.training.examples import examples_of, training_data
+from vemdiffuse_pipe.training.export import card_of, write_checkpoint
+from vemdiffuse_pipe.training.gap_examples import measured_residual_scale
 from vemdiffuse_pipe.training.gaps import Batches
 from vemdiffuse_pipe.training.journal import Journal
 from vemdiffuse_pipe.training.loop import Record, TrainingJob, TrainingOutcome
 from vemdiffuse_pipe.training.loop import train as run_loop
-from vemdiffuse_pipe.training.pairs import SCALE
-from vemdiffuse_pipe.training.prepare import TrainingData
+from vemdiffuse_pipe.training.prepare import TrainingData, section_box
 from vemdiffuse_pipe.training.processes import ProcessGroup, joined
 from vemdiffuse_pipe.training.settings import TrainFile, TrainingSource
 from vemdiffuse_pipe.training.sizes import RESIDUAL
@@ -53,7 +54,7 @@ PICTURE_SCALE = 2
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What `train` made. `checkpoint`: None where none was written yet."""
+    """What `train` data. `checkpoint`: None where none was written yet."""
 
     outcome: TrainingOutcome
     folder: Path
@@ -72,7 +73,7 @@ class PersistentSource:
         return self._source.spec
 
     def read(self, box: Box, on_hole: OnHole = unheard) -> Voxels:
-        """The voxels of `box`. Raises RetriesExhaustedError after the last attempt, else what the source raises."""
+        """The voxels of `box`. Raises what the source raises, RetriesExhaustedError after the last try."""
         return with_retries(lambda: self._source.read(box, on_hole), RetryPolicy(), lambda reason: None)
 
 
@@ -86,23 +87,21 @@ def train(file: TrainFile, *, listener: Callable[[Record], None] = lambda record
     folder = Path(file.output.folder).expanduser().absolute()
     begun_with = stored_identity(folder / "state.safetensors")
     with joined(file.train.device, file.train.batch_size) as processes:
-        made = prepare.training_data(file, [_opened(table, table.url) for table in file.source])
-        is_of_gaps = file.model.task == "isotropic"
-        if not is_of_gaps:
-            scale = SCALE[restoring.task_of(file)]
-            raws = [_opened(table, table.raw, scale) if table.raw else None for table in file.source]
-            made = restoring.paired(file, made, raws)
-        made = made.looked_at(lambda i, volume: _looked_at(file.source[i], volume))
-        batches = prepare.batches(file, made) if is_of_gaps else restoring.batches(file, made)
+        examples, scale = examples_of(file.model.task), file.model.task_facts.scale
+        data = training_data(file, [_opened(table, table.url) for table in file.source])
+        raws = [_opened(table, table.raw, scale) if table.raw else None for table in file.source]
+        data = examples.with_raw(file, data, raws)
+        data = data.with_volumes(lambda i, volume: _surveyed(file.source[i], volume))
+        batches = examples.batches(file, data)
         try:
-            return _trained(file, made, batches, processes, folder, begun_with, listener)
+            return _trained(file, data, batches, processes, folder, begun_with, listener)
         finally:
             batches.close()
 
 
 def _trained(
     file: TrainFile,
-    made: TrainingData,
+    data: TrainingData,
     batches: Batches,
     processes: ProcessGroup,
     folder: Path,
@@ -110,18 +109,17 @@ def _trained(
     listener: Callable[[Record], None],
 ) -> Trained:
     scale = _residual_scale(file, begun_with, batches)
-    trainee = kinds.build(file.model, file.train, made.sizes, made.ratios, scale)
-    identity = identity_of(file, made, scale)
+    trainee = kinds.build(file.model, file.train, data.sizes, data.ratios, scale)
+    identity = identity_of(file, data, scale)
     if begun_with is not None:
         check_identity(str(folder), begun_with, identity)
     validation = None
     if file.validation is not None and processes.is_first:
-        of = prepare if file.model.task == "isotropic" else restoring
-        validation = of.validation(file, made, processes.device)
+        validation = examples_of(file.model.task).validation(file, data, processes.device)
     lr = file.train.lr or (FINE_TUNING_LR if file.train.checkpoint else LR)
     state_file = folder / "state.safetensors"
     job = TrainingJob(trainee.network, trainee.objective, batches, file.train, state_file, identity, lr)
-    watcher = _Watcher(file, made, trainee, validation, processes, folder, listener)
+    watcher = _Watcher(file, data, trainee, validation, processes, folder, listener)
     with signals.received(watcher.interrupt):
         outcome = run_loop(job, processes, watcher)
     if processes.is_first:
@@ -135,21 +133,21 @@ class _Watcher:
     def __init__(
         self,
         file: TrainFile,
-        made: TrainingData,
+        data: TrainingData,
         trainee: kinds.TrainableModel,
         validation: Validation | None,
         processes: ProcessGroup,
         folder: Path,
         listener: Callable[[Record], None],
     ) -> None:
-        self.file, self.made, self.trainee, self.validation = file, made, trainee, validation
+        self.file, self.data, self.trainee, self.validation = file, data, trainee, validation
         self.processes, self.folder, self.listener = processes, folder, listener
         self.checkpoint = folder / f"{file.output.name}.safetensors"
         self._asked: SimpleQueue[object] = SimpleQueue()
         self._seconds = 0.0
 
     def begin(self, step: int) -> None:
-        """Open the journal from `step` on; here the folder is made."""
+        """Open the journal from `step` on; here the folder is data."""
         self.journal = Journal(self.folder, step)
 
     def interrupt(self, number: object) -> None:
@@ -171,7 +169,7 @@ class _Watcher:
         """The score of the average, by the real sampler; a record of it, and a picture."""
         if self.validation is None or self.file.validation is None:
             return None
-        contrast = self.made.volumes[self.file.validation.source].contrast
+        contrast = self.data.volumes[self.file.validation.source].contrast
         scores, panels = self.validation.scores(self.trainee.as_model(average, contrast))
         total = scores.total(self.file.validation.line_weight)
         self.hear(
@@ -185,33 +183,33 @@ class _Watcher:
 
     def keep(self, average: nn.Module, step: int) -> None:
         """Write the checkpoint."""
-        where = device_name(self.processes.device) + (
+        where = device_name(str(self.processes.device)) + (
             f" x {self.processes.size}" if self.processes.size > 1 else ""
         )
-        card = card_of(self.trainee.card, self.file, self.made, step, self._seconds, where)
+        card = card_of(self.trainee.card, self.file, self.data, step, self._seconds, where)
         write_checkpoint(self.checkpoint, self.trainee.exported(average), card)
 
 
-def identity_of(file: TrainFile, made: TrainingData, scale: float) -> dict[str, Json]:
+def identity_of(file: TrainFile, data: TrainingData, scale: float) -> dict[str, Json]:
     """What the weights are a function of, by name: another training differs in one of these."""
     free = FREE | ({"steps"} if file.train.lr_decay == "none" else set())
     identity: dict[str, Json] = {"residual_scale": scale}
-    for i, (table, volume) in enumerate(zip(file.source, made.volumes, strict=True)):
+    for i, (table, volume) in enumerate(zip(file.source, data.volumes, strict=True)):
         named = _named(f"source.{i}", table, {"url", "contrast"})
         contrast: Json = [*volume.contrast]
         identity |= {**named, f"source.{i}.url": volume.source.spec.url, f"source.{i}.contrast": contrast}
     usual = {"grid"} if file.data.grid == "whole" else set()  # older trainings, without the key, go on
-    identity |= _named("data", file.data, usual) | _network(file, made)
-    if file.model.task != "isotropic":
+    identity |= _named("data", file.data, usual) | _network(file, data)
+    if not file.model.task_facts.fills_gaps:
         identity["data.pairs"] = "slabs"  # once they were held in memory, and other crops were drawn
     identity |= _named("train", file.train, free)
     return identity | (_named("validation", file.validation, set()) if file.validation else {})
 
 
-def _network(file: TrainFile, made: TrainingData) -> dict[str, Json]:
+def _network(file: TrainFile, data: TrainingData) -> dict[str, Json]:
     table = file.model.model_dump(include={"kind", "difficulty", "features", "samples", "steps"})
-    table |= {"task": file.model.task} if file.model.task != "isotropic" else {}
-    sizes = kinds.sizes_by_name(made.sizes)
+    table |= {"task": file.model.task} if not file.model.task_facts.fills_gaps else {}
+    sizes = kinds.sizes_by_name(data.sizes)
     return {f"model.{k}": [*v] if isinstance(v, tuple) else v for k, v in {**table, **sizes}.items()}
 
 
@@ -236,31 +234,12 @@ def _opened(table: TrainingSource, url: str, scale: int = 1) -> Source:
     )
 
 
-def _looked_at(table: TrainingSource, volume: TrainingVolume) -> TrainingVolume:
+def _surveyed(table: TrainingSource, volume: TrainingVolume) -> TrainingVolume:
     """The volume without sections that are no data, its contrast measured where nobody stated it."""
-    rejected = [*table.rejected_sections, *_bad_sections(table, volume.source)]
-    holes = tuple(prepare.section_box(volume.region, u) for u in rejected)
+    rejected = (*table.rejected_sections, *sections_to_reject(table, volume.source, table.rejected_sections))
+    holes = tuple(section_box(volume.region, u) for u in rejected)
     contrast = table.contrast or measure_contrast(volume.given, rejected)
     return replace(volume, contrast=contrast, holes=(*volume.holes, *holes))
-
-
-def _bad_sections(table: TrainingSource, source: Source) -> list[int]:
-    """Sections that are found to be no data. Raises SourceError where they are not to be left out."""
-    if table.bad_sections == "keep":
-        return []
-    try:
-        found = [
-            one.section for one in find_bad_sections(source) if one.section not in table.rejected_sections
-        ]
-    except DataError as error:
-        raise SourceError(f"{error}; give bad_sections as keep, so that nobody looks for them") from error
-    if found and table.bad_sections == "refuse":
-        shown = ", ".join(map(str, found[:8])) + (f" and {len(found) - 8} more" if len(found) > 8 else "")
-        raise SourceError(
-            f"{table.url} has sections that are no data: {shown}; give bad_sections as bridge to leave them "
-            "out, or as keep to take them as they are"
-        )
-    return found
 
 
 def _residual_scale(file: TrainFile, begun_with: dict[str, Any] | None, batches: Batches) -> float:
@@ -275,4 +254,4 @@ def _residual_scale(file: TrainFile, begun_with: dict[str, Any] | None, batches:
     if file.train.checkpoint is not None:
         return kinds.residual_scale_of(file.train.checkpoint, file.model.task)
     found = (begun_with or {}).get("residual_scale")
-    return found if isinstance(found, float) else prepare.measured_residual_scale(batches)
+    return found if isinstance(found, float) else measured_residual_scale(batches)

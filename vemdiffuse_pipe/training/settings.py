@@ -28,6 +28,7 @@ from vemdiffuse_pipe.config import (
 )
 from vemdiffuse_pipe.errors import ConfigError
 from vemdiffuse_pipe.geometry.box import Box
+from vemdiffuse_pipe.models.tasks import TASKS, TaskFacts
 
 Place = Annotated[int, Field(ge=0, le=2**40)]
 Corner = tuple[Place, Place, Place]
@@ -143,6 +144,11 @@ class NetworkTable(Table):
     samples: Annotated[int, Field(ge=1, le=64)] = 2
     steps: Annotated[int, Field(ge=1, le=1000)] = 8
 
+    @property
+    def task_facts(self) -> TaskFacts:
+        """What holds for every model of its task."""
+        return TASKS[self.task]
+
 
 OPTIONS = {"kind", "task", "residual_scale", "difficulty", "features", "samples", "steps"}
 SIZE_KEYS = [name for name in NetworkTable.model_fields if name not in OPTIONS]
@@ -231,7 +237,7 @@ def _check_together(file: TrainFile) -> None:
         raise ConfigError(
             "train.patience needs a [validation] table: without one nothing says what is better"
         )
-    if file.model.task == "isotropic" and any(source.raw for source in file.source):
+    if file.model.task_facts.fills_gaps and any(source.raw for source in file.source):
         raise ConfigError("source.raw goes with sections that are restored: give model.task, or leave it out")
     if file.train.parts != "all" and file.train.checkpoint is None:
         raise ConfigError(f"train.parts = {file.train.parts!r} needs train.from: a checkpoint to fine-tune")

@@ -74,11 +74,11 @@ def _implied(table: NetworkTable, ratios: list[int], crop_px: tuple[int, int]) -
 def _check_options(table: NetworkTable) -> None:
     """Raises ConfigError for what goes with other kinds only."""
     kind, facts = table.kind, KINDS[table.kind]
-    if table.task == "isotropic" and not facts.fills_gaps:
+    if table.task_facts.fills_gaps and not facts.fills_gaps:
         raise ConfigError(
             f'a network of kind {kind} restores sections; give model.task, "denoise" or "superres"'
         )
-    if table.task != "isotropic" and kind in ("a2i3dem", "sru3d"):
+    if not table.task_facts.fills_gaps and kind in ("a2i3dem", "sru3d"):
         raise ConfigError(
             f"a network of kind {kind} fills gaps only; leave model.task out, or give another kind"
         )
