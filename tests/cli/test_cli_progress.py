@@ -37,6 +37,10 @@ def plan() -> Plan:
     return make_plan(parse({"source": {"url": "stack.tif"}, "output": {"url": "out.zarr"}}), spec, LINEAR)
 
 
+def started(n_voxels: int) -> RunStarted:
+    return RunStarted("planes every 10 nm", "5d41402abc4b2a76", "threads", 1, 2, n_voxels)
+
+
 class Clock:
     def __init__(self) -> None:
         self.now = 0.0
@@ -47,7 +51,7 @@ class Clock:
 
 def test_planes_move_the_count_inside_a_block(plan: Plan) -> None:
     meter = Meter()
-    meter.hear(RunStarted(plan, 2, 1000))
+    meter.hear(started(1000))
     meter.hear(PlanesDone(300))
     assert meter.done == 300
     meter.hear(BlockDone(0, 500))
@@ -56,7 +60,7 @@ def test_planes_move_the_count_inside_a_block(plan: Plan) -> None:
 
 def test_the_count_never_exceeds_the_work(plan: Plan) -> None:
     meter = Meter()
-    meter.hear(RunStarted(plan, 2, 1000))
+    meter.hear(started(1000))
     for _ in range(9):
         meter.hear(PlanesDone(300))  # a block that was retried is heard of twice
     assert meter.done == 1000
@@ -81,8 +85,8 @@ def test_lines_come_every_half_minute_at_most(plan: Plan) -> None:
 def test_trouble_is_said_at_once(plan: Plan) -> None:
     stream = io.StringIO()
     hear = Lines(stream, Clock()).hear
-    hear(RunStarted(plan, 2, 1000))
-    hear(AttemptFailed(7, "the network is away", 1))
+    hear(started(1000))
+    hear(AttemptFailed(7, "the network is away", 1, "read"))
     hear(BlockMarkedFailed(FailedBlock(7, Box((0, 0, 0), (1, 2, 3)), "it stayed away", 3)))
     assert stream.getvalue().splitlines()[1:] == [
         "block 7 failed (attempt 1): the network is away",

@@ -19,7 +19,8 @@ from small_volumes import Ended
 
 from vemdiffuse_pipe import config
 from vemdiffuse_pipe.cli.events import format_text
-from vemdiffuse_pipe.monitor.event_log import Told
+from vemdiffuse_pipe.monitor.event_log import LoggedEvent
+from vemdiffuse_pipe.records.folder import records_of
 from vemdiffuse_pipe.records.journal import EVENTS, Journal
 from vemdiffuse_pipe.records.segments import SegmentWriter
 from vemdiffuse_pipe.running.reconstruct import run
@@ -98,8 +99,8 @@ def test_status_says_who_is_at_work_where_blocks_end_before_they_are_named(
     output: str, vemdiffuse: Vemdiffuse
 ) -> None:
     shape = open_sink(output).spec.shard_shape
-    with Journal(parse_address(output), shape) as journal:
-        journal.begun(0)  # which is done
+    with Journal(records_of(parse_address(output)), shape) as journal:
+        journal.start(0)  # which is done
         journal.beat()
         assert (
             "1 process at work, on blocks too short to be seen running" in vemdiffuse("status", output).stdout
@@ -143,7 +144,7 @@ def test_a_map_that_cannot_be_written_is_refused_in_a_sentence(output: str, vemd
 
 
 def append(output: str, **record: object) -> None:
-    writer = SegmentWriter(parse_address(output) / EVENTS)
+    writer = SegmentWriter(records_of(parse_address(output)) / EVENTS)
     writer.append({"host": "node1", "pid": 42, **record})  # type: ignore[dict-item]
     writer.close()
 
@@ -158,7 +159,9 @@ def test_events_are_one_line_each(output: str, vemdiffuse: Vemdiffuse) -> None:
 
 
 def test_an_event_in_words_says_all_of_it() -> None:
-    told = Told(1.8e9, "node1", 42, "4711_3", "set aside", 7, "MissingDataError: gone", {"attempts": 4})
+    told = LoggedEvent(
+        1.8e9, "node1", 42, "4711_3", "set aside", 7, "MissingDataError: gone", {"attempts": 4}
+    )
     assert format_text(told) == (
         "2027-01-15 08:00:00 node1:42 job 4711_3 set aside: block 7: MissingDataError: gone (attempts 4)"
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from vemdiffuse_pipe.cluster.engines import GPU, THREADS_PER_WORKER
 from vemdiffuse_pipe.cluster.schedulers import Job, array_script, find_scheduler
 from vemdiffuse_pipe.config import SCHEDULERS, ClusterTable, Scheduler
 from vemdiffuse_pipe.errors import ConfigError
-from vemdiffuse_pipe.output.opening import stored_run_file
+from vemdiffuse_pipe.output.run_output import open_run_output
 from vemdiffuse_pipe.storage import open_sink
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
@@ -243,6 +244,6 @@ def test_an_output_does_not_say_what_batch_jobs_run_nor_whom_to_connect_to(
     sink = open_sink(str(here / "out.zarr"))
     assert "was-here" not in str(sink.attributes)
     sink.attributes["run_file"] = file.read_text()
-    stored = stored_run_file(sink, here / "out.zarr")
+    stored = replace(open_run_output(str(here / "out.zarr")), sink=sink).run_file
     assert (stored.run.engine, stored.cluster) == ("threads", None)
     assert vemdiffuse("retry", "out.zarr").code == 0

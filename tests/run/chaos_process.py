@@ -10,21 +10,21 @@ import sys
 import time
 
 from vemdiffuse_pipe.running import stages
-from vemdiffuse_pipe.running.stages import Rendered, Sections, WorkerContext
+from vemdiffuse_pipe.running.stages import ComputedBlock, LoadedBlock, WorkerContext
 
 LOG, SECONDS, *ARGUMENTS = sys.argv[1:]
-_render = stages.render
+_compute = stages.compute
 
 
-def render(place: WorkerContext, sections: Sections) -> Rendered:
+def compute(context: WorkerContext, block: LoadedBlock) -> ComputedBlock:
     log = os.open(LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    os.write(log, f"{sections.log.block_index}\n".encode())
+    os.write(log, f"{block.work.block_index}\n".encode())
     os.close(log)
     time.sleep(float(SECONDS))
-    return _render(place, sections)
+    return _compute(context, block)
 
 
-stages.render = render
+stages.compute = compute
 
 if __name__ == "__main__":
     from vemdiffuse_pipe.cli import main

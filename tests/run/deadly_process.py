@@ -9,18 +9,18 @@ import os
 import signal
 import sys
 
-from vemdiffuse_pipe.geometry.box import Box
+from vemdiffuse_pipe.records.shards import Work
 from vemdiffuse_pipe.running import stages
-from vemdiffuse_pipe.running.stages import Sections, WorkerContext
+from vemdiffuse_pipe.running.stages import LoadedBlock, WorkerContext
 
 DEADLY, *ARGUMENTS = sys.argv[1:]
 _read = stages.read
 
 
-def read(place: WorkerContext, block_index: int, output_box: Box) -> Sections:
-    if block_index == int(DEADLY):
+def read(context: WorkerContext, work: Work) -> LoadedBlock:
+    if work.block_index == int(DEADLY):
         os.kill(os.getpid(), signal.SIGKILL)
-    return _read(place, block_index, output_box)
+    return _read(context, work)
 
 
 stages.read = read

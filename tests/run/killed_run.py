@@ -14,7 +14,7 @@ from itertools import count
 from pathlib import Path
 
 from vemdiffuse_pipe.config import load
-from vemdiffuse_pipe.output.opening import with_contrast
+from vemdiffuse_pipe.output.measurements import with_contrast
 from vemdiffuse_pipe.records.events import Event, RunStarted
 from vemdiffuse_pipe.records.segments import SegmentWriter
 from vemdiffuse_pipe.running.execution import run_plan

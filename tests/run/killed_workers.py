@@ -1,4 +1,4 @@
-"""Workplaces whose source ends the process when a certain block is read, takes its time, or always fails."""
+"""Jobs whose source ends the process when a certain block is read, takes its time, or always fails."""
 
 from __future__ import annotations
 
@@ -6,48 +6,46 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from distributed import Worker
+from distributed import get_worker
 
 from vemdiffuse_pipe.geometry.box import Box
-from vemdiffuse_pipe.running.dask import worker as workers
-from vemdiffuse_pipe.running.dask.worker import WorkerContextPlugin
+from vemdiffuse_pipe.records.events import Listener
+from vemdiffuse_pipe.running.render_job import RenderJob, RenderStages
 from vemdiffuse_pipe.testing import SlowSource
 from vemdiffuse_pipe.volume import OnHole, Source, VolumeSpec, Voxels, unheard
 
 
 class DeadlySource:
-    """Reading `deadly` ends the process at once, as a crash would, until `n_deaths` have left a file."""
+    """Reading `deadly` ends the process at once, as a crash would, until `n_crashes` have left a file."""
 
-    def __init__(self, source: Source, deadly: Box, graves: Path, n_deaths: int) -> None:
+    def __init__(self, source: Source, deadly: Box, crashes: Path, n_crashes: int) -> None:
         self._source, self._deadly = source, deadly
-        self._graves, self._n_deaths = graves, n_deaths
+        self._crashes, self._n_crashes = crashes, n_crashes
 
     @property
     def spec(self) -> VolumeSpec:
         return self._source.spec
 
     def read(self, box: Box, on_hole: OnHole = unheard) -> Voxels:
-        if box == self._deadly and len(list(self._graves.iterdir())) < self._n_deaths:
-            (self._graves / str(os.getpid())).touch()
+        if box == self._deadly and len(list(self._crashes.iterdir())) < self._n_crashes:
+            (self._crashes / str(os.getpid())).touch()
             os._exit(1)
         return self._source.read(box, on_hole)
 
 
 @dataclass(frozen=True)
-class KillingWorkplace(WorkerContextPlugin):
-    """Opens the workplace, and makes one block deadly."""
+class CrashingJob(RenderJob):
+    """One of its blocks crashes whoever reads it."""
 
-    graves: Path
+    crashes: Path = Path()
     deadly_block: int = 0
-    n_deaths: int = 1000
+    n_crashes: int = 1000
 
-    def setup(self, worker: Worker) -> None:
-        super().setup(worker)
-        place = workers._PLACES[self.key]
+    def open(self, emit: Listener) -> RenderStages:
+        stages = super().open(emit)
         deadly = self.plan.source_box(self.plan.blocks.box(self.deadly_block))
-        workers._PLACES[self.key] = replace(
-            place, source=DeadlySource(place.source, deadly, self.graves, self.n_deaths)
-        )
+        source = DeadlySource(stages.source, deadly, self.crashes, self.n_crashes)
+        return replace(stages, source=source)
 
 
 class BrokenSource:
@@ -61,30 +59,38 @@ class BrokenSource:
 
 
 @dataclass(frozen=True)
-class OddWorkplace(WorkerContextPlugin):
-    """Opens the workplace; the first worker that comes, which `claim` names, reads from another source."""
+class OneBrokenWorkerJob(RenderJob):
+    """On the first worker that opens it, which `claim` names, every read fails."""
 
-    claim: Path
+    claim: Path = Path()
 
-    def setup(self, worker: Worker) -> None:
-        super().setup(worker)
+    def open(self, emit: Listener) -> RenderStages:
+        stages = super().open(emit)
         try:
             self.claim.touch(exist_ok=False)
         except FileExistsError:
-            return
-        self.claim.write_text(worker.address)
-        place = workers._PLACES[self.key]
-        workers._PLACES[self.key] = replace(place, source=self.odd(place.source))
+            return stages
+        self.claim.write_text(get_worker().address)
+        return replace(stages, source=self.odd(stages.source))
 
     def odd(self, source: Source) -> Source:
         return BrokenSource(source)
 
 
 @dataclass(frozen=True)
-class SlowWorkplace(OddWorkplace):
+class OneSlowWorkerJob(OneBrokenWorkerJob):
     """There, each read takes `delay_s`."""
 
     delay_s: float = 60.0
 
     def odd(self, source: Source) -> Source:
         return SlowSource(source, self.delay_s)
+
+
+@dataclass(frozen=True)
+class SlowJob(RenderJob):
+    """Takes a moment for each read."""
+
+    def open(self, emit: Listener) -> RenderStages:
+        stages = super().open(emit)
+        return replace(stages, source=SlowSource(stages.source, 0.2))

@@ -14,10 +14,10 @@ import tensorstore  # noqa: F401
 import torch  # noqa: F401
 
 from vemdiffuse_pipe.config import RunFile, load
-from vemdiffuse_pipe.output.opening import with_measurements
+from vemdiffuse_pipe.output.measurements import with_measurements
 from vemdiffuse_pipe.records.events import Event, RunStarted
 from vemdiffuse_pipe.records.parts import parse_part
-from vemdiffuse_pipe.running.local.worker import run_part
+from vemdiffuse_pipe.running.execution import run_plan
 from vemdiffuse_pipe.running.reconstruct import prepare
 from vemdiffuse_pipe.testing import SlowSource
 
@@ -34,7 +34,7 @@ def hear(event: Event) -> None:
 def do(run_file: RunFile, delay_s: float, part: str) -> int:
     source, plan = prepare(run_file)
     plan = with_measurements(plan, source)
-    outcome = run_part(plan, SlowSource(source, delay_s), parse_part(part, os.environ), listener=hear)
+    outcome = run_plan(plan, SlowSource(source, delay_s), part=parse_part(part, os.environ), listener=hear)
     say(f"{part} {outcome.n_done} {outcome.n_rendered} {outcome.stopped}".strip())
     return outcome.exit_code
 

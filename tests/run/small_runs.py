@@ -13,6 +13,7 @@ from vemdiffuse_pipe.config import RunFile
 from vemdiffuse_pipe.geometry.box import Box, Zyx
 from vemdiffuse_pipe.geometry.frame import Frame
 from vemdiffuse_pipe.geometry.grey import to_grey
+from vemdiffuse_pipe.records.folder import RECORDS
 from vemdiffuse_pipe.records.receipts import FOLDER
 from vemdiffuse_pipe.storage import create_sink, open_sink
 from vemdiffuse_pipe.testing import VOXEL_SIZE_NM, position_coded
@@ -82,7 +83,7 @@ def interpolated(sections: Voxels, ratio: int) -> Voxels:
 
 def receipt_files(run_file: RunFile) -> list[Path]:
     """The segments of receipts."""
-    return sorted((Path(run_file.output.url) / FOLDER).glob("*.jsonl"))
+    return sorted((Path(run_file.output.url) / RECORDS / FOLDER).glob("*.jsonl"))
 
 
 def shard_file(run_file: RunFile, z: int, y: int, x: int) -> Path:

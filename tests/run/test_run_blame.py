@@ -19,14 +19,13 @@ from vemdiffuse_pipe.config import RunFile, dump
 from vemdiffuse_pipe.errors import CorruptDataError, TransientError, VemdiffuseError
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.monitor.status import status
-from vemdiffuse_pipe.plan.plan import digest
 from vemdiffuse_pipe.records.events import BlockDone, Event, Outcome, RunStarted
+from vemdiffuse_pipe.records.folder import records_of
 from vemdiffuse_pipe.records.journal import Journal
 from vemdiffuse_pipe.records.parts import Part
 from vemdiffuse_pipe.running import stages
 from vemdiffuse_pipe.running.execution import run_plan
 from vemdiffuse_pipe.running.local import worker as part_run
-from vemdiffuse_pipe.running.local.worker import run_part
 from vemdiffuse_pipe.running.progress import Progress
 from vemdiffuse_pipe.running.reconstruct import prepare, retry, run
 from vemdiffuse_pipe.storage import parse_address
@@ -40,15 +39,15 @@ BAD = Box((6, 0, 0), (7, 1, 1))  # read by block 18 alone
 
 def part(run_file: RunFile, number: int, *failures: Failure) -> Outcome:
     source, plan = prepare(run_file)
-    return run_part(plan, FlakySource(source, failures), Part(number, 2), retry_policy=HASTY)
+    return run_plan(plan, FlakySource(source, failures), part=Part(number, 2), retry_policy=HASTY)
 
 
 @contextmanager
 def another_lives(run_file: RunFile) -> Iterator[None]:
     """While it lasts, somebody else has a heartbeat, and is at none of these blocks."""
     run(run_file, part=Part(1, 1), max_blocks=0)
-    with Journal(parse_address(run_file.output.url), BLOCK, every_s=1000.0) as journal:
-        journal.begun(10**6)
+    with Journal(records_of(parse_address(run_file.output.url)), BLOCK, every_s=1000.0) as journal:
+        journal.start(10**6)
         journal.beat()
         yield
 
@@ -82,12 +81,12 @@ def test_taking_up_again_forgets_what_one_process_failed_at(tmp_path: Path) -> N
     run_file = small_run(tmp_path)
     with another_lives(run_file):
         part(run_file, 1, Failure(BAD, 99, CorruptDataError))
-    address = parse_address(run_file.output.url)
+    address = records_of(parse_address(run_file.output.url))
     _, plan = prepare(run_file)
-    progress = Progress(address, digest(plan.identity()), plan.blocks, plan.shards)
+    progress = Progress(address, plan.digest, plan.blocks, plan.shards)
     assert [mark.block.block_index for mark in progress.all_marks()] == [18]
     assert retry(run_file.output.url).exit_code == 0
-    progress.read_again()
+    progress.update()
     assert progress.all_marks() == []
 
 
@@ -154,7 +153,7 @@ def test_a_run_that_is_complete_is_never_out_of_time(
 
 def test_a_walltime_in_which_nothing_can_be_ended_is_said_to_be_too_short(tmp_path: Path) -> None:
     source, plan = prepare(small_run(tmp_path))
-    outcome = run_part(plan, source, Part(1, 2), deadline=Deadline(-1.0))
+    outcome = run_plan(plan, source, part=Part(1, 2), deadline=Deadline(-1.0))
     assert (outcome.n_done, outcome.exit_code) == (0, 0)
     assert (
         "no block could be ended in it: give it more, or make block_shape in [run] smaller" in outcome.stopped
@@ -170,7 +169,7 @@ def test_a_job_that_is_ended_before_its_first_block_says_what_to_change(tmp_path
 
     no_time_to_drain = Deadline(0.0, lambda: 0.0)
     slow = SlowSource(source, 0.3)
-    outcome = run_part(plan, slow, Part(1, 2), listener=hear, deadline=no_time_to_drain)
+    outcome = run_plan(plan, slow, part=Part(1, 2), listener=hear, deadline=no_time_to_drain)
     assert (outcome.n_done, outcome.drained, outcome.exit_code) == (0, True, 0)
     assert outcome.stopped.startswith(
         "SIGTERM was received before a block could be ended; if that is its wall"
@@ -209,9 +208,9 @@ def test_what_a_living_process_is_at_is_left_to_it_while_there_is_something_else
         if isinstance(event, BlockDone):
             done.append(event.block_index)
 
-    with Journal(parse_address(run_file.output.url), BLOCK, every_s=1000.0) as journal:
+    with Journal(records_of(parse_address(run_file.output.url)), BLOCK, every_s=1000.0) as journal:
         for block in at:
-            journal.begun(block)
+            journal.start(block)
         journal.beat()
         assert run(run_file, part=Part(1, 2), listener=hear).exit_code == 0
     assert not set(at) & set(done[:18])  # receipts are written several at once

@@ -16,7 +16,10 @@ from vemdiffuse_pipe.config import RunFile, dump
 from vemdiffuse_pipe.geometry.box import Zyx
 from vemdiffuse_pipe.monitor.status import status
 from vemdiffuse_pipe.records.events import BlockDone, Event
-from vemdiffuse_pipe.records.journal import BEATS, Heartbeat, Journal, read_heartbeats
+from vemdiffuse_pipe.records.folder import records_of
+from vemdiffuse_pipe.records.heartbeats import FOLDER as BEATS
+from vemdiffuse_pipe.records.heartbeats import Heartbeat, read_heartbeats
+from vemdiffuse_pipe.records.journal import Journal
 from vemdiffuse_pipe.records.parts import Part
 from vemdiffuse_pipe.running.reconstruct import retry, run
 from vemdiffuse_pipe.storage import parse_address
@@ -48,10 +51,10 @@ def begun(folder: Path) -> RunFile:
 
 def die(run_file: RunFile, *blocks: int, alone: bool = False, block_shape: Zyx = BLOCK) -> None:
     """Leave the heartbeat of a process that died with these blocks, an hour ago."""
-    output = parse_address(run_file.output.url)
+    output = records_of(parse_address(run_file.output.url))
     journal = Journal(output, block_shape, every_s=1000.0, clock=lambda: 1000.0)
     for block in blocks:
-        journal.begun(block, alone=alone)
+        journal.start(block, alone=alone)
     journal.beat()  # and it is never closed
 
 
@@ -62,7 +65,7 @@ def done_by(run_file: RunFile) -> list[int]:
 
 
 def the_dead(run_file: RunFile) -> list[Heartbeat]:
-    return read_heartbeats(parse_address(run_file.output.url), 1e10).dead
+    return read_heartbeats(records_of(parse_address(run_file.output.url)), 1e10).crashed
 
 
 @pytest.mark.slow
@@ -122,7 +125,7 @@ def test_a_process_that_dies_with_a_suspect_was_alone_with_it(tmp_path: Path) ->
             said.extend((beat.blocks, beat.alone) for beat in beats())
 
     def beats() -> list[Heartbeat]:
-        living = read_heartbeats(parse_address(run_file.output.url), 1000.0).living
+        living = read_heartbeats(records_of(parse_address(run_file.output.url)), 1000.0).living
         return [beat for beat in living if beat.time > 1000.0]
 
     assert run(run_file, part=WHOLE, listener=hear).exit_code == 0
@@ -188,17 +191,17 @@ def test_a_process_names_what_it_begins_with_and_takes_its_heartbeat_away(tmp_pa
 
     def hear(event: Event) -> None:
         if isinstance(event, BlockDone) and not named:
-            named.extend(read_heartbeats(parse_address(run_file.output.url), 1000.0).living)
+            named.extend(read_heartbeats(records_of(parse_address(run_file.output.url)), 1000.0).living)
 
     run(run_file, part=WHOLE, listener=hear)
     assert [beat.blocks[0] for beat in named] == [0]
-    assert list((parse_address(run_file.output.url) / BEATS).path.iterdir()) == []
+    assert list((records_of(parse_address(run_file.output.url)) / BEATS).path.iterdir()) == []
 
 
 def test_who_was_killed_on_this_machine_is_known_to_be_dead_at_once(tmp_path: Path) -> None:
     run_file = small_run(tmp_path)
     assert started(tmp_path, run_file, 0, "--part", "1/1") == -signal.SIGKILL
     url = run_file.output.url
-    (beat,) = read_heartbeats(parse_address(url), 0.0).dead  # whose time is yet to come
+    (beat,) = read_heartbeats(records_of(parse_address(url)), 0.0).crashed  # whose time is yet to come
     assert beat.blocks == (0,)
     assert status(url).processes == ()

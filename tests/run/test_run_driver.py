@@ -10,15 +10,15 @@ from types import SimpleNamespace
 import pytest
 from small_runs import small_run
 
-from vemdiffuse_pipe.cluster.engines import check_resources, connect, is_in_process
+from vemdiffuse_pipe.cluster.engines import check_resources, connect
 from vemdiffuse_pipe.config import RunTable
 from vemdiffuse_pipe.errors import ConfigError
-from vemdiffuse_pipe.output.opening import open_output
+from vemdiffuse_pipe.output.run_output import create_run_output
 from vemdiffuse_pipe.records.shards import ShardSet, Work, missing_work
-from vemdiffuse_pipe.render.block import Hardware
-from vemdiffuse_pipe.running.dask.driver import drive
-from vemdiffuse_pipe.running.dask.worker import open_worker_context, present
+from vemdiffuse_pipe.running.dask.driver import Target, drive
+from vemdiffuse_pipe.running.dask.worker import JobPlugin, register
 from vemdiffuse_pipe.running.reconstruct import prepare
+from vemdiffuse_pipe.running.render_job import RenderJob
 from vemdiffuse_pipe.storage.retry import RetryPolicy
 
 
@@ -42,16 +42,17 @@ class Watched:
         raise AssertionError(reason)
 
 
-@pytest.mark.parametrize("window", [1, 3])
-def test_work_is_taken_only_when_the_window_has_room(tmp_path: Path, window: int) -> None:
-    source, plan = prepare(small_run(tmp_path))
-    open_output(plan)
-    watched = Watched(missing_work(plan.blocks, ShardSet(plan.shards)))
-    place = open_worker_context(plan, Hardware(), RetryPolicy(), source)
-    with present("k", place), connect(RunTable()) as client:
-        assert drive(client, "k", iter(watched), window, watched, SimpleQueue()) == ""
-    assert (watched.n_taken, watched.n_ended) == (24, 24)
-    assert watched.most_in_flight == window
+def test_work_is_launched_only_when_the_window_has_room(tmp_path: Path) -> None:
+    _, plan = prepare(small_run(tmp_path))
+    create_run_output(plan)
+    table = RunTable(engine="local")
+    with connect(table) as client:
+        register(client, JobPlugin("k", RenderJob(plan), table, None, RetryPolicy()))
+        for window in (1, 3):
+            watched = Watched(missing_work(plan.blocks, ShardSet(plan.shards)))
+            assert drive(Target(client, "k"), iter(watched), window, watched, SimpleQueue()) == ""
+            assert (watched.n_taken, watched.n_ended) == (24, 24)
+            assert watched.most_in_flight == window
 
 
 def cluster(*resources: dict[str, float]) -> SimpleNamespace:
@@ -67,9 +68,3 @@ def test_workers_without_the_resource_are_refused_instead_of_waited_for() -> Non
 
 def test_one_worker_with_the_resource_is_enough() -> None:
     check_resources(cluster({}, {"GPU": 1}))  # type: ignore[arg-type]
-
-
-def test_more_than_one_worker_means_processes() -> None:
-    assert is_in_process(RunTable())
-    assert not is_in_process(RunTable(workers=2))
-    assert not is_in_process(RunTable(engine="local"))

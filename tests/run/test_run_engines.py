@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from types import SimpleNamespace
@@ -18,27 +18,26 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from distributed import Client, LocalCluster, Reschedule, Worker
+from killed_workers import SlowJob
 from small_runs import SHAPE, interpolated, receipt_files, small_run, stored
 
-from vemdiffuse_pipe.cluster import engines
-from vemdiffuse_pipe.cluster import shutdown as leaving
 from vemdiffuse_pipe.cluster.binding import VISIBLE, bind_gpu
-from vemdiffuse_pipe.cluster.engines import GPU, connect, wait_for_resources, window
+from vemdiffuse_pipe.cluster.engines import GPU, connect, remote_client, wait_for_resources, window
 from vemdiffuse_pipe.cluster.resources import threads_per_worker
 from vemdiffuse_pipe.cluster.shutdown import JOB_ENDS, RETIRING_S, GracefulShutdown, job_deadline
 from vemdiffuse_pipe.cluster.walltime import Deadline
 from vemdiffuse_pipe.config import ClusterTable, RunFile, RunTable, dump
 from vemdiffuse_pipe.errors import ConfigError
 from vemdiffuse_pipe.monitor.status import status
-from vemdiffuse_pipe.output.opening import open_output
+from vemdiffuse_pipe.output.run_output import create_run_output
 from vemdiffuse_pipe.records.shards import ShardSet, Work, missing_work
-from vemdiffuse_pipe.render.block import Hardware
 from vemdiffuse_pipe.running.dask import worker as workers
-from vemdiffuse_pipe.running.dask.driver import drive
-from vemdiffuse_pipe.running.dask.worker import WorkerContextPlugin
+from vemdiffuse_pipe.running.dask.driver import Target, drive
+from vemdiffuse_pipe.running.dask.worker import JobPlugin
 from vemdiffuse_pipe.running.reconstruct import prepare, run
+from vemdiffuse_pipe.running.render_job import RenderJob
 from vemdiffuse_pipe.storage.retry import RetryPolicy
-from vemdiffuse_pipe.testing import SlowSource, position_coded
+from vemdiffuse_pipe.testing import position_coded
 
 ROOT = Path(__file__).parents[2]
 
@@ -63,7 +62,7 @@ def n_receipts(run_file: RunFile) -> int:
 
 def places(dask_worker: Worker) -> list[str]:
     """The workplaces that a worker holds."""
-    return list(workers._PLACES)
+    return list(workers._CONTEXTS)
 
 
 @pytest.mark.slow
@@ -98,17 +97,16 @@ def test_a_run_whose_driver_was_killed_is_gone_on_with_from_elsewhere(
 def test_a_cluster_whose_workers_lack_the_resource_is_told_how_to_start_them(running: LocalCluster) -> None:
     bare = SimpleNamespace(scheduler_info=lambda: {"workers": {"a": {"resources": {}}}})
     with pytest.raises(ConfigError, match=r"none of the 1 workers at tcp://h:1 .* --resources GPU=1"):
-        wait_for_resources(bare, "tcp://h:1", within_s=0.0)  # type: ignore[arg-type]
+        wait_for_resources(bare, "tcp://h:1", timeout_s=0.0)  # type: ignore[arg-type]
 
 
-def test_an_address_where_nobody_answers_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "ANSWERS_WITHIN_S", 0.5)
+def test_an_address_where_nobody_answers_is_one_sentence() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{unused.getsockname()[1]}"
         with (
             pytest.raises(ConfigError, match="no dask scheduler answers at"),
-            connect(RunTable(engine=address)),
+            remote_client(address, timeout_s=0.5),
         ):
             pass
 
@@ -145,7 +143,7 @@ def test_nothing_is_bound_where_the_device_is_named() -> None:
 def test_blocks_are_in_flight_for_the_workers_that_are_there() -> None:
     there: dict[str, dict[str, dict[str, int]]] = {}
     client = SimpleNamespace(scheduler_info=lambda: {"workers": there})
-    most = window(client, RunTable(engine="pbs"), looks_every_s=0.0)  # type: ignore[arg-type]
+    most = window(client, RunTable(engine="pbs"), recheck_s=0.0)  # type: ignore[arg-type]
     found = [most()]
     for name in "abc":
         there[name] = {"resources": {GPU: 1}}
@@ -170,28 +168,28 @@ class Loop:
         self.called.append(call)
 
 
-def shutdown(left_s: float | None, monkeypatch: pytest.MonkeyPatch) -> tuple[GracefulShutdown, Loop]:
-    monkeypatch.setattr(leaving, "HANDED_BACK_S", 0.0)
+def shutdown(left_s: float | None) -> tuple[GracefulShutdown, Loop]:
     loop = Loop()
-    return GracefulShutdown(SimpleNamespace(loop=loop), Deadline(left_s), restart=False), loop  # type: ignore[arg-type]
+    worker = SimpleNamespace(loop=loop)
+    return GracefulShutdown(worker, Deadline(left_s), restart=False, hand_back_wait_s=0.0), loop  # type: ignore[arg-type]
 
 
-def test_a_block_that_would_not_end_in_time_is_handed_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    leaver, loop = shutdown(0.05, monkeypatch)
-    leaver.begin("a")
+def test_a_block_that_would_not_end_in_time_is_handed_back() -> None:
+    leaver, loop = shutdown(0.05)
+    leaver.start("a")
     time.sleep(0.06)
-    leaver.end("a", is_done=True)  # it took longer than is left now
+    leaver.stop("a", is_done=True)  # it took longer than is left now
     for block in "bc":
         with pytest.raises(Reschedule):
-            leaver.begin(block)
+            leaver.start(block)
     assert len(loop.called) == 1, "it leaves once"
 
 
-def test_a_worker_whose_job_nobody_ends_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    leaver, loop = shutdown(None, monkeypatch)
+def test_a_worker_whose_job_nobody_ends_goes_on() -> None:
+    leaver, loop = shutdown(None)
     for block in range(99):
-        leaver.begin(block)
-        leaver.end(block, is_done=True)
+        leaver.start(block)
+        leaver.stop(block, is_done=True)
     assert loop.called == []
 
 
@@ -201,15 +199,6 @@ def test_blocks_end_before_the_job_does() -> None:
     assert 990 - RETIRING_S <= left_s <= 1000 - RETIRING_S
     for nonsense in ("", "soon", "-5", "٣"):
         assert job_deadline({JOB_ENDS: nonsense}).left_s() == float("inf")
-
-
-@dataclass(frozen=True)
-class SlowWorkplace(WorkerContextPlugin):
-    """Takes a moment for each read."""
-
-    def open(self) -> workers.WorkerContext:
-        place = super().open()
-        return replace(place, source=SlowSource(place.source, 0.2))
 
 
 class Heard:
@@ -239,13 +228,13 @@ def test_a_worker_of_a_cluster_that_is_asked_to_end_leaves_its_blocks_to_others(
     ) as cluster:
         run_file = small_run(tmp_path, run={"engine": cluster.scheduler_address})
         _, plan = prepare(run_file)
-        open_output(plan)
+        create_run_output(plan)
         work = missing_work(plan.blocks, ShardSet(plan.shards))
         with connect(run_file.run) as client:
-            workers.register(client, SlowWorkplace("k", plan, Hardware(), RetryPolicy()))
+            workers.register(client, JobPlugin("k", SlowJob(plan), run_file.run, None, RetryPolicy()))
             before = list(client.run(os.getpid).values())
             heard = Heard(before, signal.SIGUSR1)
-            assert drive(client, "k", work, 6, heard, SimpleQueue()) == ""
+            assert drive(Target(client, "k"), work, 6, heard, SimpleQueue()) == ""
             ends = time.monotonic() + 60
             while before[0] in client.run(os.getpid, on_error="ignore").values():
                 assert time.monotonic() < ends, "it did not leave"
@@ -258,23 +247,23 @@ def test_a_worker_of_a_cluster_that_is_asked_to_end_leaves_its_blocks_to_others(
 def test_a_worker_that_is_asked_to_end_loses_no_block(tmp_path: Path) -> None:
     run_file = small_run(tmp_path, run={"engine": "local", "workers": 1})
     _, plan = prepare(run_file)
-    open_output(plan)
+    create_run_output(plan)
     work = missing_work(plan.blocks, ShardSet(plan.shards))
     with connect(run_file.run) as client:
-        workers.register(client, SlowWorkplace("k", plan, Hardware(), RetryPolicy()))
+        workers.register(client, JobPlugin("k", SlowJob(plan), run_file.run, None, RetryPolicy()))
         before = list(client.run(os.getpid).values())
         heard = Heard(before, signal.SIGTERM)
-        assert drive(client, "k", work, 6, heard, SimpleQueue()) == ""
+        assert drive(Target(client, "k"), work, 6, heard, SimpleQueue()) == ""
         assert list(client.run(os.getpid).values()) != before, "it was not asked to end"
     assert heard.n_done == n_receipts(run_file) == status(run_file.output.url).n_blocks == 24
 
 
 @dataclass(frozen=True)
-class LateWorkplace(WorkerContextPlugin):
-    """Cannot be opened when the worker starts."""
+class LatePlugin(JobPlugin):
+    """The job cannot be opened when the worker starts."""
 
     def open(self) -> workers.WorkerContext:
-        marker = Path(self.plan.run_file.output.url) / "tried"
+        marker = self.job.records.path.parent / "tried"
         if not marker.exists():
             marker.touch()
             raise OSError("the file system is not mounted yet")
@@ -289,10 +278,10 @@ class LateWorkplace(WorkerContextPlugin):
 def test_a_worker_that_could_not_open_its_workplace_opens_it_with_the_first_block(tmp_path: Path) -> None:
     run_file = small_run(tmp_path, run={"engine": "local", "workers": 1})
     _, plan = prepare(run_file)
-    open_output(plan)
+    create_run_output(plan)
     heard, work = Heard([], signal.SIGTERM), missing_work(plan.blocks, ShardSet(plan.shards))
     heard.n_done = 100
     with connect(run_file.run) as client:
-        workers.register(client, LateWorkplace("k", plan, Hardware(), RetryPolicy()))
-        assert drive(client, "k", work, 6, heard, SimpleQueue()) == ""
+        workers.register(client, LatePlugin("k", RenderJob(plan), run_file.run, None, RetryPolicy()))
+        assert drive(Target(client, "k"), work, 6, heard, SimpleQueue()) == ""
     assert heard.n_done == 124

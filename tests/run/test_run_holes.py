@@ -16,6 +16,7 @@ from vemdiffuse_pipe.config import RunFile
 from vemdiffuse_pipe.errors import PlanError, SourceError
 from vemdiffuse_pipe.geometry.gaps import Gaps
 from vemdiffuse_pipe.geometry.plane_groups import PARTLY_FILLED, Provenance
+from vemdiffuse_pipe.records.folder import records_of
 from vemdiffuse_pipe.records.receipts import read_receipts
 from vemdiffuse_pipe.running.reconstruct import retry, run
 from vemdiffuse_pipe.running.verify import verify
@@ -88,7 +89,9 @@ def test_fill_reads_the_fill_value_and_receipts_and_provenance_say_where(tmp_pat
     assert codes[15] == Provenance.MEASURED
     assert codes[7] == Provenance.GENERATED_PARTLY_FILLED
     digest = str(open_sink(run_file.output.url).attributes["digest"])
-    receipts = [receipt for _, receipt in read_receipts(parse_address(run_file.output.url), digest)]
+    receipts = [
+        receipt for _, receipt in read_receipts(records_of(parse_address(run_file.output.url)), digest)
+    ]
     assert {u for receipt in receipts for u in receipt.filled_sections} == {2, 4}
     untouched = [receipt for receipt in receipts if not receipt.n_voxels_filled]
     assert untouched  # only blocks that read a hole say so

@@ -13,8 +13,10 @@ from small_runs import BLOCK, small_run
 
 from vemdiffuse_pipe.cluster.hosts import device_name, job_id
 from vemdiffuse_pipe.errors import OutputError
-from vemdiffuse_pipe.monitor.event_log import EventLog, Told, events, follow
-from vemdiffuse_pipe.records.journal import BEATS, EVENTS, Heartbeat, Journal, read_heartbeats
+from vemdiffuse_pipe.monitor.event_log import EventLog, LoggedEvent, events, follow
+from vemdiffuse_pipe.records.heartbeats import FOLDER as BEATS
+from vemdiffuse_pipe.records.heartbeats import Heartbeat, read_heartbeats
+from vemdiffuse_pipe.records.journal import EVENTS, Journal
 from vemdiffuse_pipe.records.segments import SegmentWriter, encode
 from vemdiffuse_pipe.running.reconstruct import run
 from vemdiffuse_pipe.storage import parse_address
@@ -49,15 +51,15 @@ def test_a_heartbeat_names_the_blocks_at_work_and_only_those(output: Address) ->
         with journal.working_on(7), journal.working_on(3):
             until(lambda: at_work(output) == [(3, 7)])
         with journal.working_on(7), journal.working_on(7):
-            journal.ended(7)
+            journal.stop(7)
             until(lambda: at_work(output) == [(7,)])
-            journal.begun(7)
+            journal.start(7)
         until(lambda: at_work(output) == [()])
 
 
 def test_a_journal_that_was_closed_leaves_its_log_and_no_heartbeat(output: Address) -> None:
     journal = quick(output)
-    journal.begun(1)
+    journal.start(1)
     until(lambda: at_work(output) == [(1,)])
     journal.tell("worker started", device="cpu")
     journal.close()
@@ -67,7 +69,7 @@ def test_a_journal_that_was_closed_leaves_its_log_and_no_heartbeat(output: Addre
 
 def test_what_is_over_within_a_second_leaves_no_heartbeat(output: Address) -> None:
     journal = Journal(output, BLOCK)
-    journal.begun(1)
+    journal.start(1)
     journal.close()
     assert not output.path.exists()
 
@@ -163,7 +165,7 @@ def segments(output: Address) -> list[Path]:
     return list(folder.iterdir()) if folder.exists() else []
 
 
-def times(told: list[Told]) -> list[float]:
+def times(told: list[LoggedEvent]) -> list[float]:
     return [event.time for event in told]
 
 

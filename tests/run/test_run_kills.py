@@ -14,7 +14,7 @@ from queue import SimpleQueue
 import numpy as np
 import psutil
 import pytest
-from killed_workers import KillingWorkplace
+from killed_workers import CrashingJob
 from small_runs import (
     SHAPE,
     interpolated,
@@ -28,14 +28,15 @@ from small_runs import (
 from vemdiffuse_pipe.cluster.engines import connect
 from vemdiffuse_pipe.config import RunFile, dump
 from vemdiffuse_pipe.monitor.status import status
-from vemdiffuse_pipe.output.opening import open_output
+from vemdiffuse_pipe.output.run_output import create_run_output
+from vemdiffuse_pipe.records.folder import records_of
 from vemdiffuse_pipe.records.receipts import read_done
 from vemdiffuse_pipe.records.shards import ShardSet, Work, missing_work
-from vemdiffuse_pipe.render.block import Hardware
-from vemdiffuse_pipe.running.dask.driver import drive
-from vemdiffuse_pipe.running.dask.worker import open_worker_context
+from vemdiffuse_pipe.running.dask.driver import Target, drive
+from vemdiffuse_pipe.running.dask.worker import JobPlugin
 from vemdiffuse_pipe.running.reconstruct import prepare, run
-from vemdiffuse_pipe.running.stages import read, render, write_shards
+from vemdiffuse_pipe.running.render_job import RenderJob
+from vemdiffuse_pipe.running.stages import compute, open_worker_context, read, store
 from vemdiffuse_pipe.running.verify import verify
 from vemdiffuse_pipe.storage import parse_address
 from vemdiffuse_pipe.storage.retry import RetryPolicy
@@ -125,13 +126,12 @@ def test_a_kill_between_data_and_receipt_renders_that_block_again(
 
 def test_shards_without_a_receipt_do_not_count(tmp_path: Path) -> None:
     run_file = small_run(tmp_path)
-    source, plan = prepare(run_file)
-    open_output(plan)
-    place = open_worker_context(plan, Hardware(), RetryPolicy(), source)
-    box = plan.blocks.box(0)
-    write_shards(place, box, render(place, read(place, 0, box)).arrays)
+    _, plan = prepare(run_file)
+    create_run_output(plan)
+    context, work = open_worker_context(RenderJob(plan)), Work(0, plan.blocks.box(0))
+    store(context, compute(context, read(context, work)))
     assert shard_file(run_file, 0, 0, 0).exists()
-    assert len(read_done(parse_address(run_file.output.url), place.digest, plan.shards)) == 0
+    assert len(read_done(records_of(parse_address(run_file.output.url)), plan.digest, plan.shards)) == 0
     before = shard_file(run_file, 0, 0, 0).read_bytes()
     assert run(run_file).n_rendered == 24
     assert shard_file(run_file, 0, 0, 0).read_bytes() == before
@@ -196,14 +196,14 @@ def test_only_the_block_that_kills_its_workers_is_set_aside(tmp_path: Path) -> N
         tmp_path, run={"workers": 2, "engine": "local", "block_shape": (8, 48, 64)}
     )  # whole planes: no two read the same
     _, plan = prepare(run_file)
-    open_output(plan)
+    create_run_output(plan)
     heard, work, inbox = Heard(), missing_work(plan.blocks, ShardSet(plan.shards)), SimpleQueue()
-    (tmp_path / "graves").mkdir()
+    (tmp_path / "crashes").mkdir()
     with connect(run_file.run) as client:
-        killing = KillingWorkplace("k", plan, Hardware(), RetryPolicy(), tmp_path / "graves", deadly_block=2)
-        client.register_plugin(killing)
-        assert drive(client, "k", work, 6, heard, inbox) == ""
-    assert len(list((tmp_path / "graves").iterdir())) == 4  # two together with others, two alone with it
+        job = CrashingJob(plan, crashes=tmp_path / "crashes", deadly_block=2)
+        client.register_plugin(JobPlugin("k", job, run_file.run, None, RetryPolicy()))
+        assert drive(Target(client, "k"), work, 6, heard, inbox) == ""
+    assert len(list((tmp_path / "crashes").iterdir())) == 4  # two together with others, two alone with it
     assert heard.failed_blocks == [(2, "KilledWorker", 2)]
     assert heard.n_done == 3
     assert run(small_run(tmp_path, run={"block_shape": (8, 48, 64)})).n_rendered == 1

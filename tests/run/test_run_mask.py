@@ -19,6 +19,7 @@ from vemdiffuse_pipe.geometry.grid import BlockGrid
 from vemdiffuse_pipe.monitor.status import status
 from vemdiffuse_pipe.output import mask as masks
 from vemdiffuse_pipe.output.mask import find_outside, read_outside
+from vemdiffuse_pipe.records.folder import RECORDS, records_of
 from vemdiffuse_pipe.records.shards import ShardSet
 from vemdiffuse_pipe.running.reconstruct import prepare, retry, run
 from vemdiffuse_pipe.running.verify import verify
@@ -100,18 +101,15 @@ def wanted_shards(labels: np.ndarray, size_nm: tuple[str, str, str], shards: Blo
     return found
 
 
-@pytest.mark.parametrize("most", [1 << 24, 8, 1], ids=["read at once", "in parts", "voxel by voxel"])
-def test_a_shard_is_wanted_where_it_touches_a_label(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
-) -> None:
-    monkeypatch.setattr(masks, "MAX_VOXELS", most)
+def test_a_shard_is_wanted_where_it_touches_a_label(tmp_path: Path) -> None:
     labels = some_labels()
     run_file = masked_run(tmp_path, labels)
     _, plan = prepare(run_file)
-    outside = find_outside(plan, open_mask(f"{tmp_path / 'mask'}"))
     expected = wanted_shards(labels, MASK_NM, plan.shards)
     assert 0 < len(expected) < N_SHARDS
-    assert {shard for shard in range(N_SHARDS) if shard not in outside} == expected
+    for max_voxels in (1 << 24, 8, 1):  # read at once, in parts, voxel by voxel
+        outside = find_outside(plan, open_mask(f"{tmp_path / 'mask'}"), max_voxels)
+        assert {shard for shard in range(N_SHARDS) if shard not in outside} == expected
 
 
 @pytest.mark.parametrize("block", [BLOCK, (8, 16, 16), (32, 48, 64)])
@@ -232,7 +230,7 @@ def test_a_mask_of_a_region_lies_at_its_place(tmp_path: Path) -> None:
 def test_the_mask_is_read_once_and_kept_with_the_output(tmp_path: Path) -> None:
     run_file = masked_run(tmp_path, some_labels())
     assert run(run_file, max_blocks=1).exit_code == 1
-    before = read_outside(parse_address(run_file.output.url), prepare(run_file)[1].shards)
+    before = read_outside(records_of(parse_address(run_file.output.url)), prepare(run_file)[1].shards)
     (tmp_path / "mask").rename(tmp_path / "away")
     assert run(run_file).exit_code == 0
     assert retry(run_file.output.url).n_rendered == 0
@@ -259,7 +257,7 @@ def test_a_mask_that_lies_elsewhere_or_nowhere_is_refused_and_nothing_is_written
 def test_a_damaged_record_of_what_is_outside_is_refused(tmp_path: Path) -> None:
     run_file = masked_run(tmp_path, some_labels())
     assert run(run_file).exit_code == 0
-    record = Path(run_file.output.url) / masks.FILE
+    record = Path(run_file.output.url) / RECORDS / masks.FILE
     record.write_bytes(record.read_bytes()[:-1])
     with pytest.raises(OutputError, match="is damaged"):
         status(run_file.output.url)

@@ -18,11 +18,12 @@ from small_runs import SHAPE, interpolated, receipt_files, small_run, stored
 
 from vemdiffuse_pipe.config import RunFile, dump
 from vemdiffuse_pipe.monitor.status import status
-from vemdiffuse_pipe.output.opening import identity_of
+from vemdiffuse_pipe.output.run_output import open_run_output
+from vemdiffuse_pipe.records.folder import records_of
 from vemdiffuse_pipe.records.receipts import read_receipts
 from vemdiffuse_pipe.running.reconstruct import run
 from vemdiffuse_pipe.running.verify import verify
-from vemdiffuse_pipe.storage import open_sink, parse_address
+from vemdiffuse_pipe.storage import parse_address
 from vemdiffuse_pipe.testing import position_coded
 
 SCRIPT = Path(__file__).with_name("part_process.py")
@@ -59,9 +60,9 @@ def until_it_works(process: Process) -> Process:
 def checksums(run_file: RunFile) -> dict[int, list[str]]:
     """What the receipts say of each shard, once a receipt."""
     url = run_file.output.url
-    _, digest = identity_of(open_sink(url), url)
+    digest = open_run_output(url).digest
     found: dict[int, list[str]] = {}
-    for _, receipt in read_receipts(parse_address(url), digest):
+    for _, receipt in read_receipts(records_of(parse_address(url)), digest):
         for shard, checksum in zip(receipt.shards, receipt.checksums["em"], strict=True):
             found.setdefault(shard, []).append(checksum)
     return found

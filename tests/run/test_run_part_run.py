@@ -16,7 +16,7 @@ from vemdiffuse_pipe.cluster.walltime import Deadline
 from vemdiffuse_pipe.config import RunFile
 from vemdiffuse_pipe.errors import CorruptDataError, OutputError, TransientError, VemdiffuseError
 from vemdiffuse_pipe.geometry.box import Box
-from vemdiffuse_pipe.output.opening import open_output
+from vemdiffuse_pipe.output.run_output import create_run_output
 from vemdiffuse_pipe.plan.estimate import BLOCKS_IN_FLIGHT
 from vemdiffuse_pipe.records.events import (
     BlockDone,
@@ -28,9 +28,9 @@ from vemdiffuse_pipe.records.events import (
     RunStarted,
 )
 from vemdiffuse_pipe.records.parts import Part
-from vemdiffuse_pipe.running.local.worker import run_part
-from vemdiffuse_pipe.running.outcomes import MAX_IN_A_ROW
+from vemdiffuse_pipe.running.execution import run_plan
 from vemdiffuse_pipe.running.reconstruct import prepare, run
+from vemdiffuse_pipe.running.rules import MAX_EXHAUSTED_IN_A_ROW
 from vemdiffuse_pipe.storage.retry import RetryPolicy
 from vemdiffuse_pipe.testing import Failure, FlakySource, position_coded
 from vemdiffuse_pipe.volume import OnHole, Source, VolumeSpec, Voxels, unheard
@@ -49,7 +49,7 @@ def done_by(run_file: RunFile, part: Part, max_blocks: int | None = None) -> lis
 
 def failing(run_file: RunFile, *failures: Failure) -> Outcome:
     source, plan = prepare(run_file)
-    return run_part(plan, FlakySource(source, failures), Part(1, 1), retry_policy=HASTY)
+    return run_plan(plan, FlakySource(source, failures), part=Part(1, 1), retry_policy=HASTY)
 
 
 def test_a_part_is_done_first_and_then_the_rest(tmp_path: Path) -> None:
@@ -116,8 +116,8 @@ def test_what_passes_is_tried_again(tmp_path: Path) -> None:
 
 def test_a_store_that_answers_nobody_ends_the_part(tmp_path: Path) -> None:
     outcome = failing(small_run(tmp_path), Failure(WHOLE, 999, TransientError))
-    assert outcome.stopped.startswith(f"{MAX_IN_A_ROW} blocks in a row had to be given up")
-    assert len(outcome.failed_blocks) <= MAX_IN_A_ROW + 3
+    assert outcome.stopped.startswith(f"{MAX_EXHAUSTED_IN_A_ROW} blocks in a row failed after all retries")
+    assert len(outcome.failed_blocks) <= MAX_EXHAUSTED_IN_A_ROW + 3
     assert not outcome.drained
 
 
@@ -151,7 +151,7 @@ def test_while_one_block_is_rendered_others_are_read_as_many_as_the_estimate_cou
             time.sleep(0.5)
             seen.append(watched.n_reads)
 
-    assert run_part(plan, watched, Part(1, 1), listener=hear).exit_code == 0
+    assert run_plan(plan, watched, part=Part(1, 1), listener=hear).exit_code == 0
     assert seen == [BLOCKS_IN_FLIGHT]
 
 
@@ -163,7 +163,7 @@ def test_a_part_out_of_time_makes_way_with_what_it_has(tmp_path: Path) -> None:
         now[0] += isinstance(event, BlockDone)
 
     source, plan = prepare(run_file)
-    outcome = run_part(plan, source, Part(1, 1), listener=hear, deadline=Deadline(5.0, lambda: now[0]))
+    outcome = run_plan(plan, source, part=Part(1, 1), listener=hear, deadline=Deadline(5.0, lambda: now[0]))
     assert 5 <= outcome.n_done < 24
     assert (outcome.drained, outcome.exit_code) == (True, 0)
     assert outcome.stopped == "the time of this job is nearly over; run again to go on from here"
@@ -197,8 +197,8 @@ def test_a_part_never_imports_dask(tmp_path: Path) -> None:
 def test_an_output_that_another_begins_meanwhile_is_taken_over_or_refused_by_name(tmp_path: Path) -> None:
     _, plan = prepare(small_run(tmp_path))
     _, other = prepare(small_run(tmp_path, model={"ratio": 3}))
-    open_output(plan)
+    create_run_output(plan)
     (Path(plan.run_file.output.url) / ".vemdiffuse").mkdir()
-    assert open_output(plan).attributes == open_output(plan).attributes
+    assert create_run_output(plan).sink.attributes == create_run_output(plan).sink.attributes
     with pytest.raises(OutputError, match="ratio 5 -> 3"):
-        open_output(other)
+        create_run_output(other)

@@ -22,8 +22,8 @@ from small_runs import (
 from vemdiffuse_pipe import config
 from vemdiffuse_pipe.config import RunFile, load
 from vemdiffuse_pipe.errors import OutputError, PlanError
-from vemdiffuse_pipe.plan.plan import digest
 from vemdiffuse_pipe.records.events import BlockDone, Event, PlanesDone, RunEnded, RunStarted
+from vemdiffuse_pipe.records.folder import records_of
 from vemdiffuse_pipe.records.receipts import Receipt, read_receipts
 from vemdiffuse_pipe.running.reconstruct import prepare, reconstruct, run
 from vemdiffuse_pipe.storage import open_sink, parse_address
@@ -32,7 +32,7 @@ from vemdiffuse_pipe.testing import position_coded
 
 def receipts(run_file: RunFile) -> Iterator[Receipt]:
     _, plan = prepare(run_file)
-    for _, receipt in read_receipts(parse_address(run_file.output.url), digest(plan.identity())):
+    for _, receipt in read_receipts(records_of(parse_address(run_file.output.url)), plan.digest):
         yield receipt
 
 
@@ -201,7 +201,7 @@ def test_the_output_describes_its_run(tmp_path: Path) -> None:
     described = open_sink(run_file.output.url).attributes
     _, plan = prepare(run_file)
     assert described["identity"] == plan.identity()
-    assert described["digest"] == digest(plan.identity())
+    assert described["digest"] == plan.digest
     assert (described["ratio"], described["anisotropy"], described["uncertainty_step"]) == (5, 1.0, 0.25)
 
 

@@ -23,7 +23,8 @@ from vemdiffuse_pipe.monitor.block_map import COLOURS, MARGIN_PX, TEXT_PX, block
 from vemdiffuse_pipe.monitor.event_log import events
 from vemdiffuse_pipe.monitor.status import Status, Watched, status
 from vemdiffuse_pipe.monitor.tally import N_SLOWEST, Tally
-from vemdiffuse_pipe.records.journal import BEATS
+from vemdiffuse_pipe.records.folder import RECORDS, records_of
+from vemdiffuse_pipe.records.heartbeats import FOLDER as BEATS
 from vemdiffuse_pipe.records.receipts import Cost, read_receipts
 from vemdiffuse_pipe.records.segments import encode
 from vemdiffuse_pipe.records.shards import ShardSet
@@ -49,7 +50,7 @@ def beat(run_file: RunFile, *blocks: int, **changes: object) -> None:
         "block_shape": [8, 16, 32],
         "blocks": list(blocks),
     }
-    folder = Path(run_file.output.url) / BEATS
+    folder = Path(run_file.output.url) / RECORDS / BEATS
     folder.mkdir(exist_ok=True)
     (folder / f"{len(list(folder.iterdir()))}.json").write_bytes(encode({**record, **changes}))
 
@@ -193,7 +194,7 @@ def test_each_receipt_says_where_it_was_made_and_what_it_took(
     run_file = small_run(tmp_path)
     run(run_file, max_blocks=1)
     digest = status(run_file.output.url).digest
-    ((_, receipt),) = read_receipts(parse_address(run_file.output.url), digest)
+    ((_, receipt),) = read_receipts(records_of(parse_address(run_file.output.url)), digest)
     assert set(receipt.seconds) == {"read", "render", "write"}
     assert (receipt.job, receipt.device, receipt.peak_gpu_bytes) == ("4711", "cpu", 0)
     assert receipt.host
@@ -213,7 +214,7 @@ def test_a_receipt_of_before_jobs_and_gpus_were_kept_still_counts(
     segment.write_bytes(encode(record))
     found = status(run_file.output.url)
     assert (found.n_blocks_done, found.bytes_fetched) == (1, 0)
-    ((_, receipt),) = read_receipts(parse_address(run_file.output.url), found.digest)
+    ((_, receipt),) = read_receipts(records_of(parse_address(run_file.output.url)), found.digest)
     assert receipt.job == ""
 
 
@@ -290,7 +291,7 @@ def test_the_map_shows_each_block_in_the_colour_of_its_state(tmp_path: Path) -> 
 def done_blocks(run_file: RunFile) -> set[int]:
     _, plan = prepare(run_file)
     digest = status(run_file.output.url).digest
-    receipts = read_receipts(parse_address(run_file.output.url), digest)
+    receipts = read_receipts(records_of(parse_address(run_file.output.url)), digest)
     return {plan.blocks.index_of(receipt.output_box.start) for _, receipt in receipts}
 
 

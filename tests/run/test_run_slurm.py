@@ -29,18 +29,6 @@ N_BLOCKS = 48
 
 pytestmark = [needs_slurm, pytest.mark.slow]
 
-HAS_PARTS = (
-    "--part"
-    in subprocess.run(
-        [sys.executable, "-m", "vemdiffuse_pipe", "run", "--help"],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    ).stdout
-)
-needs_parts = pytest.mark.skipif(not HAS_PARTS, reason="`vemdiffuse run` has no --part")
-
-
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
     with slurm():
@@ -159,7 +147,6 @@ def steps_of_the_page() -> list[str]:
     return re.findall(r"^\$ vemdiffuse (.*)$", section, re.MULTILINE)
 
 
-@needs_parts
 def test_the_page_on_clusters_leads_to_a_finished_run(tmp_path: Path) -> None:
     voxels = np.resize(phantom((64, 48, 48), 1)[:, :48, :40], (3, 48, 40))
     tifffile.imwrite(tmp_path / "stack.tif", voxels, photometric="minisblack")
@@ -188,7 +175,6 @@ def test_the_page_on_clusters_leads_to_a_finished_run(tmp_path: Path) -> None:
     assert found.n_blocks_done == found.n_blocks
 
 
-@needs_parts
 def test_an_array_of_eight_does_a_run(tmp_path: Path) -> None:
     write_chunks(tmp_path)
     with slow_server(tmp_path, 0.0) as url:
@@ -200,7 +186,6 @@ def test_an_array_of_eight_does_a_run(tmp_path: Path) -> None:
         assert_complete(run_file)
 
 
-@needs_parts
 def test_an_array_whose_jobs_are_cancelled_and_end_after_a_minute_completes_when_submitted_again(
     tmp_path: Path,
 ) -> None:

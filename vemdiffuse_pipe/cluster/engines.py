@@ -58,7 +58,7 @@ def connect(
     """
     with dask.config.set(_SETTINGS):
         if table.is_remote:
-            with _remote_client(table.engine) as client:
+            with remote_client(table.engine) as client:
                 wait_for_resources(client, table.engine)
                 yield client
         elif table.scheduler is not None:
@@ -75,7 +75,8 @@ def connect(
                 yield client
 
 
-def _remote_client(address: str, timeout_s: float = CONNECT_TIMEOUT_S) -> Client:
+def remote_client(address: str, timeout_s: float = CONNECT_TIMEOUT_S) -> Client:
+    """A client of a dask scheduler. Raises ConfigError where none answers in time."""
     try:
         return Client(address, timeout=timeout_s, set_as_default=False)
     except (OSError, ValueError) as error:

@@ -90,9 +90,9 @@ class JobPlugin(WorkerPlugin):
     """What is done."""
     table: RunTable
     """Which engine started the worker."""
-    cluster: ClusterTable | None = None
+    cluster: ClusterTable | None
     """Of batch jobs."""
-    retry_policy: RetryPolicy = RetryPolicy()  # noqa: RUF009 (frozen)
+    retry_policy: RetryPolicy
     """How often a stage is repeated."""
 
     def setup(self, worker: Worker) -> None:
