@@ -11,7 +11,7 @@ from threading import Lock
 
 import numpy as np
 
-from vemdiffuse_pipe.errors import TransientError, VemdiffuseError
+from vemdiffuse_pipe.errors import TransientError
 from vemdiffuse_pipe.geometry.box import Box, Zyx
 from vemdiffuse_pipe.geometry.frame import Frame, Nm
 from vemdiffuse_pipe.volume import OnHole, Source, VolumeSpec, Voxels, unheard
@@ -63,11 +63,11 @@ class Failure:
 
     box: Box
     times: int = 1
-    error: type[VemdiffuseError] = TransientError
+    error: type[Exception] = TransientError
 
 
 class FlakySource:
-    """A source that fails where and as often as it is told to, then works."""
+    """A source that fails where and as often as `failures` say, then works."""
 
     def __init__(self, source: Source, failures: Sequence[Failure]) -> None:
         self._source = source
@@ -86,7 +86,7 @@ class FlakySource:
             for i, failure in enumerate(self._failures):
                 if self._left[i] > 0 and not failure.box.intersect(box).is_empty:
                     self._left[i] -= 1
-                    raise failure.error(f"{box}: failed as told, {self._left[i]} times more")
+                    raise failure.error(f"{box}: fails {self._left[i]} more times")
         return self._source.read(box, on_hole)
 
 

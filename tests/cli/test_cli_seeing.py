@@ -180,7 +180,7 @@ def test_a_dashboard_without_bokeh_is_refused_before_anything_is_written(
 ) -> None:
     text = vemdiffuse("init", stack.name, "out.zarr", "--voxel-size", "50", "10", "10").stdout
     Path("run.toml").write_text(text)
-    ended = vemdiffuse("run", "run.toml", "--dashboard")
+    ended = vemdiffuse("run", "run.toml", "--dashboard", "--engine", "local")
     assert ended.code == 2
     assert "drawn by bokeh, which is not installed" in ended.stderr
     assert not Path("out.zarr").exists()

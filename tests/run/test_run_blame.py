@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,14 +23,13 @@ from vemdiffuse_pipe.records.events import BlockDone, Event, Outcome, RunStarted
 from vemdiffuse_pipe.records.folder import records_of
 from vemdiffuse_pipe.records.journal import Journal
 from vemdiffuse_pipe.records.parts import Part
-from vemdiffuse_pipe.running import stages
 from vemdiffuse_pipe.running.execution import run_plan
-from vemdiffuse_pipe.running.local import worker as part_run
 from vemdiffuse_pipe.running.progress import Progress
 from vemdiffuse_pipe.running.reconstruct import prepare, retry, run
 from vemdiffuse_pipe.storage import parse_address
 from vemdiffuse_pipe.storage.retry import RetryPolicy
 from vemdiffuse_pipe.testing import Failure, FlakySource, SlowSource, position_coded
+from vemdiffuse_pipe.volume import OnHole, Source, Voxels, unheard
 
 HASTY = RetryPolicy(n_attempts=2, base_s=0.001)
 WHOLE = Box.of_shape(SHAPE)
@@ -128,13 +127,14 @@ def test_a_broken_machine_is_no_interrupt(
     def fail(*_: object) -> object:
         raise RuntimeError("CUDA error: unspecified launch failure")
 
-    monkeypatch.setattr("vemdiffuse_pipe.running.stages.render_block", fail)
+    monkeypatch.setattr("vemdiffuse_pipe.running.render_job.render_block", fail)
     path = tmp_path / "run.toml"
     path.write_text(dump(small_run(tmp_path)))
     assert run_command(["run", str(path), *arguments]) == 1
     out = capsys.readouterr().out
-    assert "3 blocks in a row failed here, and are left to others (RuntimeError: CUDA error" in out
-    assert "set aside" not in out
+    assert "3 blocks in a row failed here: assuming a faulty host" in out
+    assert "(RuntimeError: CUDA error" in out
+    assert "block is marked failed:" not in out
 
 
 def test_a_run_that_is_complete_is_never_out_of_time(
@@ -156,7 +156,8 @@ def test_a_walltime_in_which_nothing_can_be_ended_is_said_to_be_too_short(tmp_pa
     outcome = run_plan(plan, source, part=Part(1, 2), deadline=Deadline(-1.0))
     assert (outcome.n_done, outcome.exit_code) == (0, 0)
     assert (
-        "no block could be ended in it: give it more, or make block_shape in [run] smaller" in outcome.stopped
+        "no block could be finished in it: give it more, or make block_shape in [run] smaller"
+        in outcome.stopped
     )
 
 
@@ -171,32 +172,35 @@ def test_a_job_that_is_ended_before_its_first_block_says_what_to_change(tmp_path
     slow = SlowSource(source, 0.3)
     outcome = run_plan(plan, slow, part=Part(1, 2), listener=hear, deadline=no_time_to_drain)
     assert (outcome.n_done, outcome.drained, outcome.exit_code) == (0, True, 0)
-    assert outcome.stopped.startswith(
-        "SIGTERM was received before a block could be ended; if that is its wall"
-    )
+    assert outcome.stopped.startswith("SIGTERM was received before a block was finished; if that is its wall")
 
 
-def test_what_others_have_done_meanwhile_is_not_rendered_by_who_helps(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class HookedSource:
+    """Calls `hook` before the read that would be the first of another part."""
+
+    def __init__(self, source: Source, n_own: int, hook: Callable[[], None]) -> None:
+        self.spec = source.spec
+        self._source, self._n_left, self._hook = source, n_own, hook
+
+    def read(self, box: Box, on_hole: OnHole = unheard) -> Voxels:
+        self._n_left -= 1
+        if self._n_left == -1:
+            self._hook()
+        return self._source.read(box, on_hole)
+
+
+def test_blocks_that_others_did_meanwhile_are_not_rendered_again_by_a_helper(tmp_path: Path) -> None:
     run_file = small_run(tmp_path)
-    others: list[Outcome | None] = []
-    render_block = stages.render_block
-    monkeypatch.setattr(part_run, "FRESH_S", 0.02)
+    source, plan = prepare(run_file)
 
-    def end_all_before_a_block_of_theirs(
-        plan: object, model: object, voxels: object, box: Box, *rest: object
-    ) -> object:
-        if not others and plan.blocks.index_of(box.start) % 2:  # type: ignore[attr-defined]
-            others.append(None)
-            others[0] = run(run_file, part=Part(2, 2))
-            time.sleep(1.0)  # the thread that looks is another one
-        return render_block(plan, model, voxels, box, *rest)  # type: ignore[operator]
+    def let_the_other_part_finish() -> None:
+        run(run_file, part=Part(2, 2))
+        time.sleep(1.0)  # the thread that rereads is another one
 
-    monkeypatch.setattr(stages, "render_block", end_all_before_a_block_of_theirs)
-    outcome = run(run_file, part=Part(1, 2))
+    hooked = HookedSource(source, 12, let_the_other_part_finish)
+    outcome = run_plan(plan, hooked, part=Part(1, 2), recheck_s=0.02)
     assert outcome.exit_code == 0
-    assert outcome.n_rendered == 13
+    assert outcome.n_rendered == 12
 
 
 def test_what_a_living_process_is_at_is_left_to_it_while_there_is_something_else(tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ from small_runs import BLOCK, small_run
 
 from vemdiffuse_pipe.cluster.hosts import device_name, job_id
 from vemdiffuse_pipe.errors import OutputError
+from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.monitor.event_log import EventLog, LoggedEvent, events, follow
+from vemdiffuse_pipe.records.events import AttemptFailed, BlockMarkedFailed, FailedBlock, WorkerStarted
 from vemdiffuse_pipe.records.heartbeats import FOLDER as BEATS
 from vemdiffuse_pipe.records.heartbeats import Heartbeat, read_heartbeats
 from vemdiffuse_pipe.records.journal import EVENTS, Journal
@@ -61,7 +63,7 @@ def test_a_journal_that_was_closed_leaves_its_log_and_no_heartbeat(output: Addre
     journal = quick(output)
     journal.start(1)
     until(lambda: at_work(output) == [(1,)])
-    journal.tell("worker started", device="cpu")
+    journal.on_event(WorkerStarted("cpu"))
     journal.close()
     assert list((output / BEATS).path.iterdir()) == []
     assert len(list((output / EVENTS).path.iterdir())) == 1
@@ -142,7 +144,7 @@ def test_what_cannot_be_written_stops_nobody_and_is_written_later(output: Addres
     obstacle = output.path / ".vemdiffuse"
     obstacle.touch()
     with quick(output) as journal:
-        journal.tell("attempt failed", 5, "TransientError: later")
+        journal.on_event(AttemptFailed(5, "TransientError: later", 1, "read"))
         with journal.working_on(5):
             time.sleep(0.1)
         obstacle.unlink()
@@ -220,17 +222,24 @@ def test_what_is_no_output_has_no_events(tmp_path: Path) -> None:
 
 def test_a_line_says_when_who_what_block_and_reason(output: Address) -> None:
     with quick(output) as journal:
-        journal.tell("set aside", 7, "MissingDataError: gone", attempts=4, worker=None)
+        journal.on_event(BlockMarkedFailed(FailedBlock(7, Box.of_shape(BLOCK), "MissingDataError: gone", 4)))
     (line,) = segments(output)[0].read_bytes().splitlines()
     record = json.loads(line)
     assert set(record) == {"check", "time", "host", "pid", "job", "what", "block", "reason", "attempts"}
     (told,) = EventLog(output).new()
     assert (told.what, told.block, told.reason, told.facts) == (
-        "set aside",
+        "marked failed",
         7,
         "MissingDataError: gone",
         {"attempts": 4},
     )
+
+
+def test_lines_of_older_versions_are_read_by_their_present_names(output: Address) -> None:
+    append(output, {"time": 1.0}, {"time": 2.0, "what": "given to a second worker"})
+    append(output, {"time": 3.0, "what": "?"})
+    whats = [event.what for event in EventLog(output).new()]
+    assert whats == ["marked failed", "backup task started", "?"]
 
 
 JOBS = {

@@ -156,7 +156,7 @@ def test_a_signal_ends_the_run_cleanly_and_says_how_to_go_on(
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (code, "")
-    assert out == f"{number.name} was received; run again to go on from here\n"
+    assert out == f"{number.name} was received; rerun to resume\n"
     n_done = status(run_file.output.url).n_blocks_done
     assert 0 < n_done < 24
     assert run(run_file).n_rendered == 24 - n_done

@@ -94,7 +94,7 @@ def test_what_keeps_failing_is_set_aside_and_the_rest_done(tmp_path: Path) -> No
 
 def test_a_machine_that_fails_at_everything_blames_no_block_and_leaves_them_to_others(tmp_path: Path) -> None:
     outcome = failing(small_run(tmp_path), Failure(WHOLE, 999, VemdiffuseError))
-    assert "blocks in a row failed here, and are left to others" in outcome.stopped
+    assert "blocks in a row failed here: assuming a faulty host" in outcome.stopped
     assert (outcome.failed_blocks, outcome.n_done) == ((), 0)
     assert sorted(done_by(small_run(tmp_path), Part(1, 1))) == list(range(24))
 
@@ -166,7 +166,7 @@ def test_a_part_out_of_time_makes_way_with_what_it_has(tmp_path: Path) -> None:
     outcome = run_plan(plan, source, part=Part(1, 1), listener=hear, deadline=Deadline(5.0, lambda: now[0]))
     assert 5 <= outcome.n_done < 24
     assert (outcome.drained, outcome.exit_code) == (True, 0)
-    assert outcome.stopped == "the time of this job is nearly over; run again to go on from here"
+    assert outcome.stopped == "the time of this job is nearly over; rerun to resume"
     assert run(run_file).n_rendered == 24 - outcome.n_done
 
 

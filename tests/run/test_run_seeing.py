@@ -122,7 +122,7 @@ def test_now_is_five_minutes_or_three_blocks_but_an_hour_at_most() -> None:
     for seconds in (1, 120, 86400):
         tally = Tally(0.0)
         tally.add("s", cost("a", 0.0, seconds))
-        minutes.append(tally.minutes_that_are_now())
+        minutes.append(tally.recent_minutes())
     assert minutes == [5, 6, 60]
 
 
@@ -183,7 +183,8 @@ def test_failures_are_grouped_by_their_kind_with_one_example(tmp_path: Path) -> 
     (reason,) = status(run_file.output.url).reasons
     assert (reason.kind, reason.n_blocks, reason.example.block_index) == ("MissingDataError", 2, 22)
     told = [(event.what, event.block) for event in events(run_file.output.url)]
-    assert sorted(told[1:-1]) == [("set aside", 22), ("set aside", 23)]
+    expected = [(what, block) for what in ("block failed", "marked failed") for block in (22, 23)]
+    assert sorted(told[1:-1]) == expected
 
 
 def test_each_receipt_says_where_it_was_made_and_what_it_took(
@@ -278,7 +279,7 @@ def test_the_map_shows_each_block_in_the_colour_of_its_state(tmp_path: Path) -> 
     beat(run_file, 20)
     done = {index for index in range(24) if index in done_blocks(run_file)}
     assert len(done) == 2
-    wanted = {**dict.fromkeys(done, "done"), 22: "set aside", 23: "set aside", 20: "running"}
+    wanted = {**dict.fromkeys(done, "done"), 22: "failed", 23: "failed", 20: "running"}
     pixels = np.asarray(block_map(run_file.output.url))
     top, step = 2 * MARGIN_PX + TEXT_PX, 16  # 4 panels of 3 x 2 cells, two beside each other
     for index in range(24):
@@ -313,8 +314,8 @@ def test_a_cell_of_many_blocks_is_as_green_as_its_share_that_is_done() -> None:
     first, second, third, fourth, fifth, sixth = (cells.colours[i, 0, 0].tolist() for i in range(6))
     assert (first, second) == (colour_of("done"), colour_of("done", share=0.5))
     assert (third, fourth) == (colour_of("skipped", share=0.5), colour_of("running"))
-    assert (fifth, sixth) == (colour_of("set aside"), colour_of("set aside"))
-    assert cells.counts == {"done": 9, "running": 1, "set aside": 2, "missing": 384 - 15, "skipped": 3}
+    assert (fifth, sixth) == (colour_of("failed"), colour_of("failed"))
+    assert cells.counts == {"done": 9, "running": 1, "failed": 2, "missing": 384 - 15, "skipped": 3}
 
 
 @pytest.mark.parametrize("counts", [(1, 1, 1), (1, 4000, 3), (20, 700, 700), (5000, 7, 11), (3, 5, 9001)])

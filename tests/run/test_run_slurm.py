@@ -29,6 +29,7 @@ N_BLOCKS = 48
 
 pytestmark = [needs_slurm, pytest.mark.slow]
 
+
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
     with slurm():

@@ -156,9 +156,9 @@ PRECONDITIONS = (
     Precondition("engine", _check_engine),
     Precondition("memory limit", _check_memory_limit),
     Precondition("memory", _check_memory),
+    Precondition("price limit", _check_price),
     Precondition("device", _check_device),
     Precondition("GPU memory", _check_gpu_memory),
-    Precondition("price limit", _check_price),
     Precondition("mask", _check_mask),
     Precondition("output", _check_output),
 )

@@ -99,7 +99,7 @@ class LocalWorker:
         self._policy.confirm()
         self._recheck()
         failed = {work: error for work, error in self._failed.items() if self._progress.is_missing(work)}
-        if not failed or self._n_left <= 0:
+        if not failed:
             return ""
         if self._crashes.others_live:
             *_, error = failed.values()
@@ -194,7 +194,7 @@ class LocalWorker:
 
     def _next_of(self, pieces: Iterator[Work]) -> Work | None:
         """The next piece that is still missing, while there is time for it."""
-        if self.is_out_of_time or self._n_left <= 0:
+        if self.is_out_of_time or (self._n_left <= 0 and not self._is_last_try):
             return None
         if time.monotonic() >= self._next_recheck:
             self._recheck()
