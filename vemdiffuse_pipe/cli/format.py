@@ -1,4 +1,4 @@
-"""How numbers are said: the same way by every command."""
+"""How every command writes numbers."""
 
 from __future__ import annotations
 
@@ -46,19 +46,19 @@ def show_ratio(voxel_size_nm: Nm) -> str:
     return f"dz / dxy is {float(exact_ratio(voxel_size_nm)):.4g}"
 
 
-def task_in_words(plan: Plan) -> str:
+def task_text(plan: Plan) -> str:
     """What is made of the sections, and how large its voxels are."""
     y, x = (float(v) for v in plan.output.voxel_size_nm[1:])
     match plan.card.task:
         case "isotropic":
-            return ratio_in_words(plan)
+            return ratio_text(plan)
         case "denoise":
             return "denoise: each section by itself; none passes through"
         case "superres":
             return f"superres: each section by itself, pixels of {y:.4g} x {x:.4g} nm, half as large"
 
 
-def ratio_in_words(plan: Plan) -> str:
+def ratio_text(plan: Plan) -> str:
     """What r is, what anisotropy remains, and on an exact grid how many sections are kept."""
     r, is_isotropic = plan.gaps.r, abs(plan.anisotropy - 1) < 1e-6
     z, y, x = (float(v) for v in plan.output.voxel_size_nm)
@@ -67,10 +67,10 @@ def ratio_in_words(plan: Plan) -> str:
         f"{show_ratio(plan.source.frame.voxel_size_nm)}{'' if is_isotropic else f', taken as {r}'}: "
         f"planes every {z:.4g} nm, pixels {pixels} nm, "
         f"{'isotropic' if is_isotropic else f'anisotropy {plan.anisotropy:.3f}'}"
-        f"{_kept_in_words(plan) if r.denominator > 1 else ''}"
+        f"{_kept_text(plan) if r.denominator > 1 else ''}"
     )
 
 
-def _kept_in_words(plan: Plan) -> str:
+def _kept_text(plan: Plan) -> str:
     n_kept = sum(1 for _ in plan.gaps.measured(0, plan.gaps.n_planes))
     return f"; sections kept: {n_kept} of {plan.gaps.n_sections}"

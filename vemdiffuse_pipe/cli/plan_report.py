@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
-from vemdiffuse_pipe.cli.format import show_bytes, show_count, show_shape, task_in_words
+from vemdiffuse_pipe.cli.format import show_bytes, show_count, show_shape, task_text
 from vemdiffuse_pipe.cli.options import print_json, print_table
 from vemdiffuse_pipe.cli.price_report import price_rows
 from vemdiffuse_pipe.cluster.resources import (
@@ -76,8 +76,12 @@ def plan_rows(plan: Plan, figures: Estimate, price: Price | None) -> dict[str, s
         "source": _source(plan, figures),
         "output": _output(plan, figures),
         **({"region": _region(plan)} if plan.is_part else {}),
-        **({"mask": f"{mask.url}: shards outside are skipped, the figures count them"} if mask else {}),
-        "ratio" if plan.card.task == "isotropic" else "task": task_in_words(plan),
+        **(
+            {"mask": f"{mask.url}: shards outside are skipped; these figures still count them"}
+            if mask
+            else {}
+        ),
+        "ratio" if plan.card.task == "isotropic" else "task": task_text(plan),
         "model": _model(plan),
         "tiles": _tiles(plan, figures),
         "blocks": _blocks(plan, figures),
@@ -132,7 +136,7 @@ def _tiles(plan: Plan, figures: Estimate) -> str:
     y, x = lattice.tile_px
     return (
         f"{show_count(lattice.n_tiles)} a plane, of {y} x {x} px, {lattice.overlap_px} px shared\n"
-        f"{show_count(figures.n_tiles_rendered)} renderings; {figures.rendered_twice:.1%} of the voxels twice"
+        f"{show_count(figures.n_tiles_rendered)} renders; {figures.renders_per_voxel:.2f} renders per voxel"
     )
 
 
