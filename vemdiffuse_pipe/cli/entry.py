@@ -123,10 +123,10 @@ def run_command(arguments: Sequence[str]) -> int:
     """The exit code of a command line, after running it. A failure is one sentence on stderr."""
     is_run = any(argument in _RUNS for argument in arguments[:1])
     try:
-        with signals.heard_early() if is_run else nullcontext():
+        with signals.received_early() if is_run else nullcontext():
             code = group.main(list(arguments), prog_name="vemdiffuse", standalone_mode=False)
         sys.stdout.flush()
-    except signals.MakeWay:
+    except signals.DrainRequest:
         return _drained(signals.came_early())
     except BrokenPipeError:
         return _closed_pipe()

@@ -10,7 +10,7 @@ import click
 
 from vemdiffuse_pipe.cli.format import printable
 from vemdiffuse_pipe.cli.options import json_option
-from vemdiffuse_pipe.monitor.event_log import Told, events, follow
+from vemdiffuse_pipe.monitor.event_log import LoggedEvent, events, follow
 
 
 @click.command("events")
@@ -35,7 +35,7 @@ def command(output: str, keeps_up: bool, as_json: bool) -> None:
         return
 
 
-def format_text(event: Told) -> str:
+def format_text(event: LoggedEvent) -> str:
     """'2026-11-21 10:12:03 node1:4242 block failed: block 17: MissingDataError: .. (attempts 1)', in UTC."""
     try:
         when = f"{datetime.fromtimestamp(event.time, UTC):%Y-%m-%d %H:%M:%S}"

@@ -9,9 +9,12 @@ import click
 from vemdiffuse_pipe import config
 from vemdiffuse_pipe.cli.options import json_option, run_file_argument, warn_unchecked_limit
 from vemdiffuse_pipe.cli.plan_report import print_plan
+from vemdiffuse_pipe.cluster.resources import check_memory, check_memory_limit
 from vemdiffuse_pipe.errors import ConfigError
 from vemdiffuse_pipe.output.mask import open_run_mask
-from vemdiffuse_pipe.output.opening import prepare, prepare_offline
+from vemdiffuse_pipe.output.preparation import prepare, prepare_offline
+from vemdiffuse_pipe.plan.plan import Plan
+from vemdiffuse_pipe.pricing.plan_price import Price, check_limit
 from vemdiffuse_pipe.pricing.run_price import measured_price, stated_price
 
 
@@ -56,10 +59,21 @@ def command(file: Path, with_price: bool, offline: bool, jobs: int | None, as_js
     if offline:
         plan = prepare_offline(run_file)
         price = stated_price(plan, jobs) if with_price else None
-        print_plan(plan, price, as_json=as_json, is_here=False)
+        print_plan(plan, price, as_json=as_json)
+        check_memory_limit(plan)
+        _check_price(plan, price)
         if with_price and run_file.run.device == "cpu":  # the price was one of GPUs
             warn_unchecked_limit(run_file)
         return
     source, plan = prepare(run_file)
     open_run_mask(plan)  # to see that it can be used
-    print_plan(plan, measured_price(plan, source, jobs) if with_price else None, as_json=as_json)
+    price = measured_price(plan, source, jobs) if with_price else None
+    print_plan(plan, price, as_json=as_json)
+    check_memory_limit(plan)
+    check_memory(plan)
+    _check_price(plan, price)
+
+
+def _check_price(plan: Plan, price: Price | None) -> None:
+    if price is not None:
+        check_limit(price, plan.run_file.price)

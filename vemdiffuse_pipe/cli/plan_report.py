@@ -4,35 +4,25 @@ from __future__ import annotations
 
 from math import prod
 
-from vemdiffuse_pipe.cli.format import show_bytes, show_count, show_shape, task_text
+from vemdiffuse_pipe.cli.format import show_bytes, show_count, show_shape
 from vemdiffuse_pipe.cli.options import print_json, print_table
 from vemdiffuse_pipe.cli.price_report import price_rows
-from vemdiffuse_pipe.cluster.resources import (
-    check_memory,
-    check_memory_limits,
-    estimate_here,
-    threads_per_worker,
-)
+from vemdiffuse_pipe.cluster.resources import estimate_here, threads_per_worker
 from vemdiffuse_pipe.geometry.frame import show_nm
 from vemdiffuse_pipe.plan.assumed import ASSUMED
 from vemdiffuse_pipe.plan.estimate import Estimate
 from vemdiffuse_pipe.plan.plan import Plan
-from vemdiffuse_pipe.pricing.plan_price import Price, check_limit
+from vemdiffuse_pipe.plan.text import task_text
+from vemdiffuse_pipe.pricing.plan_price import Price
 
 
-def print_plan(plan: Plan, price: Price | None, *, as_json: bool, is_here: bool = True) -> None:
-    """Print the plan, its costs, and its price if it is known. `is_here`: this machine is to do it.
-
-    Raises PlanError, after printing, for too little memory and for too high a price.
-    """
+def print_plan(plan: Plan, price: Price | None, *, as_json: bool) -> None:
+    """Print the plan, its costs, and its price if it is known."""
     figures = estimate_here(plan)
     if as_json:
         print_json(plan_facts(plan, figures, price))
     else:
         print_table(plan_rows(plan, figures, price))
-    (check_memory if is_here else check_memory_limits)(plan)
-    if price is not None:
-        check_limit(price, plan.run_file.price)
 
 
 def plan_facts(plan: Plan, figures: Estimate, price: Price | None) -> dict[str, object]:

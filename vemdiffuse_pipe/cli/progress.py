@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from vemdiffuse_pipe.cli.format import show_count, show_duration, task_text
+from vemdiffuse_pipe.cli.format import show_count, show_duration
 from vemdiffuse_pipe.records.events import (
     AttemptFailed,
     BlockDone,
@@ -75,7 +75,7 @@ class Bar:
         """Show one event."""
         self._meter.on_event(event)
         if isinstance(event, RunStarted):
-            self._bar.console.print(task_text(event.plan), highlight=False)
+            self._bar.console.print(event.title, highlight=False)
             self._task = self._bar.add_task("voxels", total=self._meter.total)
         elif self._task is not None:
             self._bar.update(self._task, completed=self._meter.done)
@@ -106,7 +106,7 @@ class Lines:
         now = self._clock()
         if isinstance(event, RunStarted):
             self._started = self._last = now
-            self._print(task_text(event.plan))
+            self._print(event.title)
         elif sentence := notice(event):
             self._print(sentence)
         elif now - self._last >= SECONDS_BETWEEN_LINES:

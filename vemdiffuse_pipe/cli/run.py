@@ -70,20 +70,18 @@ def command(
     if dashboard:
         run_file = run_file.model_copy(update={"run": run_file.run.model_copy(update={"dashboard": True})})
     if dry_run:
-        return _dry_run(run_file, as_json)
+        return _dry_run(run_file, chosen, as_json)
     return _run(run_file, chosen, walltime_s, as_json)
 
 
-def _dry_run(run_file: config.RunFile, as_json: bool) -> int:
+def _dry_run(run_file: config.RunFile, part: Part | None, as_json: bool) -> int:
     from vemdiffuse_pipe.cli.plan_report import print_plan
-    from vemdiffuse_pipe.output.mask import open_run_mask
-    from vemdiffuse_pipe.output.opening import prepare
-    from vemdiffuse_pipe.pricing.run_price import check_price_limit
+    from vemdiffuse_pipe.output.preparation import prepare
+    from vemdiffuse_pipe.running.preconditions import Where, check_run
 
     _, plan = prepare(run_file)
-    open_run_mask(plan)
     print_plan(plan, None, as_json=as_json)
-    check_price_limit(plan)
+    check_run(plan, Where.THIS_PROCESS if part else Where.ENGINE)
     warn_unchecked_limit(run_file)
     return 0
 

@@ -1,5 +1,9 @@
-"""Workers as batch jobs, through dask-jobqueue: it submits, counts and replaces them; what a job is told is
-ours (`schedulers`), so that a worker's job and a job of an array ask for the same things.
+"""Workers as batch jobs, through dask-jobqueue: it submits, counts and replaces them. The directives are ours
+(`schedulers`), so that a worker's job and a job of an array ask for the same things.
+
+Only public API of dask is used, with one exception: `ProcessInterface`, the class that dask documents as what
+a worker process of a cluster looks like, but exports from a module of its own. Its `start` is what marks a
+job as started whose submission is being retried.
 """
 
 from __future__ import annotations
@@ -8,12 +12,12 @@ import asyncio
 import logging
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from distributed.deploy.adaptive import Adaptive
+from distributed import Adaptive
 from distributed.deploy.spec import ProcessInterface
 
 from vemdiffuse_pipe.cluster.schedulers import SUBMIT, Job, directives
@@ -29,29 +33,34 @@ _NAMES = {"slurm": "SLURM", "lsf": "LSF", "pbs": "PBS", "sge": "SGE"}
 
 @contextmanager
 def job_cluster(
-    scheduler: Scheduler, table: ClusterTable, logs: Path, resource: str, n_threads: int
+    scheduler: Scheduler,
+    table: ClusterTable,
+    logs: Path,
+    resource: str,
+    n_threads: int,
+    n_left: Callable[[], int],
 ) -> Iterator[Any]:
     """A dask cluster whose workers are jobs, `min_jobs` to `max_jobs` of them; lost ones are replaced.
 
-    Each worker process holds one `resource` and `n_threads`. The first job is submitted before this returns:
-    raises ConfigError where it is refused.
+    Each worker process holds one `resource` and `n_threads`. `n_left`: blocks that are left to do. The first
+    job is submitted before this returns: raises ConfigError where it is refused.
     """
     check_jobs(scheduler, table, logs)
     logs.mkdir(parents=True, exist_ok=True)
     cluster_class, job_class = _classes(scheduler)
-    patient = _patient(job_class)
+    resubmitting = _resubmitting(job_class)
     with cluster_class(
-        job_cls=patient,
+        job_cls=resubmitting,
         scheduler_options={"dashboard": False, "dashboard_address": ANY_PORT},
         silence_logs=logging.CRITICAL + 1,
         **job_options(scheduler, table, logs, resource, n_threads),
     ) as cluster:
         cluster.scale(jobs=1)
-        while not patient.is_accepted:
-            if patient.refusal:
-                raise ConfigError(f"{SUBMIT[scheduler]} refused the first job: {patient.refusal}")
+        while not resubmitting.is_accepted:
+            if resubmitting.refusal:
+                raise ConfigError(f"{SUBMIT[scheduler]} refused the first job: {resubmitting.refusal}")
             time.sleep(0.05)
-        cluster.adapt(minimum_jobs=table.min_jobs, maximum_jobs=table.max_jobs, Adaptive=_Eager)
+        cluster.adapt(minimum_jobs=table.min_jobs, maximum_jobs=table.max_jobs, Adaptive=_scaling(n_left))
         yield cluster
 
 
@@ -68,7 +77,7 @@ def check_jobs(scheduler: Scheduler, table: ClusterTable, logs: Path) -> None:
 def job_options(
     scheduler: Scheduler, table: ClusterTable, logs: Path, resource: str, n_threads: int
 ) -> dict[str, Any]:
-    """What dask-jobqueue is told of each job. Its own directives are left out: ours stand in their place."""
+    """Options of dask-jobqueue for each job. Its own directives are left out: ours replace them."""
     return {
         "cores": n_threads * table.workers_a_job,  # as dask counts: threads of its workers
         "processes": table.workers_a_job,
@@ -112,26 +121,28 @@ def job_script(scheduler: Scheduler, table: ClusterTable, logs: Path, resource: 
     return script
 
 
-class _Eager(Adaptive):
-    """Wants all the workers that there may be, until there is less work than they have in flight.
+def _scaling(n_left: Callable[[], int]) -> type[Adaptive]:
+    """Dask's adaptive scaling, but with all allowed workers until there is less work than they have in
+    flight.
 
-    Dask's own choice counts the tasks that it holds: no more than the window lets through, which is made for
-    the workers that are there.
+    Dask's own rule counts the tasks that it has: no more than the window lets through, which is made for the
+    workers that are connected. `target` is the method that dask documents for this.
     """
 
-    async def target(self) -> int:
-        """How many workers there should be now."""
-        scheduler = self.cluster.scheduler  # type: ignore[attr-defined]  # in this process
-        n_blocks = sum(1 for key in scheduler.tasks if str(key).startswith("write-"))
-        enough = 2 * max(1, len(scheduler.workers))
-        wanted: int = await super().target()  # type: ignore[no-untyped-call]
-        return int(self.maximum) if n_blocks >= enough else wanted
+    class Scaling(Adaptive):
+        async def target(self) -> int:
+            """How many workers there should be now."""
+            n_workers = len(self.cluster.scheduler_info["workers"])
+            wanted: int = await super().target()  # type: ignore[no-untyped-call]
+            return int(self.maximum) if n_left() >= 2 * max(1, n_workers) else wanted
+
+    return Scaling
 
 
-class _Patient:
-    """A job whose submission is tried again: a scheduler that is busy for a minute must not end a run.
+class _ResubmittedJob:
+    """A job whose submission is retried: a scheduler that is busy for a minute must not stop a run.
 
-    Not so the first one of a run: if it is refused, the settings are wrong.
+    The first job of a run is not: if it is refused, the settings are wrong.
     """
 
     is_accepted = False
@@ -142,13 +153,13 @@ class _Patient:
             await super().start()  # type: ignore[misc]
             type(self).is_accepted = True
         except (RuntimeError, ValueError, OSError) as error:
-            await ProcessInterface.start(self)  # type: ignore[arg-type]  # without a job; dask counts on it
+            await ProcessInterface.start(self)  # type: ignore[arg-type]  # without a job: see above
             if self.is_accepted:
-                self._trying = asyncio.create_task(self._try_again())
+                self._resubmission = asyncio.create_task(self._resubmit())
             else:
-                type(self).refusal = _said(error)
+                type(self).refusal = _last_line(error)
 
-    async def _try_again(self) -> None:
+    async def _resubmit(self) -> None:
         wait_s = 2.0
         while True:
             await asyncio.sleep(wait_s)
@@ -160,17 +171,17 @@ class _Patient:
             return
 
     async def close(self) -> None:
-        if trying := getattr(self, "_trying", None):
-            trying.cancel()
+        if resubmission := getattr(self, "_resubmission", None):
+            resubmission.cancel()
         await super().close()  # type: ignore[misc]
 
 
-def _patient(job_class: type) -> type[_Patient]:
-    """The class of the jobs of one run: what happens to the first of them, all know."""
-    return type(job_class.__name__, (_Patient, job_class), {})
+def _resubmitting(job_class: type) -> type[_ResubmittedJob]:
+    """The class of the jobs of one run; they share whether the first was accepted."""
+    return type(job_class.__name__, (_ResubmittedJob, job_class), {})
 
 
-def _said(error: Exception) -> str:
-    """What the program said: its last line that is not empty."""
+def _last_line(error: Exception) -> str:
+    """The last line of the message that is not empty."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1][:300] if lines else type(error).__name__

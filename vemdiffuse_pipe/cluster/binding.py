@@ -28,7 +28,7 @@ def bind_gpu(
     if VISIBLE not in environ:
         environ[VISIBLE] = str(index)
         return
-    assigned = [one for one in environ[VISIBLE].split(",") if one]
+    assigned = [name for name in environ[VISIBLE].split(",") if name]
     if index >= len(assigned):
         raise ConfigError(
             f"worker {worker_name} is number {index + 1} of its machine, and {VISIBLE} is "

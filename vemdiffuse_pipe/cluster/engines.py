@@ -1,12 +1,11 @@
-"""Where workers come from. Each engine is a dask client; a worker holds one GPU resource and three threads.
+"""Where workers that are other processes come from. A worker holds one GPU resource and three threads.
 
-    threads                   one worker, threads of this process: the default; nothing is pickled
     local                     worker processes on this machine, one a GPU
     tcp://host:port           the workers of a dask cluster that somebody else started
-    slurm, lsf, pbs, sge      batch jobs of one worker a GPU, as many as there is work for and may be
+    slurm, lsf, pbs, sge      batch jobs of one worker a GPU, as many as there is work for and are allowed
 
-One thread reads, one renders, one writes. Dask's own ways with memory are off: the bounded window limits it,
-and a worker that spills or is killed at 95 % would only be slower or dead.
+One thread reads, one computes, one writes. Dask's memory management is off: the bounded window limits memory,
+and a worker that spills would only be slower, one that is killed at 95 % only lost.
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ from vemdiffuse_pipe.plan.estimate import BLOCKS_IN_FLIGHT
 
 GPU = "GPU"
 THREADS_PER_WORKER = 3
-ANSWERS_WITHIN_S = 20.0
-WORKERS_WITHIN_S = 60.0
+CONNECT_TIMEOUT_S = 20.0
+WORKERS_TIMEOUT_S = 60.0
 
 _SETTINGS = {
-    "distributed.scheduler.allowed-failures": 1,  # a task that two workers died of is blamed: KilledWorker
+    "distributed.scheduler.allowed-failures": 1,  # a task that crashed two workers fails: KilledWorker
     "distributed.scheduler.work-stealing": False,  # stealing would move sections between processes
     "distributed.scheduler.http.routes": [],  # dask's web servers cannot be left out: they serve nothing,
     "distributed.worker.http.routes": [],
@@ -41,17 +40,21 @@ _ANY_PORT = "127.0.0.1:0"  # and nobody else can reach them
 
 
 _ON_CLUSTERS = {
-    "distributed.scheduler.allowed-failures": 3,  # there, workers also die of what is no block's fault
+    "distributed.scheduler.allowed-failures": 3,  # where workers also crash for reasons that no block causes
 }
 
 
 @contextmanager
 def connect(
-    table: RunTable, cluster: ClusterTable | None = None, logs: Path | None = None
+    table: RunTable,
+    cluster: ClusterTable | None = None,
+    logs: Path | None = None,
+    n_left: Callable[[], int] = lambda: 0,
 ) -> Iterator[Client]:
-    """A client of the engine that the run file asks for. Its own workers are gone afterwards. Says nothing.
+    """A client of the engine that the run file asks for. Workers that it started are gone afterwards.
 
-    `cluster`, `logs`: of batch jobs. Raises ConfigError where the engine cannot be had.
+    `cluster`, `logs`: of batch jobs. `n_left`: blocks that are left to do, which decides how many jobs there
+    are. Raises ConfigError where the engine cannot be started.
     """
     with dask.config.set(_SETTINGS):
         if table.is_remote:
@@ -62,7 +65,7 @@ def connect(
             jobs, folder = needed_cluster(table, cluster), logs or Path("vemdiffuse.logs").absolute()
             with (
                 dask.config.set(_ON_CLUSTERS),
-                job_cluster(table.scheduler, jobs, folder, GPU, THREADS_PER_WORKER) as workers,
+                job_cluster(table.scheduler, jobs, folder, GPU, THREADS_PER_WORKER, n_left) as workers,
                 Client(workers, set_as_default=False) as client,
             ):
                 yield client
@@ -72,9 +75,9 @@ def connect(
                 yield client
 
 
-def _remote_client(address: str) -> Client:
+def _remote_client(address: str, timeout_s: float = CONNECT_TIMEOUT_S) -> Client:
     try:
-        return Client(address, timeout=ANSWERS_WITHIN_S, set_as_default=False)
+        return Client(address, timeout=timeout_s, set_as_default=False)
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"no dask scheduler answers at {address} ({type(error).__name__}); start one with "
@@ -83,9 +86,9 @@ def _remote_client(address: str) -> Client:
 
 
 def _local_cluster(table: RunTable) -> LocalCluster:
-    with signals.kept_from_children():
+    with signals.blocked_in_children():
         return LocalCluster(
-            processes=not is_in_process(table),
+            processes=True,
             n_workers=table.workers,
             threads_per_worker=THREADS_PER_WORKER,
             resources={GPU: 1},
@@ -96,10 +99,8 @@ def _local_cluster(table: RunTable) -> LocalCluster:
         )
 
 
-def check_dashboard(table: RunTable) -> None:
-    """Raises ConfigError where a dashboard is wanted and what draws it is not installed."""
-    if not table.dashboard:
-        return
+def check_dashboard() -> None:
+    """Raises ConfigError where what draws dask's dashboard is not installed."""
     try:
         import distributed.dashboard.scheduler  # noqa: F401
     except ImportError:
@@ -109,18 +110,8 @@ def check_dashboard(table: RunTable) -> None:
         ) from None
 
 
-def is_in_process(table: RunTable) -> bool:
-    """True where the worker is a part of this process."""
-    return table.engine == "threads" and table.workers == 1
-
-
-def is_here(table: RunTable) -> bool:
-    """True where workers are threads of this process."""
-    return table.engine == "threads"
-
-
 def check_engine(table: RunTable, cluster: ClusterTable | None, logs: Path) -> None:
-    """Raises ConfigError where it can be known beforehand that no worker can be started."""
+    """Raises ConfigError where it is known beforehand that no worker can be started."""
     if table.scheduler is not None:
         check_jobs(table.scheduler, needed_cluster(table, cluster), logs)
 
@@ -135,20 +126,20 @@ def needed_cluster(table: RunTable, cluster: ClusterTable | None) -> ClusterTabl
     return cluster
 
 
-def window(client: Client, table: RunTable, looks_every_s: float = 2.0) -> Callable[[], int]:
-    """Says how many blocks may be in flight now: those of the workers that are there, which come and go.
+def window(client: Client, table: RunTable, recheck_s: float = 2.0) -> Callable[[], int]:
+    """How many blocks may be in flight now: three for each worker that is connected; they come and go.
 
-    With more, the first worker of a cluster would read the blocks of those that are still in the queue.
+    With more, the first worker of a cluster would read the blocks of those that are still queued.
     """
-    n, looked = table.workers, float("-inf")
+    n, checked = table.workers, float("-inf")
 
-    def most() -> int:
-        nonlocal n, looked
-        if table.is_elsewhere and time.monotonic() - looked > looks_every_s:
-            n, looked = max(1, n_with_resource(client)), time.monotonic()
+    def max_in_flight() -> int:
+        nonlocal n, checked
+        if table.is_elsewhere and time.monotonic() - checked > recheck_s:
+            n, checked = max(1, n_with_resource(client)), time.monotonic()
         return BLOCKS_IN_FLIGHT * n
 
-    return most
+    return max_in_flight
 
 
 def n_with_resource(client: Client) -> int:
@@ -165,14 +156,14 @@ def _worker_command(address: str) -> str:
     return f"`dask worker {address} --resources {GPU}=1 --nthreads {THREADS_PER_WORKER}`"
 
 
-def wait_for_resources(client: Client, address: str, within_s: float = WORKERS_WITHIN_S) -> None:
-    """Returns when a worker can render. Raises ConfigError where none comes in time; dask would wait on."""
-    ends = time.monotonic() + within_s
+def wait_for_resources(client: Client, address: str, timeout_s: float = WORKERS_TIMEOUT_S) -> None:
+    """Wait until a worker can render. Raises ConfigError where none connects in time; dask would wait on."""
+    ends = time.monotonic() + timeout_s
     while not n_with_resource(client):
         if time.monotonic() > ends:
             raise ConfigError(
                 f"none of the {_n_workers(client)} workers at {address} has the resource {GPU}=1 after "
-                f"{within_s:.0f} s; start one a GPU with {_worker_command(address)}"
+                f"{timeout_s:.0f} s; start one a GPU with {_worker_command(address)}"
             )
         time.sleep(0.2)
 

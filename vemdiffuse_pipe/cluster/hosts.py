@@ -57,6 +57,19 @@ def device_name(device: str) -> str:
     return f"cuda:{index} {torch.cuda.get_device_name(index)}"
 
 
+def gpu_bytes(device: str) -> int | None:
+    """Memory of a GPU in bytes, whoever uses it now; None where `device` is no CUDA device of this
+    machine.
+    """
+    if not device.startswith("cuda"):
+        return None
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    return int(torch.cuda.get_device_properties(torch.device(device)).total_memory)
+
+
 def peak_gpu_bytes(device: str) -> int:
     """Most memory of the GPU that this process has held so far; 0 on a CPU."""
     if not device.startswith("cuda"):

@@ -1,4 +1,4 @@
-"""What this machine has, held against what a plan needs. Imports neither dask nor torch."""
+"""Memory and cores of this machine, compared with what a plan needs. Imports neither dask nor torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ V1_FILES = ("memory.limit_in_bytes", "memory.usage_in_bytes")
 def threads_per_worker(table: RunTable, cluster: ClusterTable | None = None) -> int:
     """Tiles that a worker renders at once: as asked for, else its share of the cores that we may use.
 
-    Those are the job's where workers are batch jobs; 1 is taken where somebody else started them.
+    Those are the job's where workers are batch jobs; 1 is assumed where somebody else started them.
     """
     if table.threads:
         return table.threads
@@ -33,18 +33,17 @@ def estimate_here(plan: Plan) -> Estimate:
 
 
 def check_memory(plan: Plan) -> None:
-    """Raises PlanError where the plan may need more memory than there is, or than the run file allows."""
-    check_memory_limits(plan)
+    """Raises PlanError where the plan may need more memory than its workers have."""
     table, cluster = plan.run_file.run, plan.run_file.cluster
     if table.scheduler is not None and cluster is not None:
         check_job_memory(plan, cluster, cluster.workers_a_job)
-    if table.is_elsewhere:  # what the machines of others have, nobody says
+    if table.is_elsewhere:  # the memory of other machines is not known
         return
     available = min(psutil.virtual_memory().available, memory_left_to_group())
     check_size(plan, estimate_here(plan), int(available), table.workers)
 
 
-def check_memory_limits(plan: Plan) -> None:
+def check_memory_limit(plan: Plan) -> None:
     """Raises PlanError where the plan may need more memory than the run file allows, wherever it runs."""
     table = plan.run_file.run
     if table.max_memory_gb is not None:
@@ -71,11 +70,11 @@ def memory_left_to_group(
         if not is_second and "memory" not in kinds.split(","):
             continue
         top = groups if is_second else groups / "memory"
-        most, now = ("memory.max", "memory.current") if is_second else V1_FILES
+        limit, usage = ("memory.max", "memory.current") if is_second else V1_FILES
         group = top / path.strip("/")
         for folder in (group, *(parent for parent in group.parents if parent.is_relative_to(top))):
             with suppress(OSError, ValueError):  # "max", and the top group of version 2, which has no limit
-                left.append(int((folder / most).read_text()) - int((folder / now).read_text()))
+                left.append(int((folder / limit).read_text()) - int((folder / usage).read_text()))
     return min(left)
 
 
@@ -87,5 +86,5 @@ def _lines(file: Path) -> list[str]:
 
 
 def _n_cores() -> int:
-    """Cores that this process may use, where the system tells."""
+    """Cores that this process may use; all cores where the system does not say."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,11 +1,11 @@
-"""How a worker process comes to its end: what it has begun it finishes, what it has not goes to others.
+"""Graceful shutdown of a worker process: started blocks are finished, the others go to other workers.
 
     time left < 95th percentile of its block times     |
-    SIGTERM, SIGUSR1                                   |-->  reads are handed back; blocks in flight end;
-                                                             then it retires, and the scheduler forgets it
+    SIGTERM, SIGUSR1                                   |-->  reads are handed back; blocks in flight finish;
+                                                             then it retires from the scheduler
 
-A process of a batch job ends with its job: the job is over earlier than it must be, and another takes its
-place. A process on this machine is begun again.
+A process of a batch job takes its job with it, and another job replaces it. A process on this machine is
+started again.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from distributed import Reschedule, Worker
 
 from vemdiffuse_pipe.cluster.walltime import BlockTimes, Deadline, deadline_of
 
-JOB_ENDS = "VEMDIFFUSE_JOB_ENDS"  # seconds since 1970: what our job scripts say
-HANDED_BACK_S = 0.5  # a read that is handed back may come again, until others have room
-HEARD_S = 3.0  # until the driver has heard of what is done: dask does again what is lost before
-RETIRING_S = 10.0  # for that, to tell the scheduler, and to close
+JOB_ENDS = "VEMDIFFUSE_JOB_ENDS"  # seconds since 1970: what our job scripts set
+HAND_BACK_WAIT_S = 0.5  # a read that is handed back may return, until other workers have room
+RESULTS_WAIT_S = 1.0  # until the driver knows what is done: dask repeats what is lost before
+RETIRING_S = 10.0  # for that, and to retire
 REASON = "its time is over"
 GRACE_S = {signal.SIGTERM: 20.0, signal.SIGUSR1: 110.0}  # Slurm kills 30 s after SIGTERM
 
 
 def job_deadline(environ: Mapping[str, str] = os.environ) -> Deadline:
-    """When blocks must have ended here: RETIRING_S before the batch job does; never where nobody says."""
+    """When blocks must be finished: RETIRING_S before the batch job ends; never where no end is known."""
     ends = environ.get(JOB_ENDS, "")
     if ends.isascii() and ends.isdigit() and len(ends) <= 12:
         return Deadline(int(ends) - time.time() - RETIRING_S)
@@ -40,52 +40,51 @@ def job_deadline(environ: Mapping[str, str] = os.environ) -> Deadline:
 
 
 class GracefulShutdown:
-    """Of one worker process. Knows what has begun here and not ended, and when no more may begin.
+    """Of one worker process: which blocks are under way, and when no more may start."""
 
-    `restart`: its nanny begins the process again.
-    """
-
-    def __init__(self, worker: Worker, deadline: Deadline, *, restart: bool) -> None:
+    def __init__(
+        self, worker: Worker, deadline: Deadline, *, restart: bool, hand_back_wait_s: float = HAND_BACK_WAIT_S
+    ) -> None:
+        """`restart`: the process is started again by its nanny."""
+        self._hand_back_wait_s = hand_back_wait_s
         self._worker = worker
         self._deadline = deadline
         self._restart = restart
         self._times = BlockTimes()
-        self._begun: dict[Hashable, float] = {}
+        self._started: dict[Hashable, float] = {}
         self._lock = Lock()
-        self._is_leaving = False
+        self._is_draining = False
         self._handlers: dict[signal.Signals, Any] = {}
 
-    def begin(self, block: Hashable) -> None:
-        """A block is taken up. Raises Reschedule where another worker should do it."""
+    def start(self, block: Hashable) -> None:
+        """A block starts. Raises Reschedule where another worker should do it."""
         with self._lock:
-            if not self._is_leaving and self._deadline.leaves_time_for(self._times):
-                self._begun[block] = time.monotonic()
+            if not self._is_draining and self._deadline.leaves_time_for(self._times):
+                self._started[block] = time.monotonic()
                 return
-        self.leave(self._deadline.left_s())
-        time.sleep(HANDED_BACK_S)
+        self.drain(self._deadline.left_s())
+        time.sleep(self._hand_back_wait_s)
         raise Reschedule
 
-    def end(self, block: Hashable, *, is_done: bool) -> None:
-        """It is written, or it failed."""
+    def stop(self, block: Hashable, *, is_done: bool) -> None:
+        """A block is written, or it failed."""
         with self._lock:
-            began = self._begun.pop(block, None)
-            if began is not None and is_done:
-                self._times.add(time.monotonic() - began)
+            started = self._started.pop(block, None)
+            if started is not None and is_done:
+                self._times.add(time.monotonic() - started)
 
-    def leave(self, within_s: float) -> None:
-        """Take up nothing more, and be gone when all that has begun is done, or after `within_s`."""
+    def drain(self, timeout_s: float) -> None:
+        """Start no more blocks, and retire when those under way are finished, or after `timeout_s`."""
         with self._lock:
-            is_first, self._is_leaving = not self._is_leaving, True
+            is_first, self._is_draining = not self._is_draining, True
         if is_first:
-            self._worker.loop.add_callback(self._go, within_s)
+            self._worker.loop.add_callback(self._retire, timeout_s)
 
-    async def _go(self, within_s: float) -> None:
-        ends = time.monotonic() + within_s
-        while self._begun and time.monotonic() < ends:
+    async def _retire(self, timeout_s: float) -> None:
+        ends = time.monotonic() + timeout_s
+        while self._started and time.monotonic() < ends:
             await asyncio.sleep(0.1)
-        heard = time.monotonic() + HEARD_S
-        while self._worker.data and time.monotonic() < heard:
-            await asyncio.sleep(0.1)
+        await asyncio.sleep(RESULTS_WAIT_S)
         if self._worker.nanny and not self._restart:  # before the worker's last connection is gone
             address = self._worker.nanny  # typed as the nanny itself
             async with self._worker.rpc(address) as nanny:  # type: ignore[arg-type]
@@ -93,17 +92,17 @@ class GracefulShutdown:
         await self._worker.close_gracefully(restart=self._restart, reason=REASON)
 
     def listen(self) -> None:
-        """Leave at SIGTERM and SIGUSR1. Only where this is the main thread, which alone hears them."""
+        """Drain at SIGTERM and SIGUSR1. Only in the main thread, which alone may handle signals."""
         if current_thread() is main_thread():
-            self._handlers = {one: signal.signal(one, self._receive) for one in GRACE_S}
+            self._handlers = {number: signal.signal(number, self._receive) for number in GRACE_S}
 
     def _receive(self, number: int, _: FrameType | None) -> None:
-        within_s = min(GRACE_S[signal.Signals(number)], self._deadline.left_s())
-        self._worker.loop.add_callback_from_signal(self.leave, within_s)
+        timeout_s = min(GRACE_S[signal.Signals(number)], self._deadline.left_s())
+        self._worker.loop.add_callback_from_signal(self.drain, timeout_s)
 
     def close(self) -> None:
-        """Signals mean what they meant."""
+        """Restore the signal handlers."""
         if current_thread() is main_thread():
-            for one, handler in self._handlers.items():
-                signal.signal(one, handler or signal.SIG_DFL)
+            for number, handler in self._handlers.items():
+                signal.signal(number, handler or signal.SIG_DFL)
         self._handlers = {}

@@ -15,7 +15,7 @@ from vemdiffuse_pipe.cluster.resources import threads_per_worker
 from vemdiffuse_pipe.config import ModelTable, OutputTable, RunFile, RunTable, SourceTable
 from vemdiffuse_pipe.geometry.frame import Frame, exact_nm
 from vemdiffuse_pipe.models.card import find_card
-from vemdiffuse_pipe.output.opening import open_run_model
+from vemdiffuse_pipe.output.preparation import open_run_model
 from vemdiffuse_pipe.plan.estimate import estimate
 from vemdiffuse_pipe.plan.plan import Plan, make_plan
 from vemdiffuse_pipe.volume import VolumeSpec, Voxels

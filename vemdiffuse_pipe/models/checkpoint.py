@@ -77,7 +77,7 @@ def load_model(
 
     `sampler`: as its card says if left empty.
     """
-    _check_device(device)
+    check_device(device)
     card = find_card(name, task)
     if card.kind == "filter":
         return Filter(task, name)
@@ -109,7 +109,7 @@ def on_device(network: nn.Module, device: str | torch.device) -> nn.Module:
     return network
 
 
-def _check_device(name: str) -> None:
+def check_device(name: str) -> None:
     """Raises ConfigError unless something can be computed there."""
     try:
         torch.zeros(1, device=name).cpu()

@@ -2,12 +2,12 @@
 
     +-----+ +-----+ +-----+
     |##o..| |##...| |.....|      layers from the left, then downwards; in a panel y is down, x to the right
-    |#!...| |.....| |.....|      # done   o running   ! set aside   . missing
+    |#!...| |.....| |.....|      # done   o running   ! failed   . missing
     +-----+ +-----+ +-----+
 
 However many blocks there are, the picture is at most about 1700 px a side: layers and cells are taken
-together. A cell of many blocks is as green as its share of blocks that are done; one block of it that is set
-aside, or that is at work, gives it that colour.
+together. A cell of many blocks is as green as its share of blocks that are done; one block of it that is
+marked failed, or running, gives it that colour.
 """
 
 from __future__ import annotations
@@ -23,14 +23,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 from vemdiffuse_pipe.geometry.box import Zyx
 from vemdiffuse_pipe.geometry.grid import BlockGrid
-from vemdiffuse_pipe.monitor.status import grids, running_blocks
+from vemdiffuse_pipe.monitor.status import running_blocks
 from vemdiffuse_pipe.output.mask import read_outside
-from vemdiffuse_pipe.output.opening import identity_of
+from vemdiffuse_pipe.output.run_output import RunOutput, open_run_output
 from vemdiffuse_pipe.records import failures
-from vemdiffuse_pipe.records.journal import read_heartbeats
+from vemdiffuse_pipe.records.heartbeats import read_heartbeats
 from vemdiffuse_pipe.records.receipts import read_done
 from vemdiffuse_pipe.records.shards import ShardSet, missing_by_layer
-from vemdiffuse_pipe.storage import open_sink, parse_address
 
 MAX_PANELS = 64
 MAX_CELLS = 1600  # along a side of all panels together
@@ -39,11 +38,11 @@ WANTED_PX = 640
 MARGIN_PX, GAP_PX, TEXT_PX = 12, 4, 14
 MIN_PX = 420  # wide, so that the legend has room
 
-# Told apart by those who see no red or no green: Okabe and Ito, Color Universal Design, 2008.
+# Distinct also without red or green vision: Okabe and Ito, Color Universal Design, 2008.
 COLOURS = {
     "done": (0, 158, 115),
     "running": (0, 114, 178),
-    "set aside": (213, 94, 0),
+    "failed": (213, 94, 0),
     "missing": (221, 221, 221),
     "skipped": (96, 96, 96),
 }
@@ -51,25 +50,27 @@ COLOURS = {
 
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """What is drawn: a colour for each cell (z, y, x, 3) uint8, the blocks a cell stands for, and how many
-    blocks are in each state.
-    """
+    """What is drawn."""
 
     colours: NDArray[np.uint8]
+    """A colour for each cell, (z, y, x, 3)."""
     blocks_per_cell: Zyx
+    """Blocks that a cell stands for, zyx."""
     counts: dict[str, int]
+    """How many blocks are in each state."""
 
 
-def block_map(output: str, *, now: float | None = None, oldest_s: float | None = None) -> Image.Image:
+def block_map(
+    output: str | RunOutput, *, now: float | None = None, oldest_s: float | None = None
+) -> Image.Image:
     """The picture of the run of `output`, RGB. Raises as `status`, and takes what it takes."""
     now = time.time() if now is None else now
-    sink, address = open_sink(output), parse_address(output)
-    _, digest = identity_of(sink, output)
-    blocks, none = grids(sink, output)
-    beats = read_heartbeats(address, now, oldest_s).living
-    done = read_done(address, digest, none.grid)
-    failed_blocks = {mark.block.block_index for mark in failures.read_marks(address, blocks, done)}
-    outside = read_outside(address, none.grid)
+    output = output if isinstance(output, RunOutput) else open_run_output(output)
+    records, blocks, shards = output.records, output.blocks, output.shards
+    beats = read_heartbeats(records, now, oldest_s).living
+    done = read_done(records, output.digest, shards)
+    failed_blocks = {mark.block.block_index for mark in failures.read_marks(records, blocks, done)}
+    outside = read_outside(records, shards)
     return draw(cells_of(blocks, done, running_blocks(beats, blocks, done), failed_blocks, outside))
 
 
@@ -82,7 +83,8 @@ def cells_of(
 ) -> Cells:
     """The state of every block, taken together until it fits. Memory: the picture, and one layer of blocks.
 
-    `running`, `failed_blocks`: block indices; what was given up is not running. `skipped`: shards nobody wants.
+    `running`, `failed_blocks`: block indices; what is marked failed is not running. `skipped`: shards
+    outside the mask.
     """
     failed_blocks = set(failed_blocks)
     running = set(running) - failed_blocks
@@ -96,13 +98,13 @@ def cells_of(
         for state, n in (("done", n_done), ("skipped", n_skipped), ("missing", n_all - n_done - n_skipped))
     )
     cells = np.asarray(colours).round().astype(np.uint8)
-    for state, members in (("running", running), ("set aside", failed_blocks)):
+    for state, members in (("running", running), ("failed", failed_blocks)):
         for index in members:
             cells[_cell(blocks, index, per_cell)] = COLOURS[state]
     counts = {
         "done": int(n_done.sum()),
         "running": len(running),
-        "set aside": len(failed_blocks),
+        "failed": len(failed_blocks),
         "missing": blocks.n_blocks - int(n_done.sum() + n_skipped.sum()) - len(running) - len(failed_blocks),
         "skipped": int(n_skipped.sum()),
     }
@@ -131,17 +133,19 @@ def _write(page: Image.Image, cells: Cells, legend_y: int) -> None:
     """The title, and for each state its colour, its name and how many blocks are in it."""
     draw, font = ImageDraw.Draw(page), ImageFont.load_default(TEXT_PX)
     z, y, x = cells.blocks_per_cell
-    many = "a block" if z * y * x == 1 else f"{z} x {y} x {x} blocks"
-    draw.text((MARGIN_PX, MARGIN_PX), f"a panel: a layer along z; a cell: {many}", fill="black", font=font)
-    place_x, place_y = MARGIN_PX, legend_y
+    contents = "a block" if z * y * x == 1 else f"{z} x {y} x {x} blocks"
+    draw.text(
+        (MARGIN_PX, MARGIN_PX), f"a panel: a layer along z; a cell: {contents}", fill="black", font=font
+    )
+    text_x, text_y = MARGIN_PX, legend_y
     for state, n in cells.counts.items():
         text = f"{state} {n:,}"
         length = TEXT_PX + 4 + ceil(font.getlength(text)) + MARGIN_PX
-        if place_x + length > page.width:
-            place_x, place_y = MARGIN_PX, place_y + TEXT_PX + 4
-        draw.rectangle((place_x, place_y, place_x + TEXT_PX - 1, place_y + TEXT_PX - 1), fill=COLOURS[state])
-        draw.text((place_x + TEXT_PX + 4, place_y), text, fill="black", font=font)
-        place_x += length
+        if text_x + length > page.width:
+            text_x, text_y = MARGIN_PX, text_y + TEXT_PX + 4
+        draw.rectangle((text_x, text_y, text_x + TEXT_PX - 1, text_y + TEXT_PX - 1), fill=COLOURS[state])
+        draw.text((text_x + TEXT_PX + 4, text_y), text, fill="black", font=font)
+        text_x += length
 
 
 def _blocks_per_cell(counts: Zyx) -> Zyx:

@@ -1,4 +1,4 @@
-"""The log of an output, read: what the journals of all its processes told, in order of time."""
+"""The log of an output: what the journals of all its processes wrote, in order of time."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from vemdiffuse_pipe.config import Json
-from vemdiffuse_pipe.output.opening import identity_of
+from vemdiffuse_pipe.output.run_output import RunOutput, open_run_output
+from vemdiffuse_pipe.records.event_lines import RENAMED
 from vemdiffuse_pipe.records.journal import EVENTS
 from vemdiffuse_pipe.records.segments import SegmentReader
-from vemdiffuse_pipe.storage import open_sink, parse_address
 from vemdiffuse_pipe.storage.address import Address
 
 POLL_S = 2.0
@@ -19,64 +19,70 @@ _NAMED = ("check", "time", "host", "pid", "job", "what", "block", "reason")
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """An event of a run. `time`: seconds since 1970, by the clock of `host`. `job`: '' outside of a batch
-    system. `block`: its index, if it is about one. `facts`: what else was told, by name.
-    """
+class LoggedEvent:
+    """An event of a run, as it was logged."""
 
     time: float
+    """Seconds since 1970, by the clock of `host`."""
     host: str
+    """Name of the machine."""
     pid: int
+    """Process number there."""
     job: str
+    """Job of a batch system, '' outside."""
     what: str
+    """What happened: 'run started', 'marked failed', ..; see `records.event_lines`."""
     block: int | None = None
+    """Linear index of the block, if it is about one."""
     reason: str = ""
+    """Why, where something failed."""
     facts: Mapping[str, Json] = field(default_factory=dict)
+    """What else was logged, by name."""
 
 
-def events(output: str) -> list[Told]:
-    """All that was told so far, in order of time. Torn lines, and lines that are no events, do not count.
+def events(output: str | RunOutput) -> list[LoggedEvent]:
+    """All that was logged so far, in order of time. Torn lines, and lines that are no events, do not count.
 
     Raises OutputError where there is no such output.
     """
     return _log(output).new()
 
 
-def follow(output: str, sleep: Callable[[float], None] = time.sleep) -> Iterator[Told]:
-    """All that was told so far and then, without end, what is told from now on. Raises OutputError."""
+def follow(output: str | RunOutput, sleep: Callable[[float], None] = time.sleep) -> Iterator[LoggedEvent]:
+    """All that was logged so far and then, without end, what is logged from now on. Raises OutputError."""
     log = _log(output)
     while True:
         yield from log.new()
         sleep(POLL_S)
 
 
-def _log(output: str) -> EventLog:
-    identity_of(open_sink(output), output)
-    return EventLog(parse_address(output))
+def _log(output: str | RunOutput) -> EventLog:
+    output = output if isinstance(output, RunOutput) else open_run_output(output)
+    return EventLog(output.records)
 
 
 class EventLog:
-    """A log that is being written, and how much of it was read: to follow it costs what is new in it."""
+    """A log that is being written: each call reads only what is new in it."""
 
-    def __init__(self, output: Address) -> None:
-        self._segments = SegmentReader(output / EVENTS)
+    def __init__(self, records: Address) -> None:
+        self._segments = SegmentReader(records / EVENTS)
 
-    def new(self) -> list[Told]:
-        """What was told since the last call, in order of time. Raises DataError or TransientError."""
-        told = (_told(line) for _, line in self._segments.new_lines())
-        return sorted((event for event in told if event is not None), key=lambda event: event.time)
+    def new(self) -> list[LoggedEvent]:
+        """What was logged since the last call, in order of time. Raises DataError or TransientError."""
+        logged = (_parsed(line) for _, line in self._segments.new_lines())
+        return sorted((event for event in logged if event is not None), key=lambda event: event.time)
 
 
-def _told(line: bytes) -> Told | None:
+def _parsed(line: bytes) -> LoggedEvent | None:
     try:
         record = json.loads(line)
         block = record.get("block")
-        return Told(
+        return LoggedEvent(
             time=float(record["time"]),
             host=str(record["host"]),
             pid=int(record["pid"]),
             job=str(record.get("job", "")),
-            what=str(record["what"]),
+            what=RENAMED.get(str(record["what"]), str(record["what"])),
             block=None if block is None else int(block),
             reason=str(record.get("reason", "")),
             facts={name: value for name, value in record.items() if name not in _NAMED},

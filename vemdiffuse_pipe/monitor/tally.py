@@ -11,7 +11,7 @@ from math import ceil
 from vemdiffuse_pipe.records.receipts import Cost
 
 MINUTE_S = 60.0
-MIN_MINUTES, MAX_MINUTES = 5, 60  # that 'now' is
+MIN_MINUTES, MAX_MINUTES = 5, 60  # of the present speed
 N_SLOWEST = 5
 
 Span = tuple[float, float]
@@ -19,12 +19,16 @@ Span = tuple[float, float]
 
 @dataclass(slots=True)
 class HostTally:
-    """What one host has done. `by_second`: voxels of the last hour, by when they were done since 1970."""
+    """What one host has done."""
 
     n_blocks: int = 0
+    """Its receipts."""
     n_voxels: int = 0
+    """Voxels of the output."""
     devices: set[str] = field(default_factory=set)
+    """Devices that rendered there."""
     by_second: defaultdict[int, int] = field(default_factory=lambda: defaultdict(int))
+    """Voxels of the last hour, by the second since 1970 in which they were done."""
 
 
 class Tally:
@@ -77,17 +81,17 @@ class Tally:
         if self.now - cost["time"] < MAX_MINUTES * MINUTE_S:
             host.by_second[ceil(cost["time"])] += n_voxels
 
-    def minutes_that_are_now(self) -> int:
-        """How far back 'now' reaches: five minutes, or three blocks that take longer; at most an hour."""
+    def recent_minutes(self) -> int:
+        """Minutes that the present speed is of: five, or three blocks where these take longer; at most 60."""
         mean_s = sum(self.seconds.values()) / max(1, self.n_receipts)
         return min(MAX_MINUTES, max(MIN_MINUTES, ceil(3 * mean_s / MINUTE_S)))
 
     def recent(self, host: HostTally) -> int:
-        """Voxels that the host has done now. What is older than an hour is forgotten."""
+        """Voxels that the host has done in the recent minutes. What is older than an hour is forgotten."""
         for second in [s for s in host.by_second if self.now - s >= MAX_MINUTES * MINUTE_S]:
             del host.by_second[second]
-        now_s = self.minutes_that_are_now() * MINUTE_S
-        return sum(n for second, n in host.by_second.items() if self.now - second < now_s)
+        recent_s = self.recent_minutes() * MINUTE_S
+        return sum(n for second, n in host.by_second.items() if self.now - second < recent_s)
 
     def average(self) -> float:
         """Voxels a second, over the time in which at least one process worked."""

@@ -1,4 +1,4 @@
-"""Whose output is it? A run goes on only with an output that is its own."""
+"""Which run an output belongs to: a run resumes only its own."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def check_identity(output: str, stored: Mapping[str, Json], wanted: Mapping[str,
     if differing:
         changes = "; ".join(_change(name, stored.get(name), wanted.get(name)) for name in differing)
         raise OutputError(
-            f"{output} belongs to another run: {changes}; choose another output, or give what it "
-            "was begun with"
+            f"{output} belongs to another run: {changes}; choose another output, or state what it "
+            "was started with"
         )
 
 
@@ -30,7 +30,7 @@ def _change(name: str, old: Json, new: Json) -> str:
 
 def _show(value: Json) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_show(one)}" for key, one in value.items() if one is not None)
+        return ", ".join(f"{key} {_show(entry)}" for key, entry in value.items() if entry is not None)
     if isinstance(value, list):
         return f"[{', '.join(map(_show, value))}]"
     return "none" if value is None else str(value)

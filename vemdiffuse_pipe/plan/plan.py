@@ -24,6 +24,7 @@ from vemdiffuse_pipe.geometry.lattice import TileLattice
 from vemdiffuse_pipe.geometry.plane_groups import PlaneGroups
 from vemdiffuse_pipe.geometry.region import planes_of
 from vemdiffuse_pipe.models.card import ModelCard
+from vemdiffuse_pipe.plan.measured import Contrast, Measured
 from vemdiffuse_pipe.plan.planes import choose_planes, exact_ratio
 from vemdiffuse_pipe.volume import VolumeSpec
 
@@ -34,36 +35,62 @@ RENDER_VERSION = 1  # raised whenever the same plan would give other voxels
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How samples are drawn: K, evaluations, seed, arithmetic, sampler."""
+    """How samples are drawn."""
 
     samples: int
+    """K: samples that are averaged."""
     steps: int
+    """Evaluations of the network for a sample."""
     seed: int
+    """Of the noise."""
     precision: str
+    """'float32' or 'bfloat16'."""
     sampler: str
+    """Its name, '' where nothing is drawn."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A run, before anything is computed. `contrast`: mean and deviation of the grey levels, if known.
+    """A run, before anything is computed.
 
-    `gaps`: which planes are made from which sections; where sections are restored, each from its own.
-    `gaps` and `lattice` are those of the whole volume, whatever part of it is made: `origin` is where the
-    first voxel of the output lies in the output of the whole. Output boxes are counted from it.
+    `gaps` and `lattice` are those of the whole volume, whatever part of it is made.
     """
 
     source: VolumeSpec
+    """The source, as its metadata state it."""
     card: ModelCard
+    """The model."""
     gaps: PlaneGroups
+    """Which planes are made from which sections."""
     output: Frame
+    """Shape, voxel size and place of the output."""
     lattice: TileLattice
+    """Tiles of the model in the (y, x) plane."""
     blocks: BlockGrid
+    """The output cut into blocks, units of work."""
     chunk_shape: Zyx
+    """Chunks of the output, voxels."""
     shard_shape: Zyx
+    """Shards of the output, voxels: whole chunks."""
     sampling: Sampling
-    contrast: tuple[float, float] | None
+    """How samples are drawn."""
     run_file: RunFile
+    """What the user stated."""
+    measured: Measured = Measured()  # noqa: RUF009 (frozen)
+    """What the voxels of the source say."""
     origin: Zyx = (0, 0, 0)
+    """First voxel of the output in the output of the whole volume; output boxes count from it."""
+
+    @property
+    def contrast(self) -> Contrast | None:
+        """Mean and deviation of the grey levels, stated or measured; None where no model asks, or not yet."""
+        stated = self.run_file.source.contrast
+        return (stated or self.measured.contrast) if self.card.needs_contrast else None
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits that stand for the identity."""
+        return digest(self.identity())
 
     @property
     def arrays(self) -> tuple[str, ...]:
@@ -170,12 +197,17 @@ def digest(identity: dict[str, Json]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def make_plan(run_file: RunFile, source: VolumeSpec, card: ModelCard) -> Plan:
+def make_plan(
+    run_file: RunFile,
+    source: VolumeSpec,
+    card: ModelCard,
+    measured: Measured = Measured(),  # noqa: B008
+) -> Plan:
     """The plan of a run. Pure: integers and metadata, no voxel is read.
 
     Raises PlanError where the run file, the volume and the model do not fit together.
     """
-    gaps, whole = choose_planes(run_file, source, card)
+    gaps, whole = choose_planes(run_file, source, card, measured)
     region = planes_of(choose_region(run_file.source, source, gaps), gaps.r, card.scale)
     region = region.intersect(whole.box)
     output = whole.cropped(region)
@@ -191,8 +223,8 @@ def make_plan(run_file: RunFile, source: VolumeSpec, card: ModelCard) -> Plan:
         chunk_shape=chunk,
         shard_shape=shard,
         sampling=choose_sampling(run_file, card),
-        contrast=run_file.source.contrast if card.needs_contrast else None,
         run_file=run_file,
+        measured=measured,
         origin=region.start,
     )
 

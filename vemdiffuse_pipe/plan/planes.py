@@ -16,6 +16,7 @@ from vemdiffuse_pipe.geometry.gaps import Gaps
 from vemdiffuse_pipe.geometry.plane_groups import PlaneGroups, Ratio
 from vemdiffuse_pipe.geometry.restored import Singles
 from vemdiffuse_pipe.models.card import ModelCard
+from vemdiffuse_pipe.plan.measured import Measured
 from vemdiffuse_pipe.volume import VolumeSpec
 
 MAX_RATIO = 1024
@@ -26,9 +27,13 @@ NOISE = Fraction(1, 10**6)  # of a ratio: what lengths in float32 are off by, an
 DRIFT = Fraction(1, 10)  # of a plane, over the whole volume: what a simpler ratio may cost
 
 
-def choose_planes(run_file: RunFile, source: VolumeSpec, card: ModelCard) -> tuple[PlaneGroups, Frame]:
+def choose_planes(
+    run_file: RunFile, source: VolumeSpec, card: ModelCard, measured: Measured | None = None
+) -> tuple[PlaneGroups, Frame]:
     """Which planes are made from which sections, and where the planes lie. Raises PlanError."""
-    rejected, ratio, grid = run_file.source.rejected_sections, run_file.model.ratio, run_file.model.grid
+    lost = measured.rejected_sections if measured else ()
+    rejected = tuple(sorted({*run_file.source.rejected_sections, *lost}))
+    ratio, grid = run_file.model.ratio, run_file.model.grid
     if card.fills_gaps:
         if grid == "exact" and ratio is not None:
             raise PlanError(

@@ -13,7 +13,8 @@ import numpy as np
 from vemdiffuse_pipe.cluster.resources import threads_per_worker
 from vemdiffuse_pipe.errors import CorruptDataError, MissingDataError, PlanError
 from vemdiffuse_pipe.geometry.box import Box
-from vemdiffuse_pipe.output.opening import open_run_model, with_contrast
+from vemdiffuse_pipe.output.measurements import with_contrast
+from vemdiffuse_pipe.output.preparation import open_run_model
 from vemdiffuse_pipe.plan.estimate import gap_flops
 from vemdiffuse_pipe.plan.plan import Plan
 from vemdiffuse_pipe.pricing.plan_price import Speed

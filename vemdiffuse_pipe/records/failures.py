@@ -1,12 +1,12 @@
-"""Work that was given up, and why: kept beside the receipts until they are taken up again.
+"""Work that is marked failed, and why: kept beside the receipts until `retry`.
 
     {"check":..,"mark":"9f3c..","box":..,"shards":[..],"reason":"MissingDataError: ..","n_attempts":1}
-    {"check":..,"mark":"51d0..",..,"process":"c2e8.."}    it failed in this process, and is left to others
+    {"check":..,"mark":"51d0..",..,"process":"c2e8.."}    it failed in this process only
     {"check":..,"released":["9f3c..",..]}
 
-What failed in one process is still work; what failed in two is given up, whichever of them was later and
-whether or not it saw the other. Nothing is deleted: a mark is released by a later line, in any segment, that
-names it. No clock decides.
+What failed in one process is still missing; what failed in two is marked failed, whichever of them was later
+and whether or not it saw the other. Nothing is deleted: a mark is released by a later line, in any segment,
+that names it. No clock decides.
 """
 
 from __future__ import annotations
@@ -27,24 +27,25 @@ from vemdiffuse_pipe.records.segments import SegmentReader, SegmentWriter
 from vemdiffuse_pipe.records.shards import ShardSet
 from vemdiffuse_pipe.storage.address import Address
 
-FOLDER = ".vemdiffuse/set_aside"
+FOLDER = "set_aside"  # of the records; its name since the first version
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Work that one run gave up. `shards`: those that it was to write.
-
-    `process`: where it was only this process that failed at it; else ''.
-    """
+    """Work that a run marked failed, or that failed in one process."""
 
     name: str
+    """16 hexadecimal digits, drawn."""
     shards: tuple[int, ...]
+    """Linear indices of the shards that it was to write."""
     block: FailedBlock
+    """The block, and why it failed."""
     process: str = ""
+    """The process, where it failed in this one only; '' where it is marked failed."""
 
 
 def new_mark(block: FailedBlock, shards: BlockGrid, process: str = "") -> Mark:
-    """The mark of what was given up, or of what `process` failed at."""
+    """A mark for a failed block, or for one that failed in `process` only."""
     return Mark(secrets.token_hex(8), tuple(shards.touching(block.output_box)), block, process)
 
 
@@ -64,20 +65,20 @@ def write_mark(writer: SegmentWriter, mark: Mark) -> None:
     )
 
 
-def release(output: Address, marks: Iterable[Mark]) -> None:
-    """Forget marks: their blocks are work again."""
+def release(records: Address, marks: Iterable[Mark]) -> None:
+    """Release marks: their blocks are missing work again."""
     names: list[Json] = [mark.name for mark in marks]
     if names:
-        writer = SegmentWriter(output / FOLDER)
+        writer = SegmentWriter(records / FOLDER)
         writer.append({"released": names})
         writer.close()
 
 
 class MarkReader:
-    """Reads the marks of an output, and later those that were written or released since."""
+    """Reads failure marks, and later those that were written or released since."""
 
-    def __init__(self, output: Address, blocks: BlockGrid) -> None:
-        self._segments = SegmentReader(output / FOLDER)
+    def __init__(self, records: Address, blocks: BlockGrid) -> None:
+        self._segments = SegmentReader(records / FOLDER)
         self._blocks = blocks
         self._marks: dict[str, Mark] = {}
         self._released: set[str] = set()
@@ -85,7 +86,7 @@ class MarkReader:
     def holding(self, done: ShardSet) -> list[Mark]:
         """The marks that hold, ascending, one a box: not released, and some of their shards are not done.
 
-        What one process alone has failed at is not among them.
+        Work that failed in one process only is not among them.
         """
         for _, line in self._segments.new_lines():
             record = json.loads(line)
@@ -99,25 +100,25 @@ class MarkReader:
         return sorted(by_box.values(), key=lambda m: m.block.block_index)
 
     def unreleased(self) -> list[Mark]:
-        """All marks that were read and not released, also of what one process alone has failed at."""
+        """All marks that were read and not released, also of work that failed in one process only."""
         return [mark for name, mark in self._marks.items() if name not in self._released]
 
 
-def read_marks(output: Address, blocks: BlockGrid, done: ShardSet) -> list[Mark]:
+def read_marks(records: Address, blocks: BlockGrid, done: ShardSet) -> list[Mark]:
     """The marks that hold, ascending, one a box: not released, and some of their shards are not done."""
-    return MarkReader(output, blocks).holding(done)
+    return MarkReader(records, blocks).holding(done)
 
 
 def _failed_twice(marks: Iterable[Mark]) -> dict[Box, Mark]:
-    """By box, what two processes have failed at: the later mark, with the attempts of all."""
-    by_box: defaultdict[Box, dict[str, Mark]] = defaultdict(dict)
+    """By box, the work that failed in two processes: the later mark, with the attempts of all."""
+    by_process: defaultdict[Box, dict[str, Mark]] = defaultdict(dict)
     for mark in marks:
         if mark.process:
-            by_box[mark.block.output_box][mark.process] = mark
-    return {box: _together(list(each.values())) for box, each in by_box.items() if len(each) > 1}
+            by_process[mark.block.output_box][mark.process] = mark
+    return {box: _merged(list(group.values())) for box, group in by_process.items() if len(group) > 1}
 
 
-def _together(marks: list[Mark]) -> Mark:
+def _merged(marks: list[Mark]) -> Mark:
     n_attempts = sum(mark.block.n_attempts for mark in marks)
     return replace(marks[-1], block=replace(marks[-1].block, n_attempts=n_attempts))
 

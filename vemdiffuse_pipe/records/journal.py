@@ -1,96 +1,78 @@
-"""What a process that works on an output tells of itself: a log that stays, and a heartbeat that does not.
+"""What a process writes about itself: a log of events that stays, and a heartbeat that is removed at its end.
 
-    .vemdiffuse/events/node1-4242-9f3c.jsonl    {"check":..,"time":..,"host":..,"what":"set aside",..}
-    .vemdiffuse/beats/node1-4242-51d0.json      {"check":..,"time":..,"every_s":5,"blocks":[17,18],..}
+    <records>/events/node1-4242-9f3c.jsonl    {"check":..,"time":..,"host":..,"what":"marked failed",..}
+    <records>/beats/node1-4242-51d0.json      {"check":..,"time":..,"every_s":5,"blocks":[17,18],..}
 
-No scheduler is asked which blocks are at work: each process names its own in a heartbeat, one small object
-that is put anew every few seconds and taken away at the end. Whoever was killed leaves one that grows old. A
-log of heartbeats would grow without end: 64 processes would write 2 GB in two weeks.
+No scheduler is asked which blocks are running: each process names its own in a heartbeat, one small object
+that is rewritten every few seconds. A log of heartbeats would grow without end: 64 processes would write 2 GB
+in two weeks.
 
-All is written by one thread, never by those who work, unless they ask for a heartbeat; what a crash cuts
-off is the last few seconds of an account. Receipts and marks of what was set aside do not pass through here:
-those are durable, and they count.
+One thread writes all of it, so that no block waits; a crash loses the last few seconds of the log. Receipts
+and failure marks do not pass through here: those are durable, and they count.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from threading import Event as Flag
 from threading import Lock, Thread
 from types import TracebackType
-from typing import Literal, NamedTuple, TypeAlias
 
-from vemdiffuse_pipe.cluster.hosts import is_gone, job_id, numbers_of_processes
+from vemdiffuse_pipe.cluster.hosts import job_id, numbers_of_processes
 from vemdiffuse_pipe.config import Json
 from vemdiffuse_pipe.errors import VemdiffuseError
 from vemdiffuse_pipe.geometry.box import Zyx
-from vemdiffuse_pipe.records.segments import SegmentWriter, encode, is_whole
+from vemdiffuse_pipe.records import heartbeats
+from vemdiffuse_pipe.records.event_lines import line_of
+from vemdiffuse_pipe.records.events import Event
+from vemdiffuse_pipe.records.segments import SegmentWriter, encode
 from vemdiffuse_pipe.storage import objects
 from vemdiffuse_pipe.storage.address import Address
 
-EVENTS = ".vemdiffuse/events"
-BEATS = ".vemdiffuse/beats"
+EVENTS = "events"
 
-EVERY_S = 5.0  # on a disk
-EVERY_S_ON_A_STORE = 30.0  # where each put is paid for: 64 processes put 180,000 times a day, for a dollar
-FIRST_S = 1.0  # a run that is over sooner leaves no heartbeat
-BEATS_UNTIL_OLD = 3
-MAX_S = 120.0  # no heartbeat makes itself young for longer than three times this
-MAX_BEAT = 1 << 20
-N_READERS = 16
+INTERVAL_S = 5.0  # on a disk
+INTERVAL_ON_A_STORE_S = 30.0  # where each put is paid for: 64 processes put 180,000 a day, for a dollar
+FIRST_INTERVAL_S = 1.0  # a shorter run writes no heartbeat
 MAX_LINES = 10_000  # kept while the output cannot be written
-
-What: TypeAlias = Literal[
-    "run started",
-    "worker started",
-    "attempt failed",
-    "block failed",
-    "set aside",
-    "given to a second worker",
-    "worker ended",
-    "run stopped",
-    "run ended",
-]
 
 
 class Journal:
-    """The account of one process. For many threads; nothing that is called here waits for the output.
+    """Log and heartbeat of one process. For many threads; no call waits for the output but `beat`.
 
-    `names_each`: whether the heartbeat is put before each block, and not every few seconds only.
-    `output`: where the run's output is. `block_shape`: what block indices are of; it may change between two
-    starts. `device`: what the process renders on. Use it as a context, or `close` it. What cannot be written
-    is tried again at the next heartbeat, and never fails a run.
+    Use it as a context, or `close` it. What cannot be written is tried again at the next heartbeat, and never
+    fails a run.
     """
 
     def __init__(
         self,
-        output: Address,
+        records: Address,
         block_shape: Zyx,
         device: str = "",
         *,
         every_s: float | None = None,
-        first_s: float = FIRST_S,
+        first_s: float = FIRST_INTERVAL_S,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.names_each = False
-        self._every_s = every_s or (EVERY_S if output.is_local else EVERY_S_ON_A_STORE)
+        """`records`: their folder. `block_shape`: what block indices count in, zyx.
+
+        `device`: of the process.
+        """
+        self.beats_before_each_block = False
+        self._every_s = every_s or (INTERVAL_S if records.is_local else INTERVAL_ON_A_STORE_S)
         self._first_s = min(first_s, self._every_s)
         self._clock = clock
-        self._output = output
-        self._who: dict[str, Json] = {"host": socket.gethostname(), "pid": os.getpid(), "job": job_id()}
+        self._process: dict[str, Json] = {"host": socket.gethostname(), "pid": os.getpid(), "job": job_id()}
         name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.json"
-        self._beat_at = output / BEATS / name
-        self._as_ever: dict[str, Json] = {
-            **self._who,
+        self._address = records / heartbeats.FOLDER / name
+        self._constants: dict[str, Json] = {
+            **self._process,
             "device": device,
             "since": clock(),
             "every_s": self._every_s,
@@ -100,7 +82,7 @@ class Journal:
         self._blocks: Counter[int] = Counter()
         self._is_alone = False
         self._lines: list[dict[str, Json]] = []
-        self._log = SegmentWriter(output / EVENTS)
+        self._log = SegmentWriter(records / EVENTS)
         self._lock, self._beating = Lock(), Lock()
         self._closing = Flag()
         self._thread: Thread | None = None
@@ -108,24 +90,24 @@ class Journal:
 
     @property
     def heartbeat_name(self) -> str:
-        """What this process's heartbeat is called."""
-        return self._beat_at.name
+        """Name of this process's heartbeat object."""
+        return self._address.name
 
-    def begun(self, block_index: int, *, alone: bool = False) -> None:
-        """From now on this process works on the block.
+    def start(self, block_index: int, *, alone: bool = False) -> None:
+        """From now on the block is under way here.
 
-        `alone`: a process has died with it before, and nothing else is under way.
+        `alone`: a process crashed with it before, and nothing else is under way.
         """
         with self._lock:
             is_new = block_index not in self._blocks
             self._blocks[block_index] += 1
             self._is_alone = alone if is_new else self._is_alone
             self._wake()
-        if is_new and (alone or self.names_each):
+        if is_new and (alone or self.beats_before_each_block):
             self.beat()
 
-    def ended(self, block_index: int) -> None:
-        """It no longer does, however that ended. As often as `begun`."""
+    def stop(self, block_index: int) -> None:
+        """The block is no longer under way, however it ended. As often as `start`."""
         with self._lock:
             self._blocks[block_index] -= 1
             if self._blocks[block_index] <= 0:
@@ -133,31 +115,30 @@ class Journal:
 
     @contextmanager
     def working_on(self, block_index: int) -> Iterator[None]:
-        """`begun`, and at the end of the context `ended`."""
-        self.begun(block_index)
+        """`start`, and at the end of the context `stop`."""
+        self.start(block_index)
         try:
             yield
         finally:
-            self.ended(block_index)
+            self.stop(block_index)
 
     def beat(self) -> None:
-        """Put the heartbeat now: whoever dies after this has said with what, if it could be written."""
+        """Write the heartbeat now, if it can be written: a crash after this can be traced to its blocks."""
         with suppress(VemdiffuseError):
             self._beat()
 
-    def tell(
-        self, what: What, block_index: int | None = None, reason: str = "", **facts: str | float | None
-    ) -> None:
-        """Enter an event. `facts` are stored beside it: JSON, by name; those that are None or '' are not."""
-        named = {"block": block_index, "reason": reason, **facts}
-        told = {name: value for name, value in named.items() if value is not None and value != ""}
+    def on_event(self, event: Event) -> None:
+        """Log an event, if it is one that the log holds."""
+        line = line_of(event)
+        if line is None:
+            return
         with self._lock:
-            self._lines.append({"time": round(self._clock(), 3), **self._who, "what": what, **told})
+            self._lines.append({"time": round(self._clock(), 3), **self._process, **line})
             del self._lines[:-MAX_LINES]
             self._wake()
 
     def close(self) -> None:
-        """Write what was told, take the heartbeat away and end. Telling more begins again."""
+        """Write what was logged, remove the heartbeat, stop the thread. A later event starts it again."""
         thread, self._thread = self._thread, None
         if thread is None:
             return
@@ -168,7 +149,7 @@ class Journal:
             self._write_lines()
         self._log.close()
         with suppress(VemdiffuseError):
-            objects.remove(self._beat_at)
+            objects.remove(self._address)
 
     def __enter__(self) -> Journal:
         return self
@@ -183,10 +164,10 @@ class Journal:
 
     def _wake(self) -> None:
         if self._thread is None:
-            self._thread = Thread(target=self._keep, name="journal", daemon=True)
+            self._thread = Thread(target=self._write_regularly, name="journal", daemon=True)
             self._thread.start()
 
-    def _keep(self) -> None:
+    def _write_regularly(self) -> None:
         wait_s = self._first_s
         while not self._closing.wait(wait_s):
             with suppress(VemdiffuseError):
@@ -207,84 +188,13 @@ class Journal:
             raise
 
     def _beat(self) -> None:
-        """Say which blocks are at work. Once there is none any more, say that once."""
+        """Write the blocks that are under way; once there is none any more, write that once."""
         with self._beating:
             with self._lock:
                 blocks: list[Json] = [*sorted(self._blocks)]
                 alone = self._is_alone
             if not blocks and not self._n_named:
                 return
-            beat = {"time": self._clock(), **self._as_ever, "blocks": blocks, "alone": alone}
-            objects.write_bytes_atomically(self._beat_at, encode(beat))
+            beat = {"time": self._clock(), **self._constants, "blocks": blocks, "alone": alone}
+            objects.write_bytes_atomically(self._address, encode(beat))
             self._n_named = len(blocks)
-
-
-@dataclass(frozen=True, slots=True)
-class Heartbeat:
-    """What a process at work last said. `time`, `since` (when it began): seconds since 1970, by its clock.
-
-    `blocks`: indices on a grid of `block_shape`; nobody has checked that there are such blocks. `alone`: with
-    one that a process has died with before. `name`: of the object.
-    """
-
-    host: str
-    pid: int
-    job: str
-    device: str
-    time: float
-    since: float
-    block_shape: Zyx
-    blocks: tuple[int, ...]
-    alone: bool = False
-    name: str = field(default="", compare=False)
-
-
-class Heartbeats(NamedTuple):
-    """Heartbeats of processes that live, and of those that died; each by host."""
-
-    living: list[Heartbeat]
-    dead: list[Heartbeat]
-
-
-def read_heartbeats(output: Address, now: float, oldest_s: float | None = None) -> Heartbeats:
-    """All heartbeats. At `now`, those who live have one that is at most `oldest_s` old, where that is given.
-    Else it is at most three times as old as they said that they would wait between two, and they are no
-    process of this machine that is seen to be gone.
-
-    What cannot be read as a heartbeat is none. Raises DataError or TransientError where nothing can be read.
-    """
-    beats = Heartbeats([], [])
-    with ThreadPoolExecutor(N_READERS) as pool:
-        addresses = (output / BEATS / name for name in objects.list_names(output / BEATS))
-        for beat, every_s, pids in filter(None, pool.map(_beat_at, addresses)):
-            is_old = now - beat.time > _limit(oldest_s, every_s)
-            is_seen_to_be_gone = beat.host == socket.gethostname() and is_gone(beat.pid, pids)
-            has_died = is_old or (oldest_s is None and is_seen_to_be_gone)
-            (beats.dead if has_died else beats.living).append(beat)
-    return Heartbeats(*(sorted(some, key=lambda beat: (beat.host, beat.pid)) for some in beats))
-
-
-def forget(output: Address, beats: Iterable[Heartbeat]) -> None:
-    """Take away heartbeats of processes that died. Raises OutputError or TransientError."""
-    for beat in beats:
-        objects.remove(output / BEATS / beat.name)
-
-
-def _limit(oldest_s: float | None, every_s: float) -> float:
-    return BEATS_UNTIL_OLD * min(every_s, MAX_S) if oldest_s is None else oldest_s
-
-
-def _beat_at(address: Address) -> tuple[Heartbeat, float, int] | None:
-    data = objects.read_bytes(address, MAX_BEAT)
-    if data is None or not is_whole(data):
-        return None
-    try:
-        record = json.loads(data)
-        numbers = (float(record["time"]), float(record["since"]), float(record["every_s"]))
-        blocks = tuple(int(block) for block in record["blocks"])
-        z, y, x = (max(1, int(side)) for side in record["block_shape"])
-        who = (str(record["host"]), int(record["pid"]), str(record["job"]), str(record["device"]))
-        alone, pids = record.get("alone") is True, int(record.get("pids", 0))
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-    return Heartbeat(*who, *numbers[:2], (z, y, x), blocks, alone, address.name), numbers[2], pids

@@ -18,6 +18,7 @@ from typing import Any, NotRequired, TypedDict, cast
 
 import numpy as np
 import xxhash
+from numpy.typing import NDArray
 
 from vemdiffuse_pipe.config import Json
 from vemdiffuse_pipe.errors import OutputError
@@ -26,9 +27,8 @@ from vemdiffuse_pipe.geometry.grid import BlockGrid
 from vemdiffuse_pipe.records import segments
 from vemdiffuse_pipe.records.shards import ShardSet
 from vemdiffuse_pipe.storage.address import Address
-from vemdiffuse_pipe.volume import Voxels
 
-FOLDER = ".vemdiffuse/receipts"
+FOLDER = "receipts"  # of the records
 
 _PLAIN = ("digest", "seconds", "n_attempts", "bytes_read", "peak_bytes", "host", "device", "pid", "time")
 _SINCE_LATER = {"bytes_fetched": 0, "n_requests_failed": 0, "job": "", "peak_gpu_bytes": 0}  # and before
@@ -36,32 +36,44 @@ _SINCE_LATER = {"bytes_fetched": 0, "n_requests_failed": 0, "job": "", "peak_gpu
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """The record that `output_box` is stored. `shards`: linear indices; `checksums`: by array, one a shard.
-
-    `seconds`: by stage. `peak_bytes`, `peak_gpu_bytes`: of the process, so far. `device`: 'cpu', or which GPU
-    and its name. `job`: of a batch system, '' outside. `time`: seconds since 1970, when it was done.
-    `n_requests_failed`, `bytes_fetched`: by the whole process since its receipt before, so that sums are
-    right. `filled_sections`: those of which some voxels, `n_voxels_filled` in all, do not exist.
-    """
+    """The record that `output_box` is stored."""
 
     digest: str
+    """Identity of the run, 16 hexadecimal digits."""
     shards: tuple[int, ...]
+    """Linear indices of the shards of `output_box`."""
     checksums: Mapping[str, tuple[str, ...]]
+    """By array, one a shard, in the order of `shards`."""
     output_box: Box
+    """What is stored, voxels of the output, zyx."""
     seconds: Mapping[str, float]
+    """By stage."""
     n_attempts: int
+    """1, and one for each attempt at a stage that failed."""
     bytes_read: int
+    """Decoded bytes of the source that the block needed."""
     peak_bytes: int
+    """Most resident memory of the process so far."""
     host: str
+    """Name of the machine."""
     device: str
+    """'cpu', or which GPU and its name."""
     pid: int
+    """Process number."""
     time: float
+    """When the block was done, seconds since 1970."""
     n_requests_failed: int = 0
+    """Requests that were retried, by the whole process since its receipt before, so that sums are right."""
     bytes_fetched: int = 0
+    """Encoded bytes that came from the store, counted the same way."""
     filled_sections: tuple[int, ...] = ()
+    """Sections of which some voxels do not exist."""
     n_voxels_filled: int = 0
+    """How many voxels these are."""
     job: str = ""
+    """Job of a batch system, '' outside."""
     peak_gpu_bytes: int = 0
+    """Most GPU memory of the process so far."""
 
     def as_record(self) -> dict[str, Json]:
         """The receipt as JSON; digest and shards come first."""
@@ -88,7 +100,7 @@ class Receipt:
 
 
 class Cost(TypedDict):
-    """What a receipt says of its block but for the checksums, as JSON has it: see `Receipt`."""
+    """A receipt without its checksums, as JSON: see `Receipt`."""
 
     shards: list[int]
     box: list[list[int]]
@@ -105,7 +117,7 @@ class Cost(TypedDict):
     filled: NotRequired[list[Any]]
 
 
-def checksum(voxels: Voxels) -> str:
+def checksum(voxels: NDArray[np.generic]) -> str:
     """xxh3_128 of a shard's decoded voxels.
 
     Of the voxels, not of the stored bytes: compression differs between versions of a codec, and `verify`
@@ -115,21 +127,21 @@ def checksum(voxels: Voxels) -> str:
     return xxhash.xxh3_128_hexdigest(np.ascontiguousarray(voxels).data)
 
 
-def read_receipts(output: Address, digest: str) -> Iterator[tuple[str, Receipt]]:
-    """(segment, receipt) of every receipt of an output, streaming. Raises OutputError for a foreign one."""
-    for segment, line in segments.read_lines(output / FOLDER):
+def read_receipts(records: Address, digest: str) -> Iterator[tuple[str, Receipt]]:
+    """(segment, receipt) of every receipt, streaming. Raises OutputError for one of another run."""
+    for segment, line in segments.read_lines(records / FOLDER):
         record = json.loads(line)
-        _check_digest(record["digest"], digest, output, segment)
+        _check_digest(record["digest"], digest, records, segment)
         yield segment, _receipt(record)
 
 
 class DoneReader:
     """Reads which shards have a receipt, and later which have one by now."""
 
-    def __init__(self, output: Address, digest: str) -> None:
-        self._output = output
+    def __init__(self, records: Address, digest: str) -> None:
+        self._records = records
         self._digest = digest
-        self._segments = segments.SegmentReader(output / FOLDER)
+        self._segments = segments.SegmentReader(records / FOLDER)
 
     def add_new(self, done: ShardSet) -> None:
         """Add the shards of receipts that were not read yet. Raises OutputError for a receipt of another run,
@@ -137,7 +149,7 @@ class DoneReader:
         """
         for segment, line in self._segments.new_lines():
             head = json.loads(line[: line.index(b"]") + 1] + b"}")
-            _check_digest(head["digest"], self._digest, self._output, segment)
+            _check_digest(head["digest"], self._digest, self._records, segment)
             for shard in head["shards"]:
                 done.add(shard)
 
@@ -145,32 +157,32 @@ class DoneReader:
 class CostReader:
     """Reads what blocks have cost, a third faster than all of their receipts, and later what is new."""
 
-    def __init__(self, output: Address, digest: str) -> None:
-        self._output = output
+    def __init__(self, records: Address, digest: str) -> None:
+        self._records = records
         self._digest = digest
-        self._segments = segments.SegmentReader(output / FOLDER)
+        self._segments = segments.SegmentReader(records / FOLDER)
 
     def new_costs(self) -> Iterator[tuple[str, Cost]]:
         """(segment, cost) of every receipt that was not read yet; raises as `read_receipts`."""
         for segment, line in self._segments.new_lines():
             sums = line.index(b'"checksums"')
             record = json.loads(line[:sums] + line[line.index(b'"box"', sums) :])
-            _check_digest(record["digest"], self._digest, self._output, segment)
+            _check_digest(record["digest"], self._digest, self._records, segment)
             yield segment, cast(Cost, record)
 
 
-def read_done(output: Address, digest: str, shards: BlockGrid) -> ShardSet:
+def read_done(records: Address, digest: str, shards: BlockGrid) -> ShardSet:
     """The shards that have a receipt. Raises OutputError for a receipt of another run, or another grid."""
     done = ShardSet(shards)
-    DoneReader(output, digest).add_new(done)
+    DoneReader(records, digest).add_new(done)
     return done
 
 
-def _check_digest(found: str, needed: str, output: Address, segment: str) -> None:
-    if found != needed:
+def _check_digest(stored: str, needed: str, records: Address, segment: str) -> None:
+    if stored != needed:
         raise OutputError(
-            f"{output / FOLDER / segment} holds a receipt of run {found}, but the output is of run {needed}; "
-            "nothing of another run is counted: take that file away, or choose another output"
+            f"{records / FOLDER / segment} holds a receipt of run {stored}; the output is of run {needed}; "
+            "nothing of another run is counted: remove that file, or choose another output"
         )
 
 

@@ -1,116 +1,108 @@
-"""Which blocks processes died with: what kills whoever takes it up must not be taken up for ever.
+"""Which blocks crash processes: a block that crashes every process that tries it must not be tried for ever.
 
-A process that is killed says nothing more, but its heartbeat stays, and names what was under way:
+A killed process cannot report anything, but its heartbeat stays, and names the blocks that were under way:
 
-    named by a process that died             suspected: it is taken up last, with nothing else beside it
-    two processes died while alone with it   blamed: it is set aside
+    named by a crashed process            suspected: it is done last, with nothing else under way
+    two processes crashed alone with it   marked failed
 
-So it takes three deaths. A scheduler that kills a job with many blocks under way brings suspicion on all of
-them, and then each is done. One death alone is not enough: towards the end of a run that was killed twenty
-times nearly all that was left was suspected, and the next kill met somebody who was alone with a block.
+So it takes three crashes. A scheduler that kills a job with many blocks under way makes all of them suspects,
+and then each is done. One crash alone is not enough: towards the end of a run that was killed twenty times
+nearly all blocks that were left were suspects, and the next kill met a process that was alone with one.
 
-Once somebody died, what is taken up is named before it is: heartbeats that come every few seconds miss blocks
-of a second. `retry` forgets all of it.
+After the first crash a block is named in the heartbeat before it starts: heartbeats that come every few
+seconds miss blocks of a second. `retry` forgets all crashes.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 
 from vemdiffuse_pipe.errors import DataError, OutputError, TransientError, VemdiffuseError
-from vemdiffuse_pipe.records.journal import Heartbeat, Journal, forget, read_heartbeats
+from vemdiffuse_pipe.records.heartbeats import Heartbeat, read_heartbeats, remove_heartbeats
+from vemdiffuse_pipe.records.journal import Journal
 from vemdiffuse_pipe.records.shards import Work
 from vemdiffuse_pipe.running.progress import Progress
+from vemdiffuse_pipe.running.rules import MAX_CRASHES_ALONE, is_crash_culprit
 from vemdiffuse_pipe.storage.address import Address
-
-MAX_CRASHES_ALONE = 2
 
 
 class CrashedError(VemdiffuseError):
-    """Processes died with a block."""
+    """Processes crashed with a block."""
 
     n_attempts = 1 + MAX_CRASHES_ALONE
 
     def __init__(self) -> None:
         super().__init__(
-            "a process died with this block under way, and two more that had nothing else: of too little "
-            "memory, of a crash in a library, or killed at the end of its time; give it more, or make "
+            "a process crashed with this block under way, and two more that had no other: out of memory, a "
+            "crash in a library, or killed at the end of its time; give it more memory or time, or make "
             "block_shape smaller"
         )
 
 
 class CrashTracker:
-    """What a process knows of the deaths of others, and what it tells in case that it dies itself."""
+    """What is known of crashed processes, and of blocks that other processes have under way."""
 
     def __init__(
-        self, output: Address, progress: Progress, journal: Journal, clock: Callable[[], float] = time.time
+        self, records: Address, progress: Progress, journal: Journal, clock: Callable[[], float] = time.time
     ) -> None:
-        self._output = output
+        self._records = records
         self._progress = progress
         self._journal = journal
         self._clock = clock
-        self._dead: list[Heartbeat] = []
-        self.has_begun = False  # with a block
+        self._crashed: list[Heartbeat] = []
+        self.has_started_a_block = False
         self.others_live = False
-        self.elsewhere: frozenset[int] = frozenset()  # blocks that somebody else who lives is at
+        self.elsewhere: frozenset[int] = frozenset()  # blocks that other living processes have under way
         self.suspects: frozenset[int] = frozenset()
 
-    def read_again(self) -> list[Work]:
-        """Take in who died by now; what is missing and to be blamed for it.
+    def update(self) -> list[Work]:
+        """Read who crashed by now; the missing work that is to be marked failed for it.
 
-        Where nothing can be read, it is seen later. Blocks of another shape are other blocks: no suspects.
+        Where nothing can be read, a later call does. Blocks of another shape are other blocks: no suspects.
         """
         with suppress(DataError, TransientError):
-            beats = read_heartbeats(self._output, self._clock())
+            beats = read_heartbeats(self._records, self._clock())
             others = [beat for beat in beats.living if beat.name != self._journal.heartbeat_name]
             self.others_live = bool(others)
             shape = self._progress.blocks.block_shape
             self.elsewhere = frozenset(i for beat in others if beat.block_shape == shape for i in beat.blocks)
-            self._dead = self._worth_keeping(beats.dead)
-            self._journal.names_each = bool(self._dead)
-        self.suspects = frozenset(index for beat in self._dead for index in self._missing(beat))
-        alone = Counter(beat.blocks[0] for beat in self._dead if beat.alone and len(beat.blocks) == 1)
-        return [self._whole(index) for index in sorted(self.suspects) if alone[index] >= MAX_CRASHES_ALONE]
+            self._crashed = self._worth_keeping(beats.crashed)
+            self._journal.beats_before_each_block = bool(self._crashed)
+        self.suspects = frozenset(index for beat in self._crashed for index in self._missing(beat))
+        alone = Counter(beat.blocks[0] for beat in self._crashed if beat.alone and len(beat.blocks) == 1)
+        return [self._whole(index) for index in sorted(self.suspects) if is_crash_culprit(alone[index])]
 
-    def begin(self, work: Work) -> None:
-        """The work is taken up now."""
-        self._journal.begun(work.block_index, alone=work.block_index in self.suspects)
-        if not self.has_begun:
+    def start(self, work: Work) -> None:
+        """The work is under way now."""
+        self._journal.start(work.block_index, alone=work.block_index in self.suspects)
+        if not self.has_started_a_block:
             self._journal.beat()
-        self.has_begun = True
+        self.has_started_a_block = True
 
-    def naming_the_first(self, pieces: Iterator[Work]) -> Iterator[Work]:
-        """The same pieces; before the first is taken up, the heartbeat names it."""
-        for work in pieces:
-            if not self.has_begun:
-                self.begin(work)
-                self.end(work)
-            yield work
+    def stop(self, work: Work) -> None:
+        """The work is no longer under way."""
+        self._journal.stop(work.block_index)
 
-    def end(self, work: Work) -> None:
-        """It is no longer under way."""
-        self._journal.ended(work.block_index)
+    def _worth_keeping(self, crashed: list[Heartbeat]) -> list[Heartbeat]:
+        """Those that name missing work, and the last one, which shows that there was a crash.
 
-    def _worth_keeping(self, dead: list[Heartbeat]) -> list[Heartbeat]:
-        """Those who name something that is missing, and the last one, who tells that somebody died.
-
-        The others are taken away: in a long run many are killed.
+        The others are removed: in a long run many processes are killed.
         """
-        last = max(dead, key=lambda beat: beat.time, default=None)
-        told = [beat for beat in dead if beat is not last and not self._missing(beat)]
+        last = max(crashed, key=lambda beat: beat.time, default=None)
+        useless = [beat for beat in crashed if beat is not last and not self._missing(beat)]
         with suppress(OutputError, TransientError):
-            forget(self._output, told)
-        return [beat for beat in dead if beat is last or self._missing(beat)]
+            remove_heartbeats(self._records, useless)
+        return [beat for beat in crashed if beat is last or self._missing(beat)]
 
     def _missing(self, beat: Heartbeat) -> list[int]:
         blocks = self._progress.blocks
         if beat.block_shape != blocks.block_shape:
             return []
-        there = (index for index in beat.blocks if 0 <= index < blocks.n_blocks)
-        return [index for index in there if self._progress.is_missing(self._whole(index))]
+        indices = (index for index in beat.blocks if 0 <= index < blocks.n_blocks)
+        return [index for index in indices if self._progress.is_missing(self._whole(index))]
 
     def _whole(self, index: int) -> Work:
         return Work(index, self._progress.blocks.box(index))

@@ -1,133 +1,117 @@
-"""A plan, carried out: what is missing, the workers, the driver, and what is told and kept of each block."""
+"""A plan, carried out: its output, its job, and the runner of the situation."""
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from itertools import islice
-from queue import SimpleQueue
-from threading import Event as Flag
+from dataclasses import dataclass, replace
 
-from distributed import Client
-
-from vemdiffuse_pipe.cluster.engines import check_dashboard, check_engine, connect, is_in_process, window
-from vemdiffuse_pipe.cluster.resources import check_memory, threads_per_worker
+from vemdiffuse_pipe.cluster.resources import threads_per_worker
+from vemdiffuse_pipe.cluster.walltime import Deadline
+from vemdiffuse_pipe.config import RunTable
 from vemdiffuse_pipe.models.protocol import Model
-from vemdiffuse_pipe.output.opening import log_folder, open_run_model
-from vemdiffuse_pipe.output.provenance import write_filled_provenance
+from vemdiffuse_pipe.output.mask import start_output
+from vemdiffuse_pipe.output.preparation import log_folder, open_run_model
+from vemdiffuse_pipe.output.run_output import RunOutput
 from vemdiffuse_pipe.plan.plan import Plan
-from vemdiffuse_pipe.pricing.run_price import check_price_limit
-from vemdiffuse_pipe.records.events import DashboardServed, Listener, Outcome, RunEnded, RunStarted, silent
-from vemdiffuse_pipe.records.shards import Work
+from vemdiffuse_pipe.records.events import Listener, Outcome, silent
+from vemdiffuse_pipe.records.parts import Part
 from vemdiffuse_pipe.render.block import Hardware
-from vemdiffuse_pipe.running.dask.driver import Inbox, drive
-from vemdiffuse_pipe.running.dask.worker import WorkerContextPlugin, present, register
-from vemdiffuse_pipe.running.outcomes import RunRecorder, until
-from vemdiffuse_pipe.running.session import RunSession, begun
-from vemdiffuse_pipe.running.stages import open_worker_context
+from vemdiffuse_pipe.running.local.runner import LocalRunner
+from vemdiffuse_pipe.running.preconditions import Where, check_run
+from vemdiffuse_pipe.running.render_job import RenderJob
+from vemdiffuse_pipe.running.runner import Runner, run_job
 from vemdiffuse_pipe.storage.retry import RetryPolicy
 from vemdiffuse_pipe.volume import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long, how often and how much a runner tries."""
+
+    max_blocks: int | None = None
+    """No more are started; None for all."""
+    retry_policy: RetryPolicy = RetryPolicy()  # noqa: RUF009 (frozen)
+    """How often a stage of a block is repeated."""
+    deadline: Deadline | None = None
+    """When this process is ended."""
+    recheck_s: float | None = None
+    """See `LocalRunner`."""
 
 
 def run_plan(
     plan: Plan,
     source: Source,
     *,
+    part: Part | None = None,
     model: Model | None = None,
     listener: Listener = silent,
     max_blocks: int | None = None,
     retry_policy: RetryPolicy = RetryPolicy(),  # noqa: B008 (frozen)
+    deadline: Deadline | None = None,
+    recheck_s: float | None = None,
 ) -> Outcome:
-    """Do what `plan` says and its output lacks. Workers that are processes open the source themselves.
+    """Check what must hold, then do what `plan` says and its output lacks.
 
-    `model`: the plan's, where it is open already. Nothing is written before it is open: a model that cannot
-    be used leaves no output behind. Raises PlanError, ConfigError, ModelError, OutputError, StorageFullError.
+    `part`: in this process alone, and what others leave. `model`: the plan's, where it is open already.
+    `max_blocks`: start no more. `deadline`: when this process is ended. `recheck_s`: see `LocalRunner`.
+    Nothing is written before the model is open. Raises InputError, StorageFullError, DataError.
     """
-    table = plan.run_file.run
-    check_engine(table, plan.run_file.cluster, log_folder(plan.run_file))
-    check_memory(plan)
-    check_dashboard(table)
-    check_price_limit(plan)
-    model = model or open_run_model(plan, device="cpu" if table.is_elsewhere else None)
-    inbox: Inbox = SimpleQueue()
-    with begun(plan, listener, inbox.put) as run:
-        progress, recorder = run.progress, run.recorder
-        recorder.tell(RunStarted(plan, progress.n_missing(), progress.n_voxels_missing()))
-        if is_in_process(table):  # elsewhere dask sees who dies
-            run.mark_crashing_blocks_failed()
-        stopped = ""
-        if progress.n_missing():
-            stopped = _run_workers(plan, source, model, run, inbox, max_blocks, retry_policy)
-        heard = run.heard
-        outcome = progress.outcome(stopped, drained=heard.asks_to_drain, interrupted=heard.interrupts)
-    write_filled_provenance(plan)
-    recorder.tell(RunEnded(outcome))
-    return outcome
+    check_run(plan, Where.THIS_PROCESS if part else Where.ENGINE)
+    limits = Limits(max_blocks, retry_policy, deadline, recheck_s)
+    return run_checked_plan(plan, source, part=part, model=model, listener=listener, limits=limits)
 
 
-def _run_workers(
+def run_checked_plan(
     plan: Plan,
     source: Source,
-    model: Model,
-    run: RunSession,
-    inbox: Inbox,
-    max_blocks: int | None,
-    retry_policy: RetryPolicy,
-) -> str:
-    """Do the work, and then, one by one, what processes have died with. What ended it early, else ''."""
-    key, recorder = secrets.token_hex(4), run.recorder
+    *,
+    part: Part | None = None,
+    model: Model | None = None,
+    output: RunOutput | None = None,
+    listener: Listener = silent,
+    limits: Limits = Limits(),
+) -> Outcome:
+    """As `run_plan`, where `check_run` was called already. `output`: the plan's, where it is open already."""
+    if part is not None:
+        plan = in_this_process(plan)
     table = plan.run_file.run
-
-    with _workers(plan, source, model, key, recorder, retry_policy) as client:
-        dashboard = client.dashboard_link if table.dashboard else ""
-        if dashboard:
-            recorder.tell(DashboardServed(dashboard))
-        with recorder.told(plan, table.engine, workers=table.workers, dashboard=dashboard) as ended:
-            for work in _turns(run, is_in_process(table), max_blocks, columns=plan.by_columns):
-                ended.stopped = drive(
-                    client, key, work, window(client, table), recorder, inbox, recorder.copied
-                )
-                if ended.stopped:
-                    break
-    return ended.stopped
+    if model is None:
+        model = open_run_model(plan, device="cpu" if table.is_elsewhere else None)
+    output = start_output(plan, output)
+    hardware = Hardware(table.device, threads_per_worker(table, plan.run_file.cluster), table.tile_batch)
+    job = RenderJob(plan, hardware, source, model, output)
+    return run_job(job, choose_runner(plan, part, limits), listener=listener)
 
 
-def _turns(
-    run: RunSession, is_in_process: bool, max_blocks: int | None, *, columns: bool
-) -> Iterator[Iterator[Work]]:
-    """All that is missing; in this process, what processes have died with comes last, each by itself."""
-    missing = run.progress.missing(columns=columns)
-    if not is_in_process:  # dask sees who dies
-        yield islice(missing, max_blocks)
-        return
-    suspects = run.deaths.suspects
-    yield islice(run.deaths.naming_the_first(w for w in missing if w.block_index not in suspects), max_blocks)
-    if suspects and max_blocks is None:
-        for work in [w for w in run.progress.missing(columns=columns) if w.block_index in suspects]:
-            run.deaths.begin(work)
-            yield iter([work])
-            run.deaths.end(work)
+def choose_runner(plan: Plan, part: Part | None = None, limits: Limits = Limits()) -> Runner:
+    """The runner of a plan: this process for a part and for engine threads, else dask."""
+    table = plan.run_file.run
+    if part is not None or table.engine == "threads":
+        return LocalRunner(
+            part,
+            n_workers=1 if part else table.workers,
+            deadline=limits.deadline,
+            max_blocks=limits.max_blocks,
+            retry_policy=limits.retry_policy,
+            recheck_s=limits.recheck_s,
+        )
+    from vemdiffuse_pipe.running.dask.runner import DaskRunner  # imports dask
+
+    return DaskRunner(
+        table,
+        plan.run_file.cluster,
+        log_folder(plan.run_file),
+        max_blocks=limits.max_blocks,
+        retry_policy=limits.retry_policy,
+    )
 
 
-@contextmanager
-def _workers(
-    plan: Plan, source: Source, model: Model, key: str, recorder: RunRecorder, retry_policy: RetryPolicy
-) -> Iterator[Client]:
-    """A client whose workers are ready for tasks of the run `key`."""
+def in_this_process(plan: Plan) -> Plan:
+    """The plan as one process does it, whatever workers the run file names; a batch job has its own cores."""
     table, cluster = plan.run_file.run, plan.run_file.cluster
-    hardware = Hardware(table.device, threads_per_worker(table, cluster), table.tile_batch)
-    with ExitStack() as stack:
-        if is_in_process(table):
-            ended = Flag()
-            tell = until(ended, recorder.tell)
-            place = open_worker_context(plan, hardware, retry_policy, source, tell, model, recorder.journal)
-            stack.enter_context(present(key, place))
-        client = stack.enter_context(connect(table, cluster, log_folder(plan.run_file)))
-        if is_in_process(table):
-            stack.callback(ended.set)  # before the client closes: a long block ends at its next gap
-        else:
-            register(client, WorkerContextPlugin(key, plan, hardware, retry_policy))
-            if table.is_remote:  # its workers go on living
-                stack.callback(client.unregister_worker_plugin, key)
-        yield client
+    threads = table.threads
+    if threads is None:
+        threads = threads_per_worker(RunTable())
+        threads = threads if cluster is None else min(threads, cluster.cores)
+    update = {"workers": 1, "engine": "threads", "threads": threads}
+    table = table.model_copy(update=update)
+    return replace(plan, run_file=plan.run_file.model_copy(update={"run": table}))

@@ -7,24 +7,27 @@ import tomllib
 from typing import TYPE_CHECKING, Literal
 
 from vemdiffuse_pipe import config
+from vemdiffuse_pipe.cluster.walltime import deadline_of, stated_walltime_s
 from vemdiffuse_pipe.config import BadSections, Grid, OutputFormat, Policy, RunFile, RunTable
 from vemdiffuse_pipe.errors import ConfigError, OutputError
 from vemdiffuse_pipe.geometry.box import Zyx
-from vemdiffuse_pipe.output.opening import (
-    is_output,
-    open_output,
-    open_run_model,
-    prepare,
-    stored_run_file,
-    with_measurements,
+from vemdiffuse_pipe.output.measurements import plan_of, with_measurements
+from vemdiffuse_pipe.output.preparation import open_run_model, prepare
+from vemdiffuse_pipe.output.run_output import (
+    RunOutput,
+    check_is_of,
+    create_run_output,
+    find_run_output,
+    open_run_output,
 )
-from vemdiffuse_pipe.plan.plan import Plan, digest
+from vemdiffuse_pipe.plan.plan import Plan
 from vemdiffuse_pipe.records import failures
 from vemdiffuse_pipe.records.events import Listener, Outcome, silent
-from vemdiffuse_pipe.records.journal import forget, read_heartbeats
+from vemdiffuse_pipe.records.heartbeats import read_heartbeats, remove_heartbeats
 from vemdiffuse_pipe.records.parts import Part
+from vemdiffuse_pipe.running.preconditions import Where, check_run
 from vemdiffuse_pipe.running.progress import Progress
-from vemdiffuse_pipe.storage import Address, objects, open_sink, parse_address
+from vemdiffuse_pipe.storage import Address, objects, parse_address
 from vemdiffuse_pipe.volume import Source
 
 if TYPE_CHECKING:
@@ -45,26 +48,24 @@ def run(
     part: Part | None = None,
     walltime_s: float | None = None,
 ) -> Outcome:
-    """Do what a run file says; running again resumes. `max_blocks`: take up no more than so many.
+    """Do what a run file says; rerun to resume. `max_blocks`: start no more than so many.
 
-    `part`: this part of it first, then what others have left of theirs; in this process alone, without dask,
-    beside any number of others. `walltime_s`: seconds from the beginning of this process to its end, where no
-    scheduler says; else, in a batch job, what [cluster] states. No block is begun that would last longer.
+    `part`: process this part, then unfinished blocks of other parts; in this process alone, beside any number
+    of others. `walltime_s`: seconds from the start of this process to its end, where no scheduler says; else,
+    in a batch job, what [cluster] states. No block is started that would not finish in time.
 
     Raises InputError where nothing can be started, also for an output of another run; StorageFullError when
     the output has no room left. What is done stays done.
     """
+    from vemdiffuse_pipe.running.execution import Limits, run_checked_plan  # imports torch
+
     source, plan = prepare(run_file)
-    plan = with_measurements(plan, source)
-    if part is None:
-        from vemdiffuse_pipe.running.execution import run_plan  # imports dask
-
-        return run_plan(plan, source, listener=listener, max_blocks=max_blocks)
-    from vemdiffuse_pipe.cluster.walltime import deadline_of, stated_walltime_s
-    from vemdiffuse_pipe.running.local.worker import run_part
-
+    check_run(plan, Where.THIS_PROCESS if part else Where.ENGINE)
+    output = find_run_output(plan)
+    plan = with_measurements(plan, source, output)
     deadline = deadline_of(stated_walltime_s(run_file.cluster) if walltime_s is None else walltime_s)
-    return run_part(plan, source, part, listener=listener, max_blocks=max_blocks, deadline=deadline)
+    limits = Limits(max_blocks, deadline=deadline)
+    return run_checked_plan(plan, source, part=part, output=output, listener=listener, limits=limits)
 
 
 def reconstruct(
@@ -90,74 +91,73 @@ def reconstruct(
     output_format: OutputFormat = "ome-zarr-0.5",
     listener: Listener = silent,
 ) -> Outcome:
-    """Make the volume at `source` isotropic, at `output`; running again resumes.
+    """Make the volume at `source` isotropic, at `output`; rerun to resume.
 
     The run file that says the same is written beside the output, as `<output>.toml`. Raises what `run`
     raises.
     """
-    run_file = config.parse(
-        {
-            "source": {
-                "url": source,
-                "voxel_size_nm": voxel_size_nm,
-                "level": level,
-                "channel": channel,
-                "window": window,
-                "missing": missing,
-                "corrupt": corrupt,
-                "bad_sections": bad_sections,
-            },
-            "output": {"url": output, "format": output_format},
-            "model": {
-                "name": model,
-                "ratio": ratio,
-                "grid": grid,
-                "seed": seed,
-                "samples": samples,
-                "steps": steps,
-                "precision": precision,
-            },
-            "run": {"block_shape": block_shape, "workers": workers, "engine": _engine(workers)},
-        }
-    )
-    from vemdiffuse_pipe.running.execution import run_plan
-
-    opened, plan = prepare(run_file)
-    plan, filler = _begun(plan, opened)
-    return run_plan(plan, opened, model=filler, listener=listener)
+    voxels = {"voxel_size_nm": voxel_size_nm, "level": level, "channel": channel, "window": window}
+    policies = {"missing": missing, "corrupt": corrupt, "bad_sections": bad_sections}
+    draws = {"seed": seed, "samples": samples, "steps": steps, "precision": precision}
+    tables: dict[str, object] = {
+        "source": {"url": source, **voxels, **policies},
+        "output": {"url": output, "format": output_format},
+        "model": {"name": model, "ratio": ratio, "grid": grid, **draws},
+        "run": {
+            "block_shape": block_shape,
+            "workers": workers,
+            "engine": "local" if workers > 1 else "threads",
+        },
+    }
+    return _reconstruct(config.parse(tables), listener)
 
 
-def _begun(plan: Plan, source: Source) -> tuple[Plan, Model]:
-    """The plan with what its voxels say, and its model; the output is there, its run file beside it."""
+def _reconstruct(run_file: RunFile, listener: Listener) -> Outcome:
+    from vemdiffuse_pipe.running.execution import run_checked_plan  # imports torch
+
+    source, plan = prepare(run_file)
+    check_run(plan, Where.ENGINE)
+    plan, model, output = _started(plan, source)
+    return run_checked_plan(plan, source, model=model, output=output, listener=listener)
+
+
+def _started(plan: Plan, source: Source) -> tuple[Plan, Model, RunOutput]:
+    """The plan with what its voxels say, its model and its output; the run file is beside the output."""
     address = parse_address(f"{plan.run_file.output.url}.toml")
-    if not is_output(plan.run_file.output.url):
+    output = find_run_output(plan)
+    if output is None:
         _check_run_file(address, plan)  # before anything is made
-    plan = with_measurements(plan, source)
-    filler = open_run_model(plan)  # before anything is written
-    open_output(plan)  # before the run file is written: it may belong to another run
+    plan = with_measurements(plan, source, output)
+    model = open_run_model(plan)  # before anything is written
+    output = create_run_output(
+        plan, output
+    )  # before the run file is written: the output may belong to another run
     _check_run_file(address, plan)
     objects.write_bytes_atomically(address, config.dump(plan.run_file).encode())
-    return plan, filler
+    return plan, model, output
 
 
 def _check_run_file(address: Address, plan: Plan) -> None:
     """Raises OutputError where something else is in the place of the run file: it may be a user's own."""
-    there = objects.read_bytes(address, MAX_RUN_FILE)
-    if there is None:
+    data = objects.read_bytes(address, MAX_RUN_FILE)
+    if data is None:
         return
     try:
-        found = config.parse(tomllib.loads(there.decode()))
+        stored = config.parse(tomllib.loads(data.decode()))
     except (ConfigError, ValueError):
-        found = None
-    if found is None or _asked(found, plan) != _asked(plan.run_file, plan):
+        stored = None
+    if stored is None or _asked(stored, plan) != _asked(plan.run_file, plan):
         raise OutputError(
             f"{address}, where the run file of this output goes, holds something else already; it is not "
-            "written over: choose another output, or move that file away"
+            "overwritten: choose another output, or move that file away"
         )
 
 
 def _asked(run_file: RunFile, plan: Plan) -> RunFile:
-    """The run file without how the work is done, what was measured, and which grid where both are one."""
+    """The run file without how the work is done, and which grid where both are one.
+
+    Older versions wrote what they measured into it, so that contrast and rejected sections are left out too.
+    """
     measured: dict[str, object] = {"contrast": None, "rejected_sections": ()}
     grid = {} if plan.gaps.r.denominator > 1 else {"grid": "whole"}
     same = {
@@ -169,24 +169,22 @@ def _asked(run_file: RunFile, plan: Plan) -> RunFile:
     return run_file.model_copy(update=same)
 
 
-def retry(output: str, *, listener: Listener = silent) -> Outcome:
-    """Take up the blocks of an output that were set aside, and all else that is missing; raises as `run`."""
-    from vemdiffuse_pipe.running.execution import run_plan
+def retry(output: str | RunOutput, *, listener: Listener = silent) -> Outcome:
+    """Retry the blocks of an output that are marked failed, and all that is missing; raises as `run`."""
+    from vemdiffuse_pipe.running.execution import run_checked_plan  # imports torch
 
-    source, plan = prepare(stored_run_file(open_sink(output), output))
-    plan = with_measurements(plan, source)
+    output = output if isinstance(output, RunOutput) else open_run_output(output)
+    source, plan = prepare(output.run_file)
+    plan = plan_of(output, plan)
+    check_run(plan, Where.ENGINE)
     model = open_run_model(plan)  # before anything is written
-    open_output(plan)  # before marks are released: the output must be this run's
-    _absolve(plan)
-    return run_plan(plan, source, model=model, listener=listener)
+    check_is_of(output, plan)  # before marks are released: the output must be this run's
+    _forget_failures(output, plan)
+    return run_checked_plan(plan, source, model=model, output=output, listener=listener)
 
 
-def _absolve(plan: Plan) -> None:
-    address = parse_address(plan.run_file.output.url)
-    progress = Progress(address, digest(plan.identity()), plan.blocks, plan.shards)
-    failures.release(address, progress.all_marks())
-    forget(address, read_heartbeats(address, time.time()).dead)  # else what processes died of is blamed again
-
-
-def _engine(workers: int) -> Literal["threads", "local"]:
-    return "local" if workers > 1 else "threads"
+def _forget_failures(output: RunOutput, plan: Plan) -> None:
+    progress = Progress(output.records, output.digest, plan.blocks, plan.shards)
+    failures.release(output.records, progress.all_marks())
+    crashed = read_heartbeats(output.records, time.time()).crashed
+    remove_heartbeats(output.records, crashed)  # else their blocks are marked failed again

@@ -1,46 +1,58 @@
-"""How a run begins, whoever does its work: the output is there, what is done is read, signals are heard."""
+"""A run that is under way in this process: records are open, signals are received."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from signal import Signals
+from queue import SimpleQueue
+from typing import TypeAlias
 
 from vemdiffuse_pipe.cluster import signals
-from vemdiffuse_pipe.cluster.hosts import device_name
-from vemdiffuse_pipe.output.mask import begin_output
-from vemdiffuse_pipe.plan.plan import Plan, digest
-from vemdiffuse_pipe.records.events import Listener
+from vemdiffuse_pipe.records.events import Listener, Outcome, to_all
 from vemdiffuse_pipe.records.journal import Journal
-from vemdiffuse_pipe.running.crashes import CrashedError, CrashTracker
-from vemdiffuse_pipe.running.outcomes import FailurePolicy, RunRecorder, one_at_a_time
+from vemdiffuse_pipe.running.job import BlockJob
 from vemdiffuse_pipe.running.progress import Progress
-from vemdiffuse_pipe.storage import parse_address
+from vemdiffuse_pipe.running.recorder import RunRecorder
+from vemdiffuse_pipe.running.stages import open_journal
+
+# Signals, and what a runner puts there: SimpleQueue.put is the one call that is safe in a signal handler.
+Inbox: TypeAlias = "SimpleQueue[object]"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RunSession:
-    """A run that has begun in this process."""
+    """What a runner works with."""
 
+    job: BlockJob
+    """What is done."""
     progress: Progress
+    """What is done and marked failed, and what is missing."""
     recorder: RunRecorder
-    deaths: CrashTracker
-    heard: signals.Heard
+    """Receives how each block ended."""
+    journal: Journal
+    """Heartbeats and the log of this process."""
+    emit: Listener
+    """Receives events: the journal and the caller's listener."""
+    inbox: Inbox
+    """Where signals arrive, and what the runner puts there."""
+    received: signals.Received
+    """The first signal that came, if one did."""
+    is_out_of_time: bool = False
+    """True where the runner stopped because its time was nearly over."""
 
-    def mark_crashing_blocks_failed(self) -> None:
-        """Read who has died by now, and give up what is to be blamed for it."""
-        for work in self.deaths.read_again():
-            FailurePolicy(self.recorder).blame(work, CrashedError())
+    def outcome(self, stopped: str) -> Outcome:
+        """The state of the output. `stopped`: why the runner stopped early, or ''."""
+        drained = self.received.asks_to_drain or self.is_out_of_time
+        return self.progress.outcome(stopped, drained=drained, interrupted=self.received.interrupts)
 
 
 @contextmanager
-def begun(plan: Plan, listener: Listener, put: Callable[[Signals], None]) -> Iterator[RunSession]:
-    """While it lasts, the run is under way, and a signal is `put`. Raises what `begin_output` raises."""
-    begin_output(plan)
-    address = parse_address(plan.run_file.output.url)
-    progress = Progress(address, digest(plan.identity()), plan.blocks, plan.shards)
-    journal = Journal(address, plan.blocks.block_shape, device_name(plan.run_file.run.device))
-    recorder = RunRecorder(progress, one_at_a_time(listener), journal)
-    with signals.received(put) as heard, closing(progress), journal:
-        yield RunSession(progress, recorder, CrashTracker(address, progress, journal), heard)
+def open_session(job: BlockJob, listener: Listener) -> Iterator[RunSession]:
+    """A session for as long as the context lasts. Raises OutputError, DataError, TransientError."""
+    inbox: Inbox = SimpleQueue()
+    progress = Progress(job.records, job.digest, job.blocks, job.shards)
+    journal = open_journal(job)
+    emit = to_all(journal.on_event, listener)
+    with signals.received(inbox.put) as received, closing(progress), journal:
+        yield RunSession(job, progress, RunRecorder(progress, emit), journal, emit, inbox, received)

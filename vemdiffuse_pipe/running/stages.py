@@ -1,12 +1,11 @@
-"""What a worker does with a block: read, render, write. Everything that it needs is opened once a process.
+"""The stages of a block in one process, whatever the job: read, compute, store, write its receipt.
 
-    read        coordinates in, the sections of the block out     I/O
-    render      its arrays                                        holds the resource GPU
-    store       whole shards                                      I/O
-    note        the receipt, after the shards are durable         I/O
+    read             coordinates in, what the block needs out      I/O
+    compute          its arrays                                    holds the GPU
+    store            whole shards                                  I/O
+    write_receipt    after the shards are durable                  I/O
 
-A failure that may pass is met where it happens: only that stage is tried again, so what was read or
-rendered is not lost.
+Only the stage that failed for a transient reason is repeated: what was read or computed is not lost.
 """
 
 from __future__ import annotations
@@ -23,34 +22,34 @@ from pathlib import Path
 from threading import Lock
 from typing import NamedTuple, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vemdiffuse_pipe.cluster.hosts import device_name, job_id, peak_gpu_bytes
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.grid import BlockGrid
-from vemdiffuse_pipe.models.protocol import Model
-from vemdiffuse_pipe.output.opening import open_run_model
-from vemdiffuse_pipe.plan.plan import Plan, digest
-from vemdiffuse_pipe.records.events import AttemptFailed, Listener, PlanesDone, silent
+from vemdiffuse_pipe.records.events import AttemptFailed, Listener, to_all
 from vemdiffuse_pipe.records.journal import Journal
 from vemdiffuse_pipe.records.receipts import FOLDER, Receipt, checksum
 from vemdiffuse_pipe.records.segments import SegmentWriter
-from vemdiffuse_pipe.render.block import Hardware, render_block
-from vemdiffuse_pipe.storage import open_sink, parse_address, stores
+from vemdiffuse_pipe.records.shards import Work
+from vemdiffuse_pipe.running.job import Arrays, BlockJob, BlockStages, Checksums, Loaded
+from vemdiffuse_pipe.storage import stores
 from vemdiffuse_pipe.storage.retry import RetryPolicy, with_retries
 from vemdiffuse_pipe.storage.stores import Traffic
-from vemdiffuse_pipe.survey.kept_sections import read_kept
-from vemdiffuse_pipe.volume import Sink, Source, Voxels
+from vemdiffuse_pipe.volume import Sink
 
 T = TypeVar("T")
 
 
 class _Meter:
-    """What went over the stores since it was last asked: counters are of the process, receipts of a block."""
+    """Traffic with the stores since the last call: counters are of the process, receipts of a block."""
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._last = Traffic(0, 0)
 
-    def taken(self) -> Traffic:
+    def take(self) -> Traffic:
         """All that was counted since the last call."""
         with self._lock:
             last, self._last = self._last, stores.traffic()
@@ -62,202 +61,187 @@ _METER = _Meter()
 
 @dataclass(frozen=True, slots=True)
 class WorkerContext:
-    """All that the stages need. `tell`: hears what happens inside a block, as it happens."""
+    """A job that is open in this process, and what the process writes about it."""
 
-    plan: Plan
-    digest: str
-    source: Source
-    model: Model
-    sink: Sink
+    job: BlockJob
+    """What is done."""
+    stages: BlockStages
+    """The job's own part of the stages."""
     receipts: SegmentWriter
-    hardware: Hardware
-    retry_policy: RetryPolicy
-    tell: Listener
+    """Receipts of this process."""
     journal: Journal
+    """Heartbeats and events of this process."""
+    emit: Listener
+    """Receives what happens inside a block."""
+    retry_policy: RetryPolicy = RetryPolicy()  # noqa: RUF009 (frozen)
+    """How often a stage is repeated."""
 
     def close(self) -> None:
-        """End what this process writes beside the voxels: receipts and journal."""
+        """Close what this process writes beside the voxels."""
         self.receipts.close()
         self.journal.close()
 
 
 class Log(NamedTuple):
-    """What a block has cost so far. `n_failures`: attempts without success. `holes`: what was filled."""
+    """The cost of a block so far: seconds by stage, and attempts without success."""
 
-    block_index: int
     seconds: dict[str, float]
     n_failures: int = 0
-    bytes_read: int = 0
-    holes: tuple[Box, ...] = ()
 
 
-class Sections(NamedTuple):
-    """What was read: the voxels of the source box of `output_box`."""
+class LoadedBlock(NamedTuple):
+    """A block that is read."""
 
-    output_box: Box
-    voxels: Voxels
+    work: Work
+    loaded: Loaded
     log: Log
 
 
-class Rendered(NamedTuple):
-    """What is to be written: arrays by name, of the shape of `output_box`."""
+class ComputedBlock(NamedTuple):
+    """A block that is computed. `loaded` has no arrays any more."""
 
-    output_box: Box
-    arrays: dict[str, Voxels]
+    work: Work
+    arrays: Arrays
+    loaded: Loaded
     log: Log
 
 
-class Stored(NamedTuple):
-    """What is durable, and has no receipt yet."""
+class StoredBlock(NamedTuple):
+    """A block that is durable, and has no receipt yet. It holds no voxels."""
 
+    work: Work
     receipt: Receipt
     log: Log
 
 
 def open_worker_context(
-    plan: Plan,
-    hardware: Hardware,
-    retry_policy: RetryPolicy,
-    source: Source,
-    tell: Listener = silent,
-    model: Model | None = None,
+    job: BlockJob,
+    retry_policy: RetryPolicy = RetryPolicy(),  # noqa: B008 (frozen)
+    *,
+    emit: Listener | None = None,
     journal: Journal | None = None,
 ) -> WorkerContext:
-    """A workplace of this process, around an open source. Raises InputError or TransientError.
+    """`job`, opened in this process. Raises InputError or TransientError.
 
-    `model`: the plan's, and `journal`: of this process, where they are open already.
+    `emit`: receives what happens inside a block, else the journal does. `journal`: of this process, where it
+    is open already.
     """
-    output = parse_address(plan.run_file.output.url)
+    journal = journal or open_journal(job)
+    emit = emit or to_all(journal.on_event)
     return WorkerContext(
-        plan=plan,
-        digest=digest(plan.identity()),
-        source=source,
-        model=model or open_run_model(plan),
-        sink=open_sink(plan.run_file.output.url),
-        receipts=SegmentWriter(output / FOLDER),
-        hardware=hardware,
+        job=job,
+        stages=job.open(emit),
+        receipts=SegmentWriter(job.records / FOLDER),
+        journal=journal,
+        emit=emit,
         retry_policy=retry_policy,
-        tell=tell,
-        journal=journal or Journal(output, plan.blocks.block_shape, device_name(hardware.device)),
     )
 
 
-def read(place: WorkerContext, block_index: int, output_box: Box) -> Sections:
-    """The sections that `output_box`, all or a part of the block, needs."""
-    source_box = place.plan.source_box(output_box)
-    rejected = place.plan.gaps.rejected
-
-    def sections_of_box() -> tuple[Voxels, list[Box]]:
-        holes: list[Box] = []  # of this attempt alone
-        return read_kept(place.source, source_box, rejected, holes.append), holes
-
-    (voxels, holes), log = _stage(place, "read", Log(block_index, {}), sections_of_box)
-    return Sections(output_box, voxels, log._replace(bytes_read=voxels.nbytes, holes=tuple(holes)))
+def open_journal(job: BlockJob) -> Journal:
+    """The journal of this process, for `job`."""
+    return Journal(job.records, job.blocks.block_shape, device_name(job.device))
 
 
-def render(place: WorkerContext, sections: Sections) -> Rendered:
+def read(context: WorkerContext, work: Work) -> LoadedBlock:
+    """What the block needs."""
+    loaded, log = _stage(context, "read", work, Log({}), lambda: context.stages.read(work))
+    return LoadedBlock(work, loaded, log)
+
+
+def compute(context: WorkerContext, block: LoadedBlock) -> ComputedBlock:
     """The arrays of the block."""
-    box, n_yx = sections.output_box, sections.output_box.shape[1] * sections.output_box.shape[2]
-
-    def arrays_of_box() -> dict[str, Voxels]:
-        return render_block(
-            place.plan,
-            place.model,
-            sections.voxels,
-            box,
-            place.hardware,
-            lambda n_planes: place.tell(PlanesDone(n_planes * n_yx)),
-        )
-
-    arrays, log = _stage(place, "render", sections.log, arrays_of_box)
-    return Rendered(box, arrays, log)
+    work, loaded, log = block
+    arrays, log = _stage(context, context.job.verb, work, log, lambda: context.stages.compute(work, loaded))
+    facts = Loaded({}, loaded.bytes_read, loaded.filled_sections, loaded.n_voxels_filled)
+    return ComputedBlock(work, arrays, facts, log)
 
 
-def write(place: WorkerContext, rendered: Rendered) -> None:
+def write(context: WorkerContext, block: ComputedBlock) -> None:
     """Write the block's shards and then, when they are durable, its receipt."""
-    note(place, store(place, rendered))
+    write_receipt(context, store(context, block))
 
 
-def store(place: WorkerContext, rendered: Rendered) -> Stored:
-    """Write the block's shards. What is returned holds no voxels."""
-    box, log = rendered.output_box, rendered.log
-    checksums, log = _stage(place, "write", log, lambda: write_shards(place, box, rendered.arrays))
-    return Stored(_receipt(place, box, checksums, log), log)
+def store(context: WorkerContext, block: ComputedBlock) -> StoredBlock:
+    """Write the block's shards."""
+    work, arrays, loaded, log = block
+    checksums, log = _stage(context, "write", work, log, lambda: context.stages.write(work, arrays))
+    return StoredBlock(work, _receipt(context, work, checksums, loaded, log), log)
 
 
-def note(place: WorkerContext, stored: Stored) -> None:
+def write_receipt(context: WorkerContext, block: StoredBlock) -> None:
     """Write the receipt of what is stored."""
-    record = stored.receipt.as_record()
-    _stage(place, "receipt", stored.log, lambda: place.receipts.append(record))
+    record = block.receipt.as_record()
+    _stage(context, "receipt", block.work, block.log, lambda: context.receipts.append(record))
 
 
-def write_shards(place: WorkerContext, box: Box, arrays: dict[str, Voxels]) -> dict[str, tuple[str, ...]]:
+def write_shards(sink: Sink, shards: BlockGrid, box: Box, arrays: Arrays) -> Checksums:
     """Write all arrays of a block, and meanwhile sum up their shards: checksums by array, one a shard.
 
     Each array is written in one call: the store cuts it into shards and compresses them in parallel.
     """
-    with ThreadPoolExecutor(len(arrays)) as pool:
-        writes = [pool.submit(place.sink.write, name, box, voxels) for name, voxels in arrays.items()]
-        checksums = {name: _checksums(place.plan.shards, box, voxels) for name, voxels in arrays.items()}
+    with ThreadPoolExecutor(max(1, len(arrays))) as pool:
+        writes = [pool.submit(sink.write, name, box, voxels) for name, voxels in arrays.items()]  # type: ignore[arg-type]
+        checksums = {name: shard_checksums(shards, box, voxels) for name, voxels in arrays.items()}
         for written in writes:
             written.result()
     return checksums
 
 
-def _checksums(shards: BlockGrid, box: Box, voxels: Voxels) -> tuple[str, ...]:
+def shard_checksums(shards: BlockGrid, box: Box, voxels: NDArray[np.generic]) -> tuple[str, ...]:
+    """One checksum for each shard of `box`, in the order of `shards.touching`; `voxels` have its shape."""
     boxes = (shards.box(shard).relative_to(box.start) for shard in shards.touching(box))
     return tuple(checksum(voxels[shard_box.slices]) for shard_box in boxes)
 
 
-def _receipt(place: WorkerContext, box: Box, checksums: dict[str, tuple[str, ...]], log: Log) -> Receipt:
-    traffic = _METER.taken()
+def _receipt(context: WorkerContext, work: Work, checksums: Checksums, loaded: Loaded, log: Log) -> Receipt:
+    traffic, job = _METER.take(), context.job
     return Receipt(
-        digest=place.digest,
-        shards=tuple(place.plan.shards.touching(box)),
+        digest=job.digest,
+        shards=tuple(job.shards.touching(work.output_box)),
         checksums=checksums,
-        output_box=box,
+        output_box=work.output_box,
         seconds=log.seconds,
         n_attempts=1 + log.n_failures,
-        bytes_read=log.bytes_read,
+        bytes_read=loaded.bytes_read,
         n_requests_failed=traffic.n_requests_failed,
         bytes_fetched=traffic.bytes_fetched,
-        filled_sections=tuple(sorted({u for hole in log.holes for u in range(hole.start[0], hole.stop[0])})),
-        n_voxels_filled=sum(hole.n_voxels for hole in log.holes),
+        filled_sections=loaded.filled_sections,
+        n_voxels_filled=loaded.n_voxels_filled,
         peak_bytes=peak_bytes(),
         host=socket.gethostname(),
-        device=device_name(place.hardware.device),
+        device=device_name(job.device),
         job=job_id(),
-        peak_gpu_bytes=peak_gpu_bytes(place.hardware.device),
+        peak_gpu_bytes=peak_gpu_bytes(job.device),
         pid=os.getpid(),
         time=time.time(),
     )
 
 
-def _stage(place: WorkerContext, name: str, log: Log, work: Callable[[], T]) -> tuple[T, Log]:
-    """`work()` with retry_policy, and the log with its seconds and failures."""
+def _stage(context: WorkerContext, name: str, work: Work, log: Log, stage: Callable[[], T]) -> tuple[T, Log]:
+    """`stage()` with retries, and the log with its seconds and failures."""
     failures = 0
 
     def on_failure(reason: str) -> None:
         nonlocal failures
         failures += 1
-        place.tell(AttemptFailed(log.block_index, reason, failures))
-        place.journal.tell("attempt failed", log.block_index, reason, stage=name, attempt=failures)
+        context.emit(AttemptFailed(work.block_index, reason, failures, name))
 
     started = time.perf_counter()
-    with place.journal.working_on(log.block_index):
-        result = with_retries(work, place.retry_policy, on_failure)
+    with context.journal.working_on(work.block_index):
+        result = with_retries(stage, context.retry_policy, on_failure)
     seconds = {**log.seconds, name: time.perf_counter() - started}
-    return result, log._replace(seconds=seconds, n_failures=log.n_failures + failures)
+    return result, Log(seconds, log.n_failures + failures)
 
 
 def peak_bytes() -> int:
-    """Most memory that this process has held so far (resident).
+    """Most memory that this process has held so far: resident bytes.
 
-    Linux: from /proc, because what getrusage says there includes the process that began this one.
+    Linux: from /proc, because getrusage there includes the process that started this one.
     """
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
     except (OSError, StopIteration):
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return most if sys.platform == "darwin" else most * 1024
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024

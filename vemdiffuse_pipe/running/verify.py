@@ -1,9 +1,8 @@
-"""Is an output what it says it is? Every shard against its receipt, and some places rendered again."""
+"""Verification of an output: every shard against its receipt, and some places rendered again."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -15,25 +14,19 @@ from vemdiffuse_pipe.errors import CorruptDataError, MissingDataError
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.grid import BlockGrid
 from vemdiffuse_pipe.output.mask import read_outside
-from vemdiffuse_pipe.output.opening import (
-    identity_of,
-    open_output,
-    open_run_model,
-    prepare,
-    stored_run_file,
-    with_contrast,
-)
+from vemdiffuse_pipe.output.measurements import plan_of
+from vemdiffuse_pipe.output.preparation import open_run_model, prepare
 from vemdiffuse_pipe.output.provenance import write_filled_provenance
+from vemdiffuse_pipe.output.run_output import RunOutput, check_is_of, open_run_output
 from vemdiffuse_pipe.plan.plan import Plan
 from vemdiffuse_pipe.records.receipts import Receipt, checksum, read_receipts
-from vemdiffuse_pipe.records.shards import ShardSet
+from vemdiffuse_pipe.records.shards import ShardSet, Work
 from vemdiffuse_pipe.render.block import Hardware, render_block
 from vemdiffuse_pipe.running import stages
+from vemdiffuse_pipe.running.render_job import RenderJob
 from vemdiffuse_pipe.running.stages import open_worker_context
-from vemdiffuse_pipe.storage import open_sink, parse_address
-from vemdiffuse_pipe.storage.retry import RetryPolicy
 from vemdiffuse_pipe.survey.kept_sections import read_kept
-from vemdiffuse_pipe.volume import Sink, Voxels
+from vemdiffuse_pipe.volume import Sink, Source, Voxels
 
 PROBE_PX = 256
 N_READERS = 4
@@ -41,40 +34,48 @@ N_READERS = 4
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What was found. `n_missing`: shards without a receipt; `n_skipped`: that a mask leaves out. `wrong`:
-    shards that are not there, cannot be decoded or hold other voxels than their receipt says.
-    `n_different`: places that rendered otherwise.
-    """
+    """The result of a verification."""
 
     n_shards: int
+    """Shards of the output."""
     n_missing: int
+    """Shards without a receipt."""
     wrong: tuple[Box, ...]
+    """Shards that are missing, cannot be decoded, or hold other voxels than their receipt says; output
+    zyx.
+    """
     n_rendered: int
+    """Places that were rendered again."""
     n_different: int
+    """Places that came out different."""
     n_skipped: int = 0
+    """Shards outside the mask."""
 
     @property
     def is_good(self) -> bool:
-        """True where every shard is there and right, and every place rendered the same."""
+        """True where every shard is stored and right, and every place rendered the same."""
         return not (self.n_missing or self.wrong or self.n_different)
 
 
-def verify(output: str, *, n_rendered: int = 3, seed: int = 0, repair: bool = False) -> Verification:
+def verify(
+    output: str | RunOutput, *, n_rendered: int = 3, seed: int = 0, repair: bool = False
+) -> Verification:
     """Check all that is stored at `output`, and render `n_rendered` places of it again.
 
-    `repair`: shards that are wrong are rendered and written again first; what is found is what was left.
+    `repair`: shards that are wrong are rendered and written again first; the result is of the repaired
+    output.
 
     A place is at most one gap of a stored shard, 256 px wide: `seed` chooses. Raises OutputError where there
     is no such output, SourceError and ModelError where what it was made from is gone.
     """
-    sink = open_sink(output)
-    _, digest = identity_of(sink, output)
-    right, wrong = _compare(sink, read_receipts(parse_address(output), digest))
+    output = output if isinstance(output, RunOutput) else open_run_output(output)
+    right, wrong = _compare(output)
     if repair and wrong:
         _write_again(output, right.grid, wrong)
-        right, wrong = _compare(open_sink(output), read_receipts(parse_address(output), digest))
+        output = open_run_output(output.url)  # what was read of the wrong shards may be cached
+        right, wrong = _compare(output)
     shards = right.grid
-    outside = read_outside(parse_address(output), shards)
+    outside = read_outside(output.records, shards)
     n_skipped = len(outside | right) - len(right) - sum(shard in outside for shard in wrong)
     different = _render_again(output, right, n_rendered, random.Random(seed)) if len(right) else []  # noqa: S311
     return Verification(
@@ -87,9 +88,10 @@ def verify(output: str, *, n_rendered: int = 3, seed: int = 0, repair: bool = Fa
     )
 
 
-def _compare(sink: Sink, receipts: Iterator[tuple[str, Receipt]]) -> tuple[ShardSet, set[int]]:
+def _compare(output: RunOutput) -> tuple[ShardSet, set[int]]:
     """Shards that are as a receipt says, and those that are as none says. Constant memory, a few readers."""
-    right, wrong = ShardSet(BlockGrid(sink.spec.shape, sink.spec.shard_shape)), set[int]()
+    sink, receipts = output.sink, read_receipts(output.records, output.digest)
+    right, wrong = ShardSet(output.shards), set[int]()
     claims = ((shard, i, receipt) for _, receipt in receipts for i, shard in enumerate(receipt.shards))
 
     def is_right(claim: tuple[int, int, Receipt]) -> bool:
@@ -107,17 +109,24 @@ def _compare(sink: Sink, receipts: Iterator[tuple[str, Receipt]]) -> tuple[Shard
     return right, wrong
 
 
-def _write_again(output: str, shards: BlockGrid, wrong: set[int]) -> None:
-    """Make each wrong shard anew, one at a time, with a receipt of its own."""
-    source, plan = prepare(stored_run_file(open_sink(output), output))
-    plan = with_contrast(plan, source)
-    open_output(plan)
-    place = open_worker_context(plan, Hardware(plan.run_file.run.device), RetryPolicy(), source)
+def _write_again(output: RunOutput, shards: BlockGrid, wrong: set[int]) -> None:
+    """Render and write each wrong shard, one at a time, with a receipt of its own."""
+    source, plan = _prepared(output)
+    job = RenderJob(plan, Hardware(plan.run_file.run.device), source, output=output)
+    context = open_worker_context(job)
     for shard in sorted(wrong):
-        box = shards.box(shard)
-        stages.write(place, stages.render(place, stages.read(place, plan.blocks.index_of(box.start), box)))
-    place.close()
-    write_filled_provenance(plan)
+        work = Work(plan.blocks.index_of(shards.box(shard).start), shards.box(shard))
+        stages.write(context, stages.compute(context, stages.read(context, work)))
+    context.close()
+    write_filled_provenance(output, plan)
+
+
+def _prepared(output: RunOutput) -> tuple[Source, Plan]:
+    """The source and the plan that made the output. Raises OutputError where they would make another one."""
+    source, plan = prepare(output.run_file)
+    plan = plan_of(output, plan)
+    check_is_of(output, plan)
+    return source, plan
 
 
 def _stated(receipt: Receipt, position: int) -> dict[str, str]:
@@ -132,24 +141,23 @@ def _holds(sink: Sink, shard_box: Box, checksums: dict[str, str]) -> bool:
         return False
 
 
-def _render_again(output: str, right: ShardSet, n_places: int, chance: random.Random) -> list[bool]:
-    """For each place, whether it came out otherwise. On a GPU one grey level is no difference."""
-    source, plan = prepare(stored_run_file(open_sink(output), output))
-    plan = with_contrast(plan, source)
-    sink, model = open_output(plan), open_run_model(plan)
+def _render_again(output: RunOutput, right: ShardSet, n_places: int, chance: random.Random) -> list[bool]:
+    """For each place, whether it came out different. On a GPU one grey level is no difference."""
+    source, plan = _prepared(output)
+    sink, model = output.sink, open_run_model(plan)
     device = plan.run_file.run.device
     tolerance = 0 if device == "cpu" else 1
     different = []
     for _ in range(n_places):
-        place = _place(plan, right.grid.box(right.member(chance.randrange(len(right)))), chance)
-        sections = read_kept(source, plan.source_box(place), plan.gaps.rejected)
-        arrays = render_block(plan, model, sections, place, Hardware(device))
-        most = max(_largest_difference(voxels, sink.read(name, place)) for name, voxels in arrays.items())
-        different.append(most > tolerance)
+        box = _probe_box(plan, right.grid.box(right.member(chance.randrange(len(right)))), chance)
+        sections = read_kept(source, plan.source_box(box), plan.gaps.rejected)
+        arrays = render_block(plan, model, sections, box, Hardware(device))
+        differences = (_largest_difference(voxels, sink.read(name, box)) for name, voxels in arrays.items())
+        different.append(max(differences) > tolerance)
     return different
 
 
-def _place(plan: Plan, shard_box: Box, chance: random.Random) -> Box:
+def _probe_box(plan: Plan, shard_box: Box, chance: random.Random) -> Box:
     """A part of a shard that is quickly rendered: the planes of about one gap, at most 256 px wide."""
     size = (ceil(plan.gaps.r) + 1, PROBE_PX, PROBE_PX)
     z, y, x = (

@@ -1,13 +1,14 @@
-"""Sections that are no data, found before a run begins: given up, so that wider gaps bridge them, or refused.
+"""Sections that hold no usable data, found before a run starts: skipped and interpolated across, or refused.
 
-Which sections are used changes every plane around them, so it is settled once, for all blocks alike, and
-stored with the output: a block that finds a hole later is set aside, it never decides for itself.
+Which sections are used changes every plane around them, so it is decided once, for all blocks, and stored
+with the output: a block that finds a hole later fails, it never decides for itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 
 from vemdiffuse_pipe.errors import CorruptDataError, MissingDataError
@@ -22,8 +23,8 @@ N_READERS = 8
 CHUNKS_AT_ONCE = 1024
 
 
-def with_sections_that_are_data(plan: Plan, source: Source) -> Plan:
-    """The plan without the sections that its run file wants given up: bad ones, and those with a hole.
+def without_lost_sections(plan: Plan, source: Source) -> Plan:
+    """The plan without the sections that its run file wants bridged: bad ones, and those with a hole.
 
     Raises PlanError where the model cannot bridge them, SourceError for bad ones that are not to be bridged,
     and TransientError.
@@ -41,8 +42,11 @@ def without_sections(plan: Plan, sections: tuple[int, ...]) -> Plan:
     rejected = tuple(sorted({*plan.gaps.rejected, *sections}))
     if rejected == plan.gaps.rejected:
         return plan
-    table = plan.run_file.source.model_copy(update={"rejected_sections": rejected})
-    return make_plan(plan.run_file.model_copy(update={"source": table}), plan.source, plan.card)
+    stated = plan.run_file.source.rejected_sections
+    measured = tuple(section for section in rejected if section not in stated)
+    return make_plan(
+        plan.run_file, plan.source, plan.card, replace(plan.measured, rejected_sections=measured)
+    )
 
 
 def find_lost_sections(source: Source, *, missing: bool, corrupt: bool) -> tuple[int, ...]:

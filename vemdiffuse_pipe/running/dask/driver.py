@@ -1,12 +1,12 @@
 """Keeps a window of blocks in flight until there is no work left. Its memory does not grow with the volume.
 
-work (an iterator) --> window --> three tasks each --> inbox --> done, set aside, or tried once more
+work (an iterator) --> window --> three tasks each --> inbox --> done, marked failed, or retried
                          ^                               |
                          +---------- makes room ---------+
 
-Near the end, when no work is left to launch, what is late is given to a worker that has nothing to do as
-well. The first of the two counts. Both write the same voxels, whole shards at a time, so neither can spoil
-what the other wrote.
+Near the end, when no work is left to launch, a straggler is given to an idle worker as well: a backup task.
+The first of the two counts. Both write the same voxels, whole shards at a time, so neither can spoil what the
+other wrote.
 """
 
 from __future__ import annotations
@@ -17,80 +17,81 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from queue import Empty, SimpleQueue
+from queue import Empty
 from typing import TypeAlias
 
 from dask.typing import Key
-from distributed import Client, Future
-from distributed.scheduler import KilledWorker
+from distributed import Client, Future, KilledWorker
 
 from vemdiffuse_pipe.cluster import signals
-from vemdiffuse_pipe.errors import InputError, StorageFullError
 from vemdiffuse_pipe.records.shards import Work
 from vemdiffuse_pipe.running.dask.graph import block_graph
 from vemdiffuse_pipe.running.dask.worker import FAILED_ON
 from vemdiffuse_pipe.running.durations import BlockDurations
-from vemdiffuse_pipe.running.outcomes import FailurePolicy, Reporter
+from vemdiffuse_pipe.running.failure_policy import FailurePolicy, Reporter
+from vemdiffuse_pipe.running.rules import Action, after_failure
+from vemdiffuse_pipe.running.session import Inbox
 
-GRACE_S = 5.0  # where nothing is hoped for, for blocks in flight to end by themselves
-LOOK_S = 0.5  # between two looks for a worker that has nothing to do
+STOP_GRACE_S = 5.0  # for blocks in flight, where the machine is faulty
+RECHECK_S = 0.5  # between two looks for an idle worker
 
-KILLED = "KilledWorker: each worker that had this block died: out of memory, or of a crash in a library"
+KILLED = "KilledWorker: each worker that had this block crashed: out of memory, or a crash in a library"
 
-# Attempts: with others; again, alone; beside one that is late; on another worker than the one it failed on.
-FIRST, ALONE, COPY, ELSEWHERE = 1, 2, 3, 4
+# The number of an attempt, as it stands in the names of its tasks.
+FIRST, ALONE, BACKUP, RETRY = 1, 2, 3, 4
 
-# Futures that ended, and signals. Not dask's as_completed: nothing can wake it when a signal arrives, and
-# SimpleQueue.put is the one call that is safe inside a signal handler.
 Done: TypeAlias = "Future[None]"
-Arrival: TypeAlias = "Done | signal.Signals"
-Inbox: TypeAlias = "SimpleQueue[Arrival]"
+OnBackup: TypeAlias = Callable[[Work, str], None]
 
 
-OnCopy: TypeAlias = Callable[[Work, str], None]
+def no_listener(work: Work, worker: str) -> None:
+    """Does nothing."""
 
 
-def unheard(work: Work, worker: str) -> None:
-    """Hears nothing."""
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where tasks go."""
+
+    client: Client
+    """Of the cluster."""
+    key: str
+    """Of the run: workers find its job by it."""
+    verb: str = "render"
+    """What computing a block is called."""
 
 
 def drive(
-    client: Client,
-    key: str,
+    target: Target,
     work: Iterator[Work],
     window: int | Callable[[], int],
     reporter: Reporter,
     inbox: Inbox,
-    on_copy: OnCopy = unheard,
+    on_backup: OnBackup = no_listener,
 ) -> str:
-    """Do all `work` and report each piece. What ended it early, else ''.
+    """Do all `work` and report each piece. Why it stopped early, in one sentence, or ''.
 
-    A signal does, and so do MAX_FAILED pieces in a row that failed for no reason of their own, or
-    MAX_IN_A_ROW because something transient did not pass; none of these is set aside.
-
-    `window`: blocks in flight, or what says how many may be now. `inbox`: where signals arrive, if any do.
-    `on_copy`: hears what was given to a second worker, and which.
-    Raises StorageFullError and InputError, after which no block could be written, as they come.
+    `window`: blocks in flight, or how many there may be now. `inbox`: where signals and finished futures
+    arrive. `on_backup`: receives stragglers that a second worker was given, and its address.
+    Raises StorageFullError and InputError, after which no block could be written.
     """
-    endings = FailurePolicy(reporter)
-    flight = _Flight(client, key, inbox, endings)
+    policy = FailurePolicy(reporter)
+    flight = _Flight(target, inbox, policy)
     suspects: deque[Work] = deque()
-    near_end = False
+    is_near_end = False
     while True:
-        most = window() if callable(window) else window
-        room = max(0, most - len(flight))
-        near_end = flight.launch(islice(work, room), FIRST) < room or near_end
+        room = max(0, (window() if callable(window) else window) - len(flight))
+        is_near_end = flight.launch(islice(work, room), FIRST) < room or is_near_end
         if not len(flight) and not suspects:
-            endings.settle()
+            policy.confirm()
             return ""
-        if not len(flight):  # one at a time: whoever kills a worker now is alone with it
+        if not len(flight):  # one at a time: whoever crashes a worker now is alone with it
             flight.launch([suspects.popleft()], ALONE)
-        ended, received = _all_waiting(inbox, flight.copy_what_is_late(on_copy) if near_end else None)
-        suspects.extend(flight.settle(ended))
-        ended.clear()  # dask does again what a worker that leaves has done, while somebody holds its future
-        stopped = f"{received.name} was received" if received is not None else endings.hopeless()
+        finished, received = _all_waiting(inbox, flight.start_backups(on_backup) if is_near_end else None)
+        suspects.extend(flight.collect(finished))
+        finished.clear()  # dask repeats what a lost worker has done, while somebody holds its future
+        stopped = f"{received.name} was received" if received is not None else policy.stop_reason()
         if stopped:
-            _drain(flight, inbox, GRACE_S if received is None else signals.GRACE_S[received])
+            _drain(flight, inbox, STOP_GRACE_S if received is None else signals.GRACE_S[received])
             return stopped
 
 
@@ -103,92 +104,97 @@ class _Attempt:
 
 
 class _Flight:
-    """The work that dask holds now."""
+    """The work that dask has now."""
 
-    def __init__(self, client: Client, key: str, inbox: Inbox, endings: FailurePolicy) -> None:
-        self._client = client
-        self._endings = endings
-        self._key = key
+    def __init__(self, target: Target, inbox: Inbox, policy: FailurePolicy) -> None:
+        self._target = target
+        self._client = target.client
+        self._policy = policy
         self._inbox = inbox
         self._attempts: dict[Key, _Attempt] = {}
-        self._copied: set[Work] = set()
-        self._pace = BlockDurations()
-        self._look_at = 0.0
+        self._backed_up: set[Work] = set()
+        self._durations = BlockDurations()
+        self._next_recheck = 0.0
 
     def __len__(self) -> int:
         return len(self._attempts)
 
-    def launch(self, work: Iterable[Work], attempt: int, workers: Sequence[str] = ()) -> int:
-        """Hand work to dask, all of it in one message; how many pieces there were.
+    def launch(self, work: Iterable[Work], number: int, workers: Sequence[str] = ()) -> int:
+        """Hand work to dask in one message; how many pieces there were.
 
-        `workers`: who should do it, for as long as one of them lives; anybody where none is named.
+        `workers`: which should do it, for as long as one of them lives; any where none is named.
         """
         pieces = list(work)
-        graphs = [block_graph(self._key, piece, attempt) for piece in pieces]
+        graphs = [block_graph(self._target.key, self._target.verb, piece, number) for piece in pieces]
         if not graphs:
             return 0
         futures = self._client.compute(
             graphs, optimize_graph=False, workers=workers or None, allow_other_workers=bool(workers)
         )
         for piece, future in zip(pieces, futures, strict=True):
-            self._attempts[future.key] = _Attempt(piece, attempt, future, time.monotonic())
+            self._attempts[future.key] = _Attempt(piece, number, future, time.monotonic())
             future.add_done_callback(self._inbox.put)
         return len(pieces)
 
-    def copy_what_is_late(self, on_copy: OnCopy) -> float | None:
-        """Give what is late to idle workers too. Seconds until it is worth looking again, None for never."""
-        late_after_s, now = self._pace.late_after_s(), time.monotonic()
-        if late_after_s == float("inf"):
+    def start_backups(self, on_backup: OnBackup) -> float | None:
+        """Give stragglers to idle workers too. Seconds until the next look, None for never."""
+        after_s, now = self._durations.straggler_after_s(), time.monotonic()
+        if after_s == float("inf"):
             return None
-        if now < self._look_at:
-            return self._look_at - now
-        alone = [e for e in self._attempts.values() if e.number == FIRST and e.work not in self._copied]
-        late = [each for each in alone if now - each.since >= late_after_s]
-        if late:
+        if now < self._next_recheck:
+            return self._next_recheck - now
+        first = [a for a in self._attempts.values() if a.number == FIRST and a.work not in self._backed_up]
+        stragglers = [attempt for attempt in first if now - attempt.since >= after_s]
+        if stragglers:
             idle = [worker for worker, tasks in self._client.processing().items() if not tasks]
-            for each, worker in zip(late, idle, strict=False):
-                self._copied.add(each.work)
-                self.launch([each.work], COPY, [worker])
-                on_copy(each.work, worker)
-        first = min((each.since for each in alone), default=now)
-        self._look_at = max(now + LOOK_S, first + late_after_s)
-        return self._look_at - now
+            for attempt, worker in zip(stragglers, idle, strict=False):
+                self._backed_up.add(attempt.work)
+                self.launch([attempt.work], BACKUP, [worker])
+                on_backup(attempt.work, worker)
+        oldest = min((attempt.since for attempt in first), default=now)
+        self._next_recheck = max(now + RECHECK_S, oldest + after_s)
+        return self._next_recheck - now
 
-    def settle(self, futures: list[Done]) -> list[Work]:
-        """Report what ended. What may have died of its neighbour is returned: it deserves a second chance."""
+    def collect(self, futures: list[Done]) -> list[Work]:
+        """Report what finished; the work that is to be done alone, because its worker crashed."""
         suspects = []
         for future in futures:
-            ended = self._attempts.pop(future.key, None)
-            if ended is None:  # the other one of the two was first
+            attempt = self._attempts.pop(future.key, None)
+            if attempt is None:  # the other one of the two was first
                 continue
-            work, twin = ended.work, self._twin(ended)
             error = None if future.status == "finished" else future.exception()
             if error is None:
-                self._drop(twin)
-                self._pace.add(time.monotonic() - ended.since)
-                self._endings.done(work)
-            elif twin is not None and not isinstance(error, StorageFullError | InputError):
-                continue  # the other one may do better
-            elif isinstance(error, KilledWorker) and ended.number != ALONE:
-                suspects.append(work)
-            elif ended.number == FIRST and (others := self._others(error)):
-                self.launch([work], ELSEWHERE, others)  # it may be the worker's fault
-            elif isinstance(error, KilledWorker):
-                self._endings.blame(work, error, min(ended.number, 2), KILLED)
-            else:
-                self._endings.failed(work, error, min(ended.number, 2))
+                self._drop(self._other(attempt))
+                self._durations.add(time.monotonic() - attempt.since)
+                self._policy.done(attempt.work)
+            elif self._collect_failure(attempt, error) is Action.RETRY_ALONE:
+                suspects.append(attempt.work)
         return suspects
 
-    def _others(self, error: BaseException) -> list[str]:
-        """The workers that did not fail with `error`; none where it would fail on any of them."""
-        if isinstance(error, StorageFullError | InputError) or not hasattr(error, FAILED_ON):
-            return []
-        return [worker for worker in self._client.processing() if worker != getattr(error, FAILED_ON)]
+    def _collect_failure(self, attempt: _Attempt, error: BaseException) -> Action:
+        """Do what follows the failure, but for RETRY_ALONE; what it is."""
+        n_attempts, crashed = min(attempt.number, 2), isinstance(error, KilledWorker)
+        action = after_failure(error, n_attempts, crashed=crashed, was_alone=attempt.number == ALONE)
+        if self._other(attempt) is not None and action is not Action.STOP_RUN:
+            return Action.RETRY  # by the other one of the two, which is under way
+        if action is Action.RETRY:
+            self.launch([attempt.work], RETRY, self._workers_but_for(error))
+        elif action is Action.MARK_FAILED and crashed:
+            self._policy.mark_failed(attempt.work, error, n_attempts, KILLED)
+        elif action is not Action.RETRY_ALONE:
+            self._policy.failed(attempt.work, error, n_attempts)
+        return action
 
-    def _twin(self, ended: _Attempt) -> _Attempt | None:
-        if ended.work not in self._copied:
+    def _workers_but_for(self, error: BaseException) -> list[str]:
+        """The workers that did not fail with `error`."""
+        failed_on = getattr(error, FAILED_ON, "")
+        return [worker for worker in self._client.processing() if worker != failed_on]
+
+    def _other(self, attempt: _Attempt) -> _Attempt | None:
+        """The other attempt at the same work, where there is one."""
+        if attempt.work not in self._backed_up:
             return None
-        return next((each for each in self._attempts.values() if each.work == ended.work), None)
+        return next((other for other in self._attempts.values() if other.work == attempt.work), None)
 
     def _drop(self, attempt: _Attempt | None) -> None:
         if attempt is not None:
@@ -196,30 +202,30 @@ class _Flight:
             self._client.cancel([attempt.future])
 
     def cancel(self) -> None:
-        """Give back what has not begun, and forget the rest."""
-        self._client.cancel([each.future for each in self._attempts.values()])
+        """Take back what has not started, and forget the rest."""
+        self._client.cancel([attempt.future for attempt in self._attempts.values()])
 
 
 def _drain(flight: _Flight, inbox: Inbox, grace_s: float) -> None:
-    """Let blocks in flight end for a while, then give them back."""
+    """Let blocks in flight finish for a while, then take them back."""
     deadline = time.monotonic() + grace_s
     while len(flight) and (left_s := deadline - time.monotonic()) > 0:
         try:
-            arrival = inbox.get(timeout=left_s)
+            message = inbox.get(timeout=left_s)
         except Empty:
             break
-        if isinstance(arrival, Future):
-            flight.settle([arrival])
+        if isinstance(message, Future):
+            flight.collect([message])
     flight.cancel()
 
 
-def _all_waiting(inbox: Inbox, at_most_s: float | None) -> tuple[list[Done], signal.Signals | None]:
-    """What has arrived, at least one thing: until then, or for `at_most_s`, the driver sleeps."""
+def _all_waiting(inbox: Inbox, timeout_s: float | None) -> tuple[list[Done], signal.Signals | None]:
+    """What has arrived, at least one message: until then, or for `timeout_s`, the driver sleeps."""
     try:
-        arrivals = [inbox.get(timeout=at_most_s)]
+        messages = [inbox.get(timeout=timeout_s)]
     except Empty:
         return [], None
     while not inbox.empty():
-        arrivals.append(inbox.get())
-    received = [arrival for arrival in arrivals if isinstance(arrival, signal.Signals)]
-    return [a for a in arrivals if isinstance(a, Future)], received[0] if received else None
+        messages.append(inbox.get())
+    received = [message for message in messages if isinstance(message, signal.Signals)]
+    return [m for m in messages if isinstance(m, Future)], received[0] if received else None

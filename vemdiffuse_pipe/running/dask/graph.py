@@ -11,19 +11,22 @@ from dask.delayed import Delayed, delayed
 
 from vemdiffuse_pipe.cluster.engines import GPU
 from vemdiffuse_pipe.records.shards import Work
-from vemdiffuse_pipe.running.dask import worker as workers
+from vemdiffuse_pipe.running.dask import worker
 
-_read = delayed(workers.read, pure=False)
-_render = delayed(workers.render, pure=False)
-_write = delayed(workers.write, pure=False)
+_read = delayed(worker.read, pure=False)
+_compute = delayed(worker.compute, pure=False)
+_write = delayed(worker.write, pure=False)
 
 
-def block_graph(key: str, work: Work, attempt: int) -> Delayed:
-    """The write task of a block, and what it needs. Names are unique: dask would return an old failure."""
+def block_graph(key: str, verb: str, work: Work, attempt: int) -> Delayed:
+    """The write task of a block, and what it needs. `verb`: names the second task.
+
+    Names are unique: for a name that it knows dask would return the old failure.
+    """
     z, y, x = work.output_box.start
     suffix = f"{key}-{work.block_index}-{z}.{y}.{x}-{attempt}"
-    sections = _read(key, work.block_index, work.output_box, dask_key_name=f"read-{suffix}")
+    loaded = _read(key, work, dask_key_name=f"read-{suffix}")
     with annotate(resources={GPU: 1}):
-        rendered = _render(key, sections, dask_key_name=f"render-{suffix}")
-    stored: Delayed = _write(key, rendered, dask_key_name=f"write-{suffix}")
+        computed = _compute(key, loaded, dask_key_name=f"{verb}-{suffix}")
+    stored: Delayed = _write(key, computed, dask_key_name=f"write-{suffix}")
     return stored
