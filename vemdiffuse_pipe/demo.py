@@ -1,30 +1,31 @@
-"""The whole way on a made-up volume: an isotropic phantom loses four planes of five, and gets them back.
+"""The full pipeline on a synthetic volume: a phantom loses four planes of five, and gets them back.
 
     DIR/  truth.zarr        the phantom, isotropic
           sections.zarr     every fifth plane of it: what a microscope would give
           isotropic.zarr    made from the sections by the model: mean and uncertainty
           one_sample.zarr   the same with one sample: its texture, not an average
-          views.png         xz views side by side
+          views.png         xy and xz views: input, cubic, ours, truth, uncertainty
 
 All but the picture are output groups with the image `em`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from vemdiffuse_pipe.errors import DataError, OutputError
-from vemdiffuse_pipe.evaluation import Report, interpolate, picture
+from vemdiffuse_pipe.evaluation import Report, Scales, figure, interpolate
 from vemdiffuse_pipe.evaluation.compare import with_interpolation
+from vemdiffuse_pipe.evaluation.picture import UNCERTAINTY
 from vemdiffuse_pipe.geometry.box import Box, Zyx
 from vemdiffuse_pipe.geometry.frame import Frame
-from vemdiffuse_pipe.geometry.grey import to_grey
+from vemdiffuse_pipe.geometry.grey import UNCERTAINTY_STEP, to_grey
 from vemdiffuse_pipe.geometry.plane_groups import Provenance
 from vemdiffuse_pipe.models.card import find_card
 from vemdiffuse_pipe.phantom import phantom
@@ -48,9 +49,9 @@ class Demo:
 
 
 def demo(folder: Path, *, model: str = "default", shape: Zyx = SHAPE, listener: Listener = silent) -> Demo:
-    """Make the phantom in `folder`, reconstruct it from every fifth plane, and hold that against the truth.
+    """Make the phantom in `folder`, reconstruct it from every fifth plane, and compare that with the truth.
 
-    `shape`: of the truth, zyx, a whole number of gaps. Running again in the same folder resumes. Raises
+    `shape`: of the truth, zyx, a whole number of gaps. Rerun in the same folder to resume. Raises
     OutputError where `folder` holds something else, DataError where a block could not be rendered.
     """
     truth, sections = _phantom(folder, shape)
@@ -61,7 +62,7 @@ def demo(folder: Path, *, model: str = "default", shape: Zyx = SHAPE, listener: 
         _reconstruct(folder, folder / "one_sample.zarr", model, 1, listener)
         images["one sample"] = _read(folder / "one_sample.zarr", "em")
     views = folder / "views.png"
-    picture(_panels(sections, truth, images, output), scale=2).save(views)
+    _draw(views, _volumes(sections, truth, output))
     return Demo(views, with_interpolation(images, truth, RATIO))
 
 
@@ -112,14 +113,35 @@ def _read(path: Path, array: str) -> Voxels:
     return sink.read(array, Box.of_shape(sink.spec.shape))
 
 
-def _panels(sections: Voxels, truth: Voxels, images: Mapping[str, Voxels], output: Path) -> dict[str, Voxels]:
-    """The middle xz view of each volume, by title."""
-    middle = truth.shape[1] // 2
+def _volumes(sections: Voxels, truth: Voxels, output: Path) -> dict[str, Voxels]:
+    """The volumes of the picture, by title: all of the shape of the truth, zyx, uint8."""
     nearest = (np.arange(len(truth)) + RATIO // 2) // RATIO
-    cubic = to_grey(interpolate(sections[:, middle : middle + 1], RATIO, 3))[:, 0]
-    panels = {"input": sections[nearest, middle], "cubic": cubic}
-    panels |= {name: volume[:, middle] for name, volume in images.items()}
-    panels["truth"] = truth[:, middle]
-    if "uncertainty" in open_sink(output).arrays:
-        panels["uncertainty"] = _read(output, "uncertainty")[:, middle]
-    return panels
+    volumes = {
+        f"input: every {RATIO}th plane": sections[nearest],
+        "cubic interpolation": to_grey(interpolate(sections, RATIO, 3)),
+        "vemdiffuse": _read(output, "em"),
+        "truth": truth,
+    }
+    volumes = {title: _brightened(volume, truth) for title, volume in volumes.items()}
+    if UNCERTAINTY in open_sink(output).arrays:
+        volumes[UNCERTAINTY] = _read(output, UNCERTAINTY)
+    return volumes
+
+
+def _brightened(volume: Voxels, truth: Voxels) -> Voxels:
+    """The volume with the grey levels of the truth spread over 0 to 255, but for one voxel in 500."""
+    low, high = np.percentile(truth, (0.1, 99.9))
+    spread: Voxels = np.interp(volume, (low, high), (0, 255)).round().astype(np.uint8)
+    return spread
+
+
+def _draw(path: Path, volumes: dict[str, Voxels]) -> None:
+    """Write the picture of the volumes: a plane halfway between two sections, and a cut along z."""
+    n_planes, n_rows, _ = next(iter(volumes.values())).shape
+    plane, row = n_planes // 2 // RATIO * RATIO + RATIO // 2, n_rows // 2
+    rows = {
+        f"xy: plane {plane}, halfway between two sections": {t: v[plane] for t, v in volumes.items()},
+        f"xz: row {row}, z downwards": {title: v[:, row] for title, v in volumes.items()},
+    }
+    page = figure(rows, scale=2, scales=Scales(float(VOXEL_NM), UNCERTAINTY_STEP))
+    page.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(path, optimize=True)

@@ -20,12 +20,12 @@ from PIL import Image
 from small_volumes import VOXEL_SIZE, Ended
 
 from vemdiffuse_pipe import config
-from vemdiffuse_pipe.cli.peek import MAX_BYTES, draw
 from vemdiffuse_pipe.errors import SourceError
 from vemdiffuse_pipe.evaluation.picture import MARGIN_PX, TITLE_PX
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.frame import Frame
 from vemdiffuse_pipe.phantom import phantom
+from vemdiffuse_pipe.survey.peek import MAX_BYTES, draw
 from vemdiffuse_pipe.testing import position_coded
 from vemdiffuse_pipe.volume import VolumeSpec, Voxels
 
@@ -49,7 +49,7 @@ def write_pyramid(
     group.attrs["ome"] = {"version": "0.5", "multiscales": [image]}
 
 
-def test_a_level_says_how_it_is_cut_and_encoded_and_what_a_read_touches(
+def test_a_level_says_how_it_is_cut_and_encoded_and_what_a_read_decodes(
     here: Path, vemdiffuse: Vemdiffuse
 ) -> None:
     write_pyramid(here / "em", {"s0": (320, 3000, 2600)}, chunks=(64, 64, 64), shards=(64, 512, 512))
@@ -57,7 +57,7 @@ def test_a_level_says_how_it_is_cut_and_encoded_and_what_a_read_touches(
     for words in (
         "320 x 3000 x 2600 voxels of 40 x 8 x 8 nm: dz / dxy is 5",
         "uint8, 2.5 GB, zstd, chunks of 64 x 64 x 64, shards of 64 x 512 x 512",
-        "a read of 1 x 1024 x 1024 touches 64 x 1024 x 1024: 67.1 MB",
+        "a read of 1 x 1024 x 1024 decodes 64 x 1024 x 1024: 67.1 MB",
     ):
         assert words in text
     (level,) = json.loads(vemdiffuse("inspect", "em", "--json").stdout)["levels"]
@@ -70,8 +70,8 @@ def test_a_level_says_how_it_is_cut_and_encoded_and_what_a_read_touches(
     }
 
 
-def test_a_read_touches_no_more_than_there_is(stack: Path, vemdiffuse: Vemdiffuse) -> None:
-    assert "a read of 1 x 23 x 37 touches 1 x 23 x 37: 851 B" in vemdiffuse("inspect", stack).stdout
+def test_a_read_decodes_no_more_than_there_is(stack: Path, vemdiffuse: Vemdiffuse) -> None:
+    assert "a read of 1 x 23 x 37 decodes 1 x 23 x 37: 851 B" in vemdiffuse("inspect", stack).stdout
 
 
 def test_every_level_of_a_public_layout_is_listed(here: Path, vemdiffuse: Vemdiffuse) -> None:

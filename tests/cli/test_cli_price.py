@@ -84,7 +84,7 @@ def test_a_price_is_measured_on_a_block_and_nothing_is_written(stack: Path, vemd
     assert "block [0:16, 0:23, 0:37], rendered on cpu" in facts["origin"]
     assert facts["n_puts"] == 1
     page = vemdiffuse("plan", "run.toml", "--price").stdout
-    for row in ("price ", "traffic ", "money ", "cheaper "):
+    for row in ("price ", "traffic ", "cost ", "savings "):
         assert f"\n{row}" in page
     assert not Path("out.zarr").exists()
 

@@ -117,7 +117,7 @@ def test_nothing_is_priced_that_has_no_price() -> None:
 
 def test_what_would_be_cheaper_is_ranked_and_says_whether_voxels_change() -> None:
     plan = plan_of((200, 4096, 4096), SIZE)  # K = 4, 8 evaluations, float32
-    found = price(plan, speed_of(plan, render_s=1e6), n_workers=1, n_threads=1).cheaper
+    found = price(plan, speed_of(plan, render_s=1e6), n_workers=1, n_threads=1).savings
     factors = {saving.change: saving.factor for saving in found}
     assert [saving.factor for saving in found] == sorted(factors.values(), reverse=True)
     assert factors["samples = 1"] == pytest.approx(4)
@@ -136,7 +136,7 @@ def test_what_would_be_cheaper_is_ranked_and_says_whether_voxels_change() -> Non
 def test_where_reading_is_slowest_what_saves_rendering_does_not_help() -> None:
     plan = plan_of((200, 4096, 4096), SIZE)
     speed = speed_of(plan, render_s=1e6, read_s=2e6)
-    changes = {saving.change for saving in price(plan, speed, n_workers=1, n_threads=1).cheaper}
+    changes = {saving.change for saving in price(plan, speed, n_workers=1, n_threads=1).savings}
     assert not changes & {"samples = 1", "steps = 4", "precision = bfloat16, about"}
 
 

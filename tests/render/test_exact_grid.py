@@ -165,7 +165,7 @@ def test_rows_are_the_planes_from_the_lowest_section_to_the_highest(r: Fraction 
 
 def test_as_many_voxels_are_estimated_as_are_made() -> None:
     exact = estimate(plan_of("linear", FANC))
-    assert exact.rendered_twice == 0
+    assert exact.renders_per_voxel == 1
     assert exact.output_voxels == 42 * 53 * 71
 
 

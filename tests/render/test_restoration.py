@@ -218,7 +218,7 @@ def test_a_preview_of_a_restoring_network_is_the_filter_of_its_task(task: str, p
     plan = plan_of(task, "small")
     speed = Speed(flop=1e9, render_s=1.0, is_gpu=False, origin="")
     found = price(plan, speed, n_workers=1, n_threads=1)
-    (saving,) = [s for s in found.cheaper if s.change == f"model {preview}, a preview"]
+    (saving,) = [s for s in found.savings if s.change == f"model {preview}, a preview"]
     assert saving.factor == pytest.approx(estimate(plan).flop / estimate(plan_of(task, preview)).flop)
 
 

@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 
 import torch._dynamo  # noqa: F401 (what the first optimiser imports, slowly)
-from vemdiffuse_pipe.training.run import train  # noqa: F401 (imported once, before the forks)
 
 from vemdiffuse_pipe.cli.entry import run_command
+from vemdiffuse_pipe.training.run import train  # noqa: F401 (imported once, before the forks)
 
 
 def killed(file: str, log: Path, chance: random.Random) -> bool:

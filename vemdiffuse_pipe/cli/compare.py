@@ -1,4 +1,4 @@
-"""vemdiffuse compare: models held against a truth."""
+"""vemdiffuse compare: models benchmarked against ground truth."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def command(
     markdown: bool,
     as_json: bool,
 ) -> None:
-    """Hold models against a truth, in tables.
+    """Benchmark models against ground truth.
 
-    FILE says which truth, at which ratios, and which models. A table is one ratio and one way of making
-    sections: planes dropped, or averaged; only generated planes count. Rows are kept as they come: running
-    again resumes.
+    FILE states the ground truth, the ratios and the models. A table is one ratio and one way of making
+    sections: planes dropped, or averaged. Only generated planes count. Each row is stored when it is done;
+    rerun to resume.
 
     \b
     Examples:
@@ -67,15 +67,15 @@ def _as_dict(table: ComparedTable) -> dict[str, object]:
         "degradation": table.degradation,
         "ratio": table.ratio,
         "rows": {row: figures.as_dict() for row, figures in table.rows.items()},
-        "laws": [asdict(law) for law in table.laws],
+        "theory": [asdict(theory) for theory in table.laws],
     }
 
 
 def _shown(table: ComparedTable, layout: Layout) -> str:
     heading = f"sections {table.degradation}, r = {table.ratio}; generated planes only"
     rows = [("", *COLUMNS, *COSTS), *((row, *_cells(f)) for row, f in table.rows.items())]
-    laws = [_in_words(law) for law in table.laws]
-    return "\n".join([heading, "", layout(rows), *([""] if laws else []), *laws])
+    theories = [_theory_text(theory) for theory in table.laws]
+    return "\n".join([heading, "", layout(rows), *([""] if theories else []), *theories])
 
 
 def _cells(figures: Figures) -> tuple[str, ...]:
@@ -89,10 +89,10 @@ def _cells(figures: Figures) -> tuple[str, ...]:
     return (*report_cells(figures.report), *costs)
 
 
-def _in_words(law: Theory) -> str:
+def _theory_text(theory: Theory) -> str:
     return (
-        f"{law.method}, K = {law.samples}: {law.psnr:.2f} dB; its one-pass twin less "
-        f"10 log10(1 + 1/{law.samples}) is {law.expected:.2f}: {law.psnr - law.expected:+.2f}"
+        f"{theory.method}, K = {theory.samples}: {theory.psnr:.2f} dB; theory, its one-pass reference less "
+        f"10 log10(1 + 1/{theory.samples}): {theory.expected:.2f} ({theory.psnr - theory.expected:+.2f})"
     )
 
 

@@ -17,7 +17,7 @@ def command(as_json: bool) -> None:
     """List public volumes that are opened by name.
 
     A name stands for an address wherever a volume is read: in `inspect NAME`, in `reconstruct NAME OUTPUT`,
-    in a run file. What lies in the current folder under that name comes first.
+    in a run file. A file of that name in the current folder comes first.
 
     \b
     Examples:
@@ -27,14 +27,14 @@ def command(as_json: bool) -> None:
     if as_json:
         print_json({name: _facts(dataset) for name, dataset in datasets().items()})
     else:
-        print_table({name: _in_words(dataset) for name, dataset in datasets().items()})
+        print_table({name: _dataset_text(dataset) for name, dataset in datasets().items()})
 
 
 def _facts(dataset: Dataset) -> dict[str, object]:
     return {**dataset.model_dump(), "ratio": dataset.size_nm and float(exact_ratio(dataset.size_nm))}
 
 
-def _in_words(dataset: Dataset) -> str:
+def _dataset_text(dataset: Dataset) -> str:
     size = "voxel size not known here: its metadata states it"
     if dataset.size_nm is not None:
         size = f"voxels of {show_nm(dataset.size_nm)} nm: {show_ratio(dataset.size_nm)}"

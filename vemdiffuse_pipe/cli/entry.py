@@ -1,6 +1,6 @@
 """Where the command line begins, and where every failure becomes one sentence and an exit code.
 
-Exit codes: 0 done; 1 failed midway, or blocks set aside; 2 cannot be used, nothing was started; 130
+Exit codes: 0 done; 1 failed midway, or blocks failed; 2 cannot be used, nothing was started; 130
 interrupted.
 """
 
@@ -20,26 +20,40 @@ import click
 from vemdiffuse_pipe.cluster import signals
 from vemdiffuse_pipe.errors import InputError, VemdiffuseError
 
-COMMANDS = {
-    "demo": "Show the whole way on a made-up volume: figures and a picture.",
-    "inspect": "Print what a volume is: format, levels, shape, voxel size.",
-    "datasets": "List public volumes that are opened by name.",
-    "init": "Print a run file for a volume, with comments.",
-    "plan": "Print what a run would do and need; nothing is computed.",
-    "run": "Do what a run file says; running again resumes.",
-    "submit": "Hand a run to a batch scheduler, as a job array.",
-    "reconstruct": "Make a volume isotropic, without writing a run file first.",
-    "status": "Print how far a run is, while it runs or after.",
-    "events": "Print what happened in a run, in order of time.",
-    "verify": "Check every stored voxel of an output, and render some again.",
-    "retry": "Take up the blocks of an output that were set aside.",
-    "train": "Train a network on your own volume; running again goes on.",
-    "evaluate": "Hold a reconstruction against the truth.",
-    "compare": "Hold models against a truth, in tables.",
-    "register": "Lay a raw image on the clean one of the same place.",
-    "models": "List the models that can fill gaps.",
+GROUPS = {
+    "Look": {
+        "demo": "Run the full pipeline on a synthetic volume.",
+        "inspect": "Print what a volume is: format, levels, shape, voxel size.",
+        "datasets": "List public volumes that are opened by name.",
+    },
+    "Run": {
+        "reconstruct": "Make a volume isotropic, without writing a run file first.",
+        "init": "Print a run file for a volume, with comments.",
+        "plan": "Print what a run would do and need; nothing is computed.",
+        "run": "Carry out a run file; rerun to resume.",
+        "submit": "Submit a run to a batch scheduler, as a job array.",
+    },
+    "Watch": {
+        "status": "Print how far a run is, while it runs or after.",
+        "events": "Print what happened in a run, in order of time.",
+        "verify": "Check every stored voxel of an output, and render some again.",
+        "retry": "Retry the blocks of an output that failed.",
+    },
+    "Train": {
+        "train": "Train a network on your own volume; rerun to resume.",
+        "register": "Register a raw image to its clean counterpart.",
+    },
+    "Judge": {
+        "evaluate": "Compare a reconstruction with ground truth.",
+        "compare": "Benchmark models against ground truth.",
+    },
+    "Hand over": {
+        "models": "List models; show, import or export one.",
+    },
 }
+COMMANDS = {name: line for commands in GROUPS.values() for name, line in commands.items()}
 
+MAX_NAME = max(map(len, COMMANDS))  # so that the second column is one column across the groups
 
 _RUNS = ("run", "reconstruct", "retry")
 _WITHOUT_STORES = ("demo", "datasets", "models")
@@ -69,7 +83,7 @@ class LazyGroup(click.Group):
     """A group that imports the module of a command when the command is used, not before."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The commands, in the order in which they are met."""
+        """The commands, in the order of the help."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -82,9 +96,10 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The list in the help, without importing a command."""
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+        """The list in the help, in groups, without importing a command."""
+        for title, commands in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(MAX_NAME), line) for name, line in commands.items()])
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -112,7 +127,7 @@ def run_command(arguments: Sequence[str]) -> int:
             code = group.main(list(arguments), prog_name="vemdiffuse", standalone_mode=False)
         sys.stdout.flush()
     except signals.DrainRequest:
-        return _made_way(signals.came_early())
+        return _drained(signals.came_early())
     except BrokenPipeError:
         return _closed_pipe()
     except click.Abort:
@@ -126,7 +141,7 @@ def run_command(arguments: Sequence[str]) -> int:
         return _say(str(error), 1)
     except Exception as error:
         if early := signals.came_early():  # compiled modules raise another error over it
-            return _made_way(early)
+            return _drained(early)
         return _interrupted() if _is_interrupt(error) else _bug(error)
     return code or 0
 
@@ -139,12 +154,12 @@ def _say(sentence: str, code: int) -> int:
 
 
 def _interrupted() -> int:
-    return _say("interrupted; run again to resume", 130)
+    return _say("interrupted; rerun to resume", 130)
 
 
-def _made_way(received: Signals | None) -> int:
+def _drained(received: Signals | None) -> int:
     name = received.name if received else "a signal"
-    return _say(f"{name} was received before a block was taken up; run again to go on from here", 0)
+    return _say(f"{name} was received before a block was started; rerun to resume", 0)
 
 
 def _is_interrupt(error: BaseException | None) -> bool:

@@ -15,13 +15,13 @@ from vemdiffuse_pipe.monitor.event_log import LoggedEvent, events, follow
 
 @click.command("events")
 @click.argument("output")
-@click.option("--follow", "go_on", is_flag=True, help="Go on with what happens from now on.")
+@click.option("--follow", "keeps_up", is_flag=True, help="Then print new events as they happen.")
 @json_option
-def command(output: str, go_on: bool, as_json: bool) -> None:
+def command(output: str, keeps_up: bool, as_json: bool) -> None:
     """Print what happened in a run, in order of time.
 
-    Its starts and ends, and all that failed. Blocks that were done are no events; `status` counts them. With
-    --json, one object a line.
+    Starts, ends and failures. Blocks that are done are not listed; `status` counts them. With --json, one
+    object a line.
 
     \b
     Examples:
@@ -29,22 +29,22 @@ def command(output: str, go_on: bool, as_json: bool) -> None:
       vemdiffuse events isotropic.zarr --json
     """
     try:
-        for told in follow(output) if go_on else events(output):
-            click.echo(json.dumps(asdict(told)) if as_json else format_text(told))
+        for event in follow(output) if keeps_up else events(output):
+            click.echo(json.dumps(asdict(event)) if as_json else format_text(event))
     except KeyboardInterrupt:
         return
 
 
-def format_text(told: LoggedEvent) -> str:
-    """'2026-11-21 10:12:03 node1:4242 set aside: block 17: MissingDataError: .. (attempts 1)', in UTC."""
+def format_text(event: LoggedEvent) -> str:
+    """'2026-11-21 10:12:03 node1:4242 block failed: block 17: MissingDataError: .. (attempts 1)', in UTC."""
     try:
-        when = f"{datetime.fromtimestamp(told.time, UTC):%Y-%m-%d %H:%M:%S}"
+        when = f"{datetime.fromtimestamp(event.time, UTC):%Y-%m-%d %H:%M:%S}"
     except (ValueError, OverflowError, OSError):  # a clock that was wrong
-        when = str(told.time)
-    job = f" job {told.job}" if told.job else ""
-    block = "" if told.block is None else f": block {told.block}"
-    reason = f": {told.reason}" if told.reason else ""
-    facts = ", ".join(f"{name} {value}" for name, value in told.facts.items())
+        when = str(event.time)
+    job = f" job {event.job}" if event.job else ""
+    block = "" if event.block is None else f": block {event.block}"
+    reason = f": {event.reason}" if event.reason else ""
+    facts = ", ".join(f"{name} {value}" for name, value in event.facts.items())
     return printable(
-        f"{when} {told.host}:{told.pid}{job} {told.what}{block}{reason}{facts and f' ({facts})'}"
+        f"{when} {event.host}:{event.pid}{job} {event.what}{block}{reason}{facts and f' ({facts})'}"
     )

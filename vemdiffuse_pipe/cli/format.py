@@ -1,4 +1,4 @@
-"""How numbers are said: the same way by every command."""
+"""How every command writes numbers."""
 
 from __future__ import annotations
 

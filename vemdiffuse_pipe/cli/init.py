@@ -17,16 +17,16 @@ from vemdiffuse_pipe.volume import VolumeSpec
 
 HEAD = """\
 # A run file of vemdiffuse: `vemdiffuse plan FILE` says what it would do, `vemdiffuse run FILE` does it, and
-# running it again resumes. Order is z, y, x; lengths are nanometres. Keys after a # show what else there is.
+# rerun it to resume. Order is z, y, x; lengths are nanometres. Keys after a # show what else there is.
 """
 
 OPEN_KEYS = {
     "source": """\
 # level = "0"  # the finest if left out
 # channel = 0  # where the volume has more than one
-# window = [0, 65535]  # values that become black and white: for uint16 and float32
+# window = [0, 65535]  # intensity window, mapped to 0-255: for uint16 and float32
 # contrast = [128.0, 30.0]  # mean and deviation of the grey levels; measured if left out
-# missing = "fill"  # an absent chunk is filled and noted; "bridge" gives its sections up; "fail" its block
+# missing = "fill"  # an absent chunk is filled; "bridge" skips its sections, "fail" fails its block
 # corrupt = "bridge"  # the same for a chunk that cannot be decoded
 # bad_sections = "bridge"  # black, constant or duplicated ones that are found; "keep" does not look for them
 # rejected_sections = [7]  # bad sections, from 0: bridged by a wider gap
@@ -56,7 +56,7 @@ OPEN_KEYS = {
 # engine = "local"  # worker processes; "threads" works inside this one; or "slurm", "lsf", "pbs", "sge"
 # threads = 2  # tiles rendered at once by a worker
 # tile_batch = 1  # tiles in one call of the network
-# device = "cuda"
+# device = "cuda"  # or "cpu"; "auto", the default: CUDA where there is a GPU
 # max_memory_gb = 8
 # dashboard = true  # dask's, for whoever is on this machine; needs bokeh
 """,

@@ -1,25 +1,33 @@
-"""vemdiffuse models: what can fill gaps, what published checkpoints become, and models for other programs."""
+"""vemdiffuse models: list, show, import and export models."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from textwrap import fill
+from typing import get_args
 
 import click
 
 from vemdiffuse_pipe.cli.options import json_option, print_json, print_table
+from vemdiffuse_pipe.config import Task
+from vemdiffuse_pipe.evaluation.table import aligned
 from vemdiffuse_pipe.models.card import ModelCard, find_card, shipped_models
+
+HEADINGS = ("model", "kind", "ratio", "samples", "FLOP/voxel")
+PLANES = 4  # of the gap that the costs are for: r = 5
 
 
 @click.group("models", invoke_without_command=True)
 @json_option
 @click.pass_context
 def command(context: click.Context, as_json: bool) -> None:
-    """List the models that can fill gaps.
+    """List models; show, import or export one.
 
     \b
     Examples:
       vemdiffuse models
+      vemdiffuse models show default
       vemdiffuse models --json
       vemdiffuse models export default --bioimageio default_bioimageio.zip
     """
@@ -29,7 +37,34 @@ def command(context: click.Context, as_json: bool) -> None:
     if as_json:
         print_json({name: asdict(card) for name, card in cards.items()})
     else:
-        print_table({name: _in_words(card) for name, card in cards.items()})
+        click.echo(aligned([HEADINGS, *(_cells(name, card) for name, card in cards.items())]))
+
+
+@command.command("show")
+@click.argument("name")
+@click.option(
+    "--task",
+    type=click.Choice(get_args(Task)),
+    default="isotropic",
+    show_default=True,
+    help="What the model does.",
+)
+@json_option
+def show(name: str, task: Task, as_json: bool) -> None:
+    """Print the card of a model: what it is, what it was trained on, what was measured of it.
+
+    NAME is a model that `vemdiffuse models` lists, or the path of a checkpoint.
+
+    \b
+    Examples:
+      vemdiffuse models show default
+      vemdiffuse models show linear --json
+    """
+    card = find_card(name, task)
+    if as_json:
+        print_json(asdict(card))
+    else:
+        print_table({name: fill(text, 90) for name, text in card_rows(card).items()})
 
 
 @command.command("import")
@@ -63,7 +98,8 @@ def import_(
     if as_json:
         print_json(asdict(card))
     else:
-        print_table({str(output): _in_words(card)})
+        click.echo(f"{output} is written:")
+        print_table({name: fill(text, 90) for name, text in card_rows(card).items()})
 
 
 @command.command("export")
@@ -91,21 +127,42 @@ def export(name: str, target: Path, ratio: int) -> None:
     click.echo(export_bioimageio(name, target, ratio=ratio))
 
 
-def _in_words(card: ModelCard) -> str:
-    if card.kind == "interpolation":
-        return f"{card.kind} along z, any ratio; no uncertainty"
-    ratios = f"ratio {card.min_ratio} to {card.max_ratio}" if card.min_ratio < card.max_ratio else ""
-    how = (
-        f"{card.samples} samples of {card.steps} evaluations unless you say otherwise"
-        if card.is_stochastic and card.steps > 1
-        else "one pass, no uncertainty"
-    )
-    return (
-        f"{card.kind} {'diffusion ' if card.is_stochastic else ''}network, "
-        f"{ratios or f'ratio {card.min_ratio} alone'}; {how}\n"
-        f"trained on: {card.trained_on or 'not stated'}\n"
-        f"training: {card.training or 'not stated'}\n"
-        f"voxels of training, nm: {card.voxel_size_nm or 'not stated'}\n"
-        f"measured: {card.figures or 'not stated'}\n"
-        f"licence: {card.licence or 'not stated'}"
-    )
+def card_rows(card: ModelCard) -> dict[str, str]:
+    """The card for people, as rows of a table."""
+    return {
+        "name": card.name,
+        "kind": f"{card.kind}{', draws samples' if card.is_stochastic else ', one answer'}",
+        "task": card.task,
+        "ratio": _ratio(card),
+        "samples": _samples(card),
+        "tiles": _tiles(card),
+        "trained on": card.trained_on or "-",
+        "training": card.training or "-",
+        "voxels, nm": card.voxel_size_nm or "-",
+        "measured": card.figures or "-",
+        "licence": card.licence or "-",
+        "sha256": card.sha256,
+    }
+
+
+def _cells(name: str, card: ModelCard) -> tuple[str, ...]:
+    cost = card.flop_per_pixel(PLANES) / (PLANES + 1) * card.samples * card.steps
+    return (name, card.kind, _ratio(card), _samples(card), f"{cost:.2g}")
+
+
+def _ratio(card: ModelCard) -> str:
+    if card.max_ratio >= 2**31:
+        return "any"
+    return str(card.min_ratio) if card.min_ratio == card.max_ratio else f"{card.min_ratio}-{card.max_ratio}"
+
+
+def _samples(card: ModelCard) -> str:
+    """'2 x 8 evaluations', unless a run asks for others."""
+    if card.is_stochastic and card.samples * card.steps > 1:
+        return f"{card.samples} x {card.steps} evaluations"
+    return "one pass"
+
+
+def _tiles(card: ModelCard) -> str:
+    size = f"{card.tile_px} px only" if card.tile_px else "any size"
+    return f"{size}; looks {card.context_px} px around a pixel"

@@ -30,7 +30,7 @@ window_option = click.option(
     nargs=2,
     type=float,
     metavar="LOW HIGH",
-    help="Values that become black and white, for uint16 and float32.",
+    help="Intensity window LOW HIGH mapped to 0-255, for uint16 and float32.",
 )
 channel_option = click.option(
     "--channel", type=int, metavar="N", help="Channel to use, from 0, where there are more."
@@ -51,7 +51,7 @@ missing_option = click.option(
     type=click.Choice(["fail", "fill", "bridge"]),
     default="fail",
     show_default=True,
-    help="An absent chunk: its blocks are set aside, it is filled, or its sections are given up.",
+    help="An absent chunk: fail its blocks, fill it, or skip its sections and interpolate across them.",
 )
 corrupt_option = click.option(
     "--corrupt",
@@ -67,23 +67,23 @@ bad_sections_option = click.option(
     type=click.Choice(["refuse", "bridge", "keep"]),
     default="refuse",
     show_default=True,
-    help="Black, constant or duplicated sections: name them and stop, bridge them, or do not look.",
+    help="Black, constant or duplicated sections: name them and stop, bridge them, or do not look for them.",
 )
 
 
 def source_options(command: Command) -> Command:
-    """Which voxels of a volume are meant, and how they become grey."""
+    """Options that choose voxels of a volume and map them to grey levels."""
     for option in (window_option, channel_option, level_option, voxel_size_option):
         command = option(command)
     return command
 
 
-def say_what_is_not_checked(run_file: RunFile) -> None:
-    """Say on stderr which limit of the run file nobody holds the run against, where there is one."""
+def warn_unchecked_limit(run_file: RunFile) -> None:
+    """Warn on stderr of a limit in the run file that is not checked here."""
     from vemdiffuse_pipe.pricing.run_price import limit_not_checked
 
-    if said := limit_not_checked(run_file):
-        click.echo(f"vemdiffuse: {said}", err=True)
+    if warning := limit_not_checked(run_file):
+        click.echo(f"vemdiffuse: {warning}", err=True)
 
 
 def print_json(data: Mapping[str, object]) -> None:

@@ -12,9 +12,7 @@ MAX_LISTED = 20
 
 
 def print_outcome(output: str, outcome: Outcome, *, as_json: bool) -> int:
-    """Print the outcome and return the exit code: 0 complete or making way, 1 not, 130 where
-    somebody interrupted it.
-    """
+    """Print the outcome and return the exit code: 0 complete or drained, 1 not, 130 interrupted."""
     if as_json:
         print_json({"output": output, **outcome_facts(outcome)})
     else:
@@ -40,7 +38,7 @@ def outcome_facts(outcome: Outcome) -> dict[str, object]:
 
 
 def failed_block_facts(block: FailedBlock) -> dict[str, object]:
-    """A block that was set aside, for machines; its box is in voxels of the output, zyx."""
+    """A block that failed, for machines; its box is in voxels of the output, zyx."""
     return {
         "block_index": block.block_index,
         "start": block.output_box.start,
@@ -63,14 +61,14 @@ def format_text(output: str, outcome: Outcome) -> str:
     if outcome.stopped:
         lines.append(outcome.stopped)
     if outcome.failed_blocks:
-        lines += [*listed(outcome.failed_blocks), f"`vemdiffuse retry {output}` takes these blocks up again"]
+        lines += [*listed(outcome.failed_blocks), f"`vemdiffuse retry {output}` retries these blocks"]
     return "\n".join(lines)
 
 
 def listed(blocks: tuple[FailedBlock, ...]) -> list[str]:
-    """A line for each block that was set aside, for the first twenty."""
+    """A line for each block that failed, for the first twenty."""
     lines = [
-        f"block {b.block_index} {b.output_box} is set aside after {b.n_attempts} attempts: {b.reason}"
+        f"block {b.block_index} {b.output_box} failed after {b.n_attempts} attempts: {b.reason}"
         for b in blocks[:MAX_LISTED]
     ]
     more = len(blocks) - MAX_LISTED

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from vemdiffuse_pipe import config
-from vemdiffuse_pipe.cli.options import json_option, run_file_argument, say_what_is_not_checked
+from vemdiffuse_pipe.cli.options import json_option, run_file_argument, warn_unchecked_limit
 from vemdiffuse_pipe.cli.plan_report import print_plan
 from vemdiffuse_pipe.cluster.resources import check_memory, check_memory_limit
 from vemdiffuse_pipe.errors import ConfigError
@@ -25,12 +25,12 @@ from vemdiffuse_pipe.pricing.run_price import measured_price, stated_price
     "--time",
     "with_price",
     is_flag=True,
-    help="Also hours, bytes and money: read and render one block, and write it nowhere.",
+    help="Also hours, bytes and cost: read and render one block, without writing it.",
 )
 @click.option(
     "--offline",
     is_flag=True,
-    help="Ask no store: take the source to be what [source.assume] says, and the price from [price] tflops.",
+    help="Do not open the source: take it from [source.assume], and the speed of a GPU from [price] tflops.",
 )
 @click.option(
     "--jobs",
@@ -42,8 +42,8 @@ from vemdiffuse_pipe.pricing.run_price import measured_price, stated_price
 def command(file: Path, with_price: bool, offline: bool, jobs: int | None, as_json: bool) -> None:
     """Print what a run would do and need; nothing is computed.
 
-    With --price, one block is rendered to say what the run will cost. Exit code 2: it would need more memory
-    or more hours than there are, or than the run file allows.
+    With --price, one block is rendered to measure what the run will cost. Exit code 2: the run needs more
+    memory than there is, or more hours than the run file allows.
 
     \b
     Examples:
@@ -63,7 +63,7 @@ def command(file: Path, with_price: bool, offline: bool, jobs: int | None, as_js
         check_memory_limit(plan)
         _check_price(plan, price)
         if with_price and run_file.run.device == "cpu":  # the price was one of GPUs
-            say_what_is_not_checked(run_file)
+            warn_unchecked_limit(run_file)
         return
     source, plan = prepare(run_file)
     open_run_mask(plan)  # to see that it can be used

@@ -66,7 +66,11 @@ def plan_rows(plan: Plan, figures: Estimate, price: Price | None) -> dict[str, s
         "source": _source(plan, figures),
         "output": _output(plan, figures),
         **({"region": _region(plan)} if plan.is_part else {}),
-        **({"mask": f"{mask.url}: shards outside are skipped, the figures count them"} if mask else {}),
+        **(
+            {"mask": f"{mask.url}: shards outside are skipped; these figures still count them"}
+            if mask
+            else {}
+        ),
         "ratio" if plan.card.task == "isotropic" else "task": task_text(plan),
         "model": _model(plan),
         "tiles": _tiles(plan, figures),
@@ -122,7 +126,7 @@ def _tiles(plan: Plan, figures: Estimate) -> str:
     y, x = lattice.tile_px
     return (
         f"{show_count(lattice.n_tiles)} a plane, of {y} x {x} px, {lattice.overlap_px} px shared\n"
-        f"{show_count(figures.n_tiles_rendered)} renderings; {figures.rendered_twice:.1%} of the voxels twice"
+        f"{show_count(figures.n_tiles_rendered)} renders; {figures.renders_per_voxel:.2f} renders per voxel"
     )
 
 

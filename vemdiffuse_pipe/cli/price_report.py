@@ -16,19 +16,19 @@ def price_rows(price: Price) -> dict[str, str]:
         "traffic": f"{show_bytes(price.bytes_in)} in{decoded}, by {show_count(price.n_reads)} reads of "
         "chunks\n"
         f"{show_bytes(price.bytes_out)} out before compression, by {show_count(price.n_puts)} puts of shards",
-        "money": _money(price),
-        "cheaper": "\n".join(
+        "cost": _cost(price),
+        "savings": "\n".join(
             f"{'over 100' if saving.factor > 100 else f'{saving.factor:.3g}'} times: "
-            f"{saving.change}{'' if saving.is_same_volume else ' (other voxels)'}"
-            for saving in price.cheaper
+            f"{saving.change}{'' if saving.is_same_volume else ' (changes the result)'}"
+            for saving in price.savings
         )
-        or "nothing that is known here",
+        or "none known",
     }
 
 
-def _money(price: Price) -> str:
+def _cost(price: Price) -> str:
     if not price.costs:
-        return "not known: [price] in the run file has none (gpu_hour, core_hour, egress_gb, ...)"
+        return "not known: [price] in the run file states no rates (gpu_hour, core_hour, egress_gb, ...)"
     parts = ", ".join(
         f"{name} {amount:,.2f}" for name, amount in price.costs.items() if name != "storage_a_month"
     )

@@ -1,4 +1,4 @@
-"""A run as it is seen while it runs, on stderr: a bar on a terminal, a plain line now and then elsewhere."""
+"""Progress of a run on stderr: a bar on a terminal, elsewhere a line every half minute."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ SECONDS_BETWEEN_LINES = 30.0
 def progress(stream: TextIO) -> Iterator[Listener]:
     """A listener that shows the run on `stream` for as long as the context lasts."""
     if not stream.isatty():
-        yield Lines(stream).hear
+        yield Lines(stream).on_event
         return
     columns = (TextColumn("{task.description}"), BarColumn(), VoxelsPerSecond(), TimeRemainingColumn())
     with Progress(*columns, console=Console(file=stream)) as bar:
-        yield Bar(bar).hear
+        yield Bar(bar).on_event
 
 
 class Meter:
-    """Voxels done in this run, counted from events: whole blocks, or planes where they are heard of sooner.
+    """Voxels done in this run, counted from events: whole blocks, or planes where their events come sooner.
 
     Planes of a block count before the block is done, so the count moves inside a block.
     """
@@ -48,7 +48,7 @@ class Meter:
         self._in_blocks = 0
         self._in_planes = 0
 
-    def hear(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         """Count what happened."""
         if isinstance(event, RunStarted):
             self.total = event.n_voxels
@@ -71,15 +71,15 @@ class Bar:
         self._meter = Meter()
         self._task: TaskID | None = None
 
-    def hear(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         """Show one event."""
-        self._meter.hear(event)
+        self._meter.on_event(event)
         if isinstance(event, RunStarted):
             self._bar.console.print(event.title, highlight=False)
             self._task = self._bar.add_task("voxels", total=self._meter.total)
         elif self._task is not None:
             self._bar.update(self._task, completed=self._meter.done)
-        if sentence := news(event):
+        if sentence := notice(event):
             self._bar.console.print(sentence, highlight=False, markup=False)
 
 
@@ -100,14 +100,14 @@ class Lines:
         self._meter = Meter()
         self._started = self._last = clock()
 
-    def hear(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         """Show one event, if it is time for a line or something failed."""
-        self._meter.hear(event)
+        self._meter.on_event(event)
         now = self._clock()
         if isinstance(event, RunStarted):
             self._started = self._last = now
             self._print(event.title)
-        elif sentence := news(event):
+        elif sentence := notice(event):
             self._print(sentence)
         elif now - self._last >= SECONDS_BETWEEN_LINES:
             self._last = now
@@ -124,12 +124,12 @@ class Lines:
         self._stream.flush()
 
 
-def news(event: Event) -> str | None:
-    """What has a line of its own: what failed, and where to look; None for all else."""
+def notice(event: Event) -> str | None:
+    """The line of an event that has one: failures, and where the dashboard is; None for others."""
     if isinstance(event, DashboardServed):
         return f"dask's dashboard is at {event.address}"
     if isinstance(event, AttemptFailed):
         return f"block {event.block_index} failed (attempt {event.attempt}): {event.reason}"
     if isinstance(event, BlockMarkedFailed):
-        return f"block {event.block.block_index} is set aside: {event.block.reason}"
+        return f"block {event.block.block_index} failed: {event.block.reason}"
     return None

@@ -41,8 +41,12 @@ Zyx = tuple[int, int, int]
     show_default=True,
     help="whole keeps every section; exact puts planes as far apart as pixels.",
 )
-@click.option("--samples", type=int, metavar="K", help="Draws that are averaged; as the model recommends.")
-@click.option("--steps", type=int, metavar="N", help="Evaluations for a sample; as the model recommends.")
+@click.option(
+    "--samples", type=int, metavar="K", help="Draws that are averaged; else as the model recommends."
+)
+@click.option(
+    "--steps", type=int, metavar="N", help="Evaluations for a sample; else as the model recommends."
+)
 @click.option(
     "--seed", type=int, default=0, show_default=True, metavar="N", help="Another seed, other samples."
 )
@@ -54,7 +58,11 @@ Zyx = tuple[int, int, int]
     help="bfloat16 is twice as fast on processors that have it.",
 )
 @click.option(
-    "--block-shape", nargs=3, type=int, metavar="Z Y X", help="Voxels in a unit of work: whole shards."
+    "--block-shape",
+    nargs=3,
+    type=int,
+    metavar="Z Y X",
+    help="Voxels in a block, the unit of work: whole shards.",
 )
 @click.option("--workers", type=int, default=1, show_default=True, metavar="N", help="Worker processes.")
 @click.option(
@@ -90,8 +98,8 @@ def command(
 ) -> int:
     """Make a volume isotropic, without writing a run file first.
 
-    The run file that says the same is written beside the output. Running again resumes.
-    Exit code 0: complete. 1: blocks were set aside, or it stopped midway. 2: nothing was started.
+    The equivalent run file is written beside the output. Rerun to resume.
+    Exit code 0: complete. 1: blocks failed, or the run stopped midway. 2: nothing was started.
 
     \b
     Examples:

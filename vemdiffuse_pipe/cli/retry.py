@@ -1,4 +1,4 @@
-"""vemdiffuse retry: take up what was set aside."""
+"""vemdiffuse retry: retry the blocks that failed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vemdiffuse_pipe.running.reconstruct import retry
 @click.argument("output")
 @json_option
 def command(output: str, as_json: bool) -> int:
-    """Take up the blocks of an output that were set aside.
+    """Retry the blocks of an output that failed.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""vemdiffuse run: do what a run file says."""
+"""vemdiffuse run: carry out a run file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vemdiffuse_pipe.cli.options import (
     engine_option,
     json_option,
     run_file_argument,
-    say_what_is_not_checked,
+    warn_unchecked_limit,
 )
 from vemdiffuse_pipe.cluster.walltime import parse_walltime
 from vemdiffuse_pipe.errors import ConfigError
@@ -25,13 +25,13 @@ from vemdiffuse_pipe.records.parts import Part, parse_part
 @click.option(
     "--part",
     metavar="I/N",
-    help="Do the i-th of n parts in this process alone, then help the others; auto: as the job array says.",
+    help="Process part I of N, then unfinished blocks of other parts; auto: as the job array says.",
 )
 @click.option(
     "--walltime",
     metavar="HH:MM:SS",
-    help="With --part: when this job is ended, where no scheduler says, else as [cluster] states for a batch "
-    "job; no block is begun that cannot end.",
+    help="With --part: time limit of this job, where the scheduler states none; else that of [cluster]. "
+    "No block is started that would not finish in time.",
 )
 @engine_option
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
@@ -46,9 +46,9 @@ def command(
     dashboard: bool,
     as_json: bool,
 ) -> int:
-    """Do what a run file says; running again resumes.
+    """Carry out a run file; rerun to resume.
 
-    Exit code 0: complete, or it made way for another time. 1: blocks were set aside, or it stopped midway.
+    Exit code 0: complete, or drained before its time was up. 1: blocks failed, or the run stopped midway.
     2: nothing was started.
 
     \b
@@ -62,8 +62,7 @@ def command(
         raise ConfigError("--walltime is for a part; write --part 1/1 for the whole")
     if part is not None and engine not in (None, "threads"):
         raise ConfigError(
-            f"--part does its part in this process alone, so that --engine {engine[:40]} has nothing to do; "
-            "leave one of the two out"
+            f"--part works in this process alone, without --engine {engine[:40]}; leave one of the two out"
         )
     run_file = config.with_engine(config.load(file), engine)
     chosen = None if part is None else parse_part(part, os.environ)
@@ -83,7 +82,7 @@ def _dry_run(run_file: config.RunFile, part: Part | None, as_json: bool) -> int:
     _, plan = prepare(run_file)
     print_plan(plan, None, as_json=as_json)
     check_run(plan, Where.THIS_PROCESS if part else Where.ENGINE)
-    say_what_is_not_checked(run_file)
+    warn_unchecked_limit(run_file)
     return 0
 
 
@@ -92,7 +91,7 @@ def _run(run_file: config.RunFile, part: Part | None, walltime_s: float | None, 
     from vemdiffuse_pipe.cli.progress import progress
     from vemdiffuse_pipe.running.reconstruct import run
 
-    say_what_is_not_checked(run_file)
+    warn_unchecked_limit(run_file)
     with progress(sys.stderr) as listener:
         outcome = run(run_file, listener=listener, part=part, walltime_s=walltime_s)
     return print_outcome(run_file.output.url, outcome, as_json=as_json)

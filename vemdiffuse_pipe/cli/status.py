@@ -24,7 +24,7 @@ MAX_HOSTS = 20
 
 @click.command("status")
 @click.argument("output")
-@click.option("--watch", is_flag=True, help="Go on until every block is done or set aside.")
+@click.option("--watch", is_flag=True, help="Refresh until every block is done or failed.")
 @click.option(
     "--map",
     "picture",
@@ -36,7 +36,7 @@ MAX_HOSTS = 20
 def command(output: str, watch: bool, picture: Path | None, as_json: bool) -> int:
     """Print how far a run is, while it runs or after.
 
-    Blocks are running that a process named in its last heartbeat, which is seconds old.
+    Running blocks are those that a process named in its last heartbeat, seconds ago.
 
     \b
     Examples:
@@ -57,9 +57,9 @@ def command(output: str, watch: bool, picture: Path | None, as_json: bool) -> in
 
 
 def _watch(output: str, picture: Path | None, as_json: bool) -> int:
-    """Show the status again and again until the run is settled, or interrupted. 0 where it is complete."""
+    """Print the status until the run is finished, or interrupted. 0 where it is complete."""
     try:
-        for found in _again_and_again(output, SECONDS_BETWEEN_DRAWINGS if _redraws(as_json) else None):
+        for found in _refreshed(output, SECONDS_BETWEEN_DRAWINGS if _redraws(as_json) else None):
             if as_json:
                 click.echo(json.dumps(facts(found)))
             elif _redraws(as_json):
@@ -78,8 +78,8 @@ def _redraws(as_json: bool) -> bool:
     return sys.stdout.isatty() and not as_json
 
 
-def _again_and_again(output: str, every_s: float | None) -> Iterator[Status]:
-    """The status until it is settled; a long look is followed by as long a pause."""
+def _refreshed(output: str, every_s: float | None) -> Iterator[Status]:
+    """The status until the run is finished; a slow one is followed by as long a pause."""
     watched = Watched(output)
     while True:
         began = time.monotonic()
@@ -123,7 +123,7 @@ def one_line(found: Status) -> str:
     """The status in a log."""
     return (
         f"{show_count(found.n_blocks_done)} of {show_count(found.n_blocks)} blocks done, "
-        f"{_running(found)}, {show_count(len(found.failed_blocks))} set aside, "
+        f"{_running(found)}, {show_count(len(found.failed_blocks))} failed, "
         f"{show_count(found.voxels_per_s_now)} voxels/s, {_left(found)}"
     )
 
@@ -133,7 +133,7 @@ def rows(found: Status) -> dict[str, str]:
     share = found.voxels_done / found.voxels_total if found.voxels_total else 1.0
     stages = ", ".join(f"{stage} {show_duration(s)}" for stage, s in found.seconds.items())
     n_filled = found.n_voxels_filled
-    filled = f", {show_count(n_filled)} voxels that do not exist were filled" if n_filled else ""
+    filled = f", {show_count(n_filled)} missing voxels filled" if n_filled else ""
     n_skipped = found.n_blocks_skipped
     outside = f", {show_count(n_skipped)} outside the mask" if n_skipped else ""
     gpu = f", {show_bytes(found.peak_gpu_bytes)} of GPU memory" if found.peak_gpu_bytes else ""
@@ -141,13 +141,13 @@ def rows(found: Status) -> dict[str, str]:
         "output": f"{found.output} (run {found.digest})",
         "run": _identity(found),
         "blocks": f"{show_count(found.n_blocks_done)} of {show_count(found.n_blocks)} done, "
-        f"{show_count(len(found.failed_blocks))} set aside, {_running(found)}{outside}",
+        f"{show_count(len(found.failed_blocks))} failed, {_running(found)}{outside}",
         "voxels": f"{show_count(found.voxels_done)} of {show_count(found.voxels_total)} ({share:.1%})",
         "speed": f"{show_count(found.voxels_per_s_now)} voxels/s now, {show_count(found.voxels_per_s)} on "
         f"average; {_left(found)}",
         "spent": f"{stages or 'nothing yet'}, {show_count(found.n_attempts_failed)} attempts failed",
         "reading": f"{show_bytes(found.bytes_fetched)} fetched for {show_bytes(found.bytes_read)} needed, "
-        f"{show_count(found.n_requests_failed)} requests asked again" + filled,
+        f"{show_count(found.n_requests_failed)} requests retried" + filled,
         "memory": f"{show_bytes(found.peak_bytes)} of RAM at most{gpu}",
     }
     if found.hosts:
@@ -161,19 +161,19 @@ def rows(found: Status) -> dict[str, str]:
 
 def _identity(found: Status) -> str:
     """The run by name, a few fields a line; what was left open is left out."""
-    unsaid = {"ratio"} if "task" in found.identity else set()  # where no gaps are filled, it is 1
-    said = {name: value for name, value in found.identity.items() if name not in unsaid}
+    hidden = {"ratio"} if "task" in found.identity else set()  # where no gaps are filled, it is 1
+    said = {name: value for name, value in found.identity.items() if name not in hidden}
     named = [f"{name} {_short(value)}" for name, value in said.items() if value not in (None, [])]
     shown = [", ".join(named[i : i + 4]) for i in range(0, len(named), 4)]
     return "\n".join(shown)
 
 
 def _running(found: Status) -> str:
-    """Blocks at work, or where each ends before a heartbeat names it, who is."""
+    """How many blocks are running; processes, where blocks are too short for a heartbeat to name them."""
     n = len(found.processes)
     if found.running or not n:
         return f"{show_count(len(found.running))} running"
-    return f"{show_count(n)} process{'es' if n > 1 else ''} at work, on blocks too short to be seen running"
+    return f"{show_count(n)} process{'es' if n > 1 else ''} running, on blocks too short to be listed"
 
 
 def _short(value: object) -> str:
@@ -183,7 +183,7 @@ def _short(value: object) -> str:
 
 def _hosts(hosts: tuple[HostRate, ...]) -> list[str]:
     shown = [
-        f"{host.host} ({', '.join(host.devices) or 'nothing yet'}): {show_count(host.n_processes)} at work, "
+        f"{host.host} ({', '.join(host.devices) or 'nothing yet'}): {show_count(host.n_processes)} running, "
         f"{show_count(host.n_blocks_done)} blocks, {show_count(host.voxels_per_s_now)} voxels/s now"
         for host in hosts[:MAX_HOSTS]
     ]
@@ -193,9 +193,9 @@ def _hosts(hosts: tuple[HostRate, ...]) -> list[str]:
 
 def _reason(reason: Reason) -> str:
     n, block = reason.n_blocks, reason.example
-    many = f"{show_count(n)} blocks are" if n > 1 else "1 block is"
+    many = f"{show_count(n)} blocks" if n > 1 else "1 block"
     return printable(
-        f"{many} set aside for {reason.kind}, {'the first ' if n > 1 else ''}block {block.block_index} "
+        f"{many} failed with {reason.kind}, {'the first ' if n > 1 else ''}block {block.block_index} "
         f"{block.output_box} after {block.n_attempts} attempts: {block.reason}"
     )
 
@@ -204,7 +204,7 @@ def _left(found: Status) -> str:
     if found.is_complete:
         return "complete"
     if found.is_finished:
-        return "nothing left but what is set aside"
+        return "finished, but for failed blocks"
     if found.seconds_left is None:
-        return "nothing is at work"
+        return "no process is running"
     return f"{show_duration(found.seconds_left)} left"

@@ -1,4 +1,4 @@
-"""vemdiffuse submit: hand a run to a batch scheduler."""
+"""vemdiffuse submit: submit a run to a batch scheduler."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import cast
 import click
 
 from vemdiffuse_pipe import config
-from vemdiffuse_pipe.cli.options import run_file_argument, say_what_is_not_checked
+from vemdiffuse_pipe.cli.options import run_file_argument, warn_unchecked_limit
 from vemdiffuse_pipe.config import SCHEDULERS, Scheduler
 
 
@@ -29,12 +29,10 @@ from vemdiffuse_pipe.config import SCHEDULERS, Scheduler
 )
 @click.option("--dry-run", is_flag=True, help="Print the script and stop; nothing is written.")
 def command(file: Path, jobs: int | None, scheduler: str | None, script: Path | None, dry_run: bool) -> int:
-    """Hand a run to a batch scheduler, as a job array.
+    """Submit a run to a batch scheduler, as a job array.
 
-    Submitting again resumes.
-
-    Each job does a part of the run and then helps the others; none needs to know of them. What a job is given
-    stands in [cluster] of the run file.
+    Each job processes a part of the run, then unfinished blocks of other parts. Jobs do not wait for each
+    other. [cluster] in the run file states the queue, memory and time of a job. Submit again to resume.
 
     \b
     Examples:
@@ -46,13 +44,13 @@ def command(file: Path, jobs: int | None, scheduler: str | None, script: Path | 
     run_file = config.load(file)
     chosen = cast(Scheduler, scheduler) if scheduler else find_scheduler()
     submission = make_submission(run_file, file, chosen, jobs, script)
-    say_what_is_not_checked(run_file)
+    warn_unchecked_limit(run_file)
     if dry_run:
         click.echo(submission.script, nl=False)
         return 0
     click.echo(submit(run_file, submission))
     click.echo(
-        f"script {submission.path}, logs {submission.logs}; `vemdiffuse status {run_file.output.url}` says "
-        "how far it is, and submitting again goes on from there"
+        f"script {submission.path}, logs {submission.logs}; `vemdiffuse status {run_file.output.url}` shows "
+        "progress; submit again to resume"
     )
     return 0

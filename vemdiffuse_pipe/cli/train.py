@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 @run_file_argument
 @json_option
 def command(file: Path, as_json: bool) -> int:
-    """Train a network on your own volume; running again goes on.
+    """Train a network on your own volume; rerun to resume.
 
-    FILE says what is learnt from, what is held back, and for how long; its folder gets the checkpoint that
-    --model takes, a log, the curve and pictures. On several GPUs: torchrun --nproc-per-node 4 -m
-    vemdiffuse_pipe train FILE.
+    FILE states the volume, what is held back for validation, and how long to train. Its folder gets the
+    checkpoint that --model takes, a log, the loss curve and pictures. On several GPUs: torchrun
+    --nproc-per-node 4 -m vemdiffuse_pipe train FILE.
 
     \b
     Examples:
@@ -35,17 +35,17 @@ def command(file: Path, as_json: bool) -> int:
     train_file = settings.load(file)
     from vemdiffuse_pipe.training.run import train  # imports torch
 
-    trained = train(train_file, listener=_say)
+    trained = train(train_file, listener=_log)
     if trained.outcome.stopped == "interrupted":
         raise KeyboardInterrupt
     _print(trained, as_json)
     return 0
 
 
-def _say(record: Mapping[str, object]) -> None:
+def _log(record: Mapping[str, object]) -> None:
     """A line on stderr, as the journal has it."""
-    words = [f"{name} {value:.4g}" for name, value in record.items() if isinstance(value, float)]
-    sys.stderr.write(f"step {record['step']}: {', '.join(words)}\n")
+    figures = [f"{name} {value:.4g}" for name, value in record.items() if isinstance(value, float)]
+    sys.stderr.write(f"step {record['step']}: {', '.join(figures)}\n")
 
 
 def _print(trained: Trained, as_json: bool) -> None:

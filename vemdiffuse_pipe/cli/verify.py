@@ -1,4 +1,4 @@
-"""vemdiffuse verify: is the output what it says it is?"""
+"""vemdiffuse verify: check an output against its receipts."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ MAX_LISTED = 20
     help="Places to render again.",
 )
 @click.option("--seed", default=0, show_default=True, metavar="N", help="Another seed, other places.")
-@click.option("--repair", is_flag=True, help="Render and write what is wrong again.")
+@click.option("--repair", is_flag=True, help="Render and write wrong shards again.")
 @json_option
 def command(output: str, rendered: int, seed: int, repair: bool, as_json: bool) -> int:
     """Check every stored voxel of an output, and render some again.
 
-    Every shard must have a receipt and the checksum that it states; a random handful of places is rendered
-    again and compared. Exit code 0: all of it holds. 1: something does not.
+    Every shard must have a receipt, and the checksum that the receipt states. A few random places are
+    rendered again and compared. Exit code 0: all is right. 1: something is not.
 
     \b
     Examples:
@@ -62,8 +62,8 @@ def format_text(output: str, found: Verification) -> str:
     outside = f"{show_count(found.n_skipped)} outside the mask, " if found.n_skipped else ""
     lines = [
         f"{output} {'is good' if found.is_good else 'is NOT good'}: {show_count(found.n_shards)} shards, "
-        f"{outside}{show_count(found.n_missing)} missing, {show_count(len(found.wrong))} with other voxels "
-        f"than their receipt says; {found.n_rendered} places rendered again, {found.n_different} differ"
+        f"{outside}{show_count(found.n_missing)} missing, {show_count(len(found.wrong))} "
+        f"differ from their receipt; {found.n_rendered} places rendered again, {found.n_different} differ"
     ]
     lines += [f"wrong: {box}" for box in found.wrong[:MAX_LISTED]]
     return "\n".join(lines)

@@ -26,7 +26,10 @@ def picture(panels: Mapping[str, Voxels], *, scale: int) -> Image.Image:
     value, which the title then gives). Raises ConfigError without panels or for other shapes and scales.
     """
     _check(panels, scale)
-    images = [_enlarged(_colours(title, voxels), scale) for title, voxels in panels.items()]
+    images = [
+        enlarged(colours(voxels, int(voxels.max()) if title == UNCERTAINTY else None), scale)
+        for title, voxels in panels.items()
+    ]
     titles = [_title(title, voxels) for title, voxels in panels.items()]
     font = ImageFont.load_default(TITLE_PX)
     widths = [max(im.width, int(np.ceil(font.getlength(t)))) for im, t in zip(images, titles, strict=True)]
@@ -46,18 +49,19 @@ def _title(title: str, voxels: Voxels) -> str:
     return f"{title} (0 to {voxels.max()})" if title == UNCERTAINTY else title
 
 
-def _colours(title: str, voxels: Voxels) -> NDArray[np.uint8]:
-    """(row, column, 3) uint8."""
-    if title != UNCERTAINTY:
+def colours(voxels: Voxels, peak: int | None) -> NDArray[np.uint8]:
+    """(row, column, 3) uint8: grey; where `peak` is given, from black at 0 to pale yellow at `peak`."""
+    if peak is None:
         return np.repeat(voxels[..., None], 3, axis=2)
-    share = voxels / max(1, int(voxels.max())) * (len(COLOURS) - 1)
+    share = np.minimum(1.0, voxels / max(1, peak)) * (len(COLOURS) - 1)
     stops = np.arange(len(COLOURS))
     channels = [np.interp(share, stops, COLOURS[:, c]) for c in range(3)]
     return np.stack(channels, axis=2).round().astype(np.uint8)
 
 
-def _enlarged(colours: NDArray[np.uint8], scale: int) -> Image.Image:
-    return Image.fromarray(colours.repeat(scale, axis=0).repeat(scale, axis=1))
+def enlarged(rgb: NDArray[np.uint8], scale: int) -> Image.Image:
+    """The image with square blocks of `scale` px for its pixels."""
+    return Image.fromarray(rgb.repeat(scale, axis=0).repeat(scale, axis=1))
 
 
 def _check(panels: Mapping[str, Voxels], scale: int) -> None:

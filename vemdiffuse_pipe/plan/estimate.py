@@ -30,8 +30,8 @@ BLOCKS_IN_FLIGHT = 3  # of one worker: one is read, one rendered, one written
 class Estimate:
     """Costs of a plan. `ram_bytes`: upper bound for one worker process; `gpu_bytes`: for one GPU.
 
-    `rendered_twice`: share of the generated voxels that are rendered more than once, by the overlap of
-    tiles and by tiles and gaps that straddle blocks. `n_chunk_reads`, `chunk_read_bytes`: chunks of the
+    `renders_per_voxel`: how often a generated voxel is rendered on average; more than 1 by the overlap of
+    tiles, and by tiles and gaps that straddle blocks. `n_chunk_reads`, `chunk_read_bytes`: chunks of the
     source that are fetched for the `read_bytes` that are needed, and what they decode to; a chunk that
     serves a whole column of blocks counts once. `flop_per_voxel`: of the output, all included.
     """
@@ -42,7 +42,7 @@ class Estimate:
     n_blocks: int
     n_shards: int
     n_tiles_rendered: int
-    rendered_twice: float
+    renders_per_voxel: float
     read_bytes: int
     n_chunk_reads: int
     chunk_read_bytes: int
@@ -73,7 +73,7 @@ def estimate(plan: Plan, *, n_threads: int = 1) -> Estimate:
         n_blocks=plan.blocks.n_blocks,
         n_shards=plan.shards.n_blocks,
         n_tiles_rendered=n_tiles * n_gaps * plan.sampling.samples,
-        rendered_twice=planes_rendered * pixels / generated - 1,
+        renders_per_voxel=planes_rendered * pixels / generated,
         read_bytes=read_voxels * itemsize,
         n_chunk_reads=prod(_over_chunks(plan, axis, _n_chunks(plan, axis)) for axis in range(3)),
         chunk_read_bytes=prod(_over_chunks(plan, axis, _in_chunks(plan, axis)) for axis in range(3))

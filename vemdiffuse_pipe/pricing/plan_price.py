@@ -86,7 +86,7 @@ class Price:
     n_puts: float
     currency: str
     costs: Mapping[str, float]
-    cheaper: tuple[Saving, ...]
+    savings: tuple[Saving, ...]
 
     @property
     def total(self) -> float:
@@ -130,7 +130,7 @@ def price(plan: Plan, speed: Speed, *, n_workers: int, n_threads: int, wanted_sh
         n_puts=n_puts,
         currency=table.currency,
         costs={name: amount * unit for name, (amount, unit) in quantities.items() if unit is not None},
-        cheaper=savings(plan, figures, speed, n_threads),
+        savings=savings(plan, figures, speed, n_threads),
     )
 
 
@@ -141,7 +141,7 @@ def check_limit(found: Price, table: PriceTable) -> None:
     if limit is None or found.unit_hours <= limit:
         return
     needed = found.unit_hours / limit
-    enough = [saving.change for saving in found.cheaper if saving.factor >= needed][-2:]
+    enough = [saving.change for saving in found.savings if saving.factor >= needed][-2:]
     part = f"a region or a mask of {100 / needed:.2g} % of it"
     raise PlanError(
         f"the run would take {found.unit_hours:,.4g} {found.unit}-hours; {name} is {limit:,.4g}: it must be "

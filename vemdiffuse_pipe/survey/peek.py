@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from vemdiffuse_pipe.cli.format import show_bytes
 from vemdiffuse_pipe.errors import ConfigError, SourceError
 from vemdiffuse_pipe.evaluation.picture import picture
 from vemdiffuse_pipe.geometry.box import Box
@@ -21,11 +20,18 @@ MAX_PX = 2048  # along a side of a view
 
 @dataclass(frozen=True, slots=True)
 class Peek:
-    """What was drawn: boxes of the source, and the bytes that were decoded for them."""
+    """The picture that was drawn of a volume."""
 
+    file: Path
+    """Where it was written."""
+    level: str
+    """Name of the level that was read."""
     section: Box
+    """The middle section, in voxels of the level."""
     cut: Box
+    """The cut along z, in voxels of the level."""
     decoded_bytes: int
+    """Bytes that were decoded for both."""
 
 
 def draw(source: Source, file: Path, *, is_size_known: bool) -> Peek:
@@ -48,7 +54,8 @@ def draw(source: Source, file: Path, *, is_size_known: bool) -> Peek:
         picture(panels, scale=1).save(file, format="PNG")
     except OSError as error:
         raise ConfigError(f"{file} cannot be written: {error.strerror or error}") from error
-    return Peek(section, cut, sum(decoded_bytes(spec, box) for box in (section, cut)))
+    decoded = sum(decoded_bytes(spec, box) for box in (section, cut))
+    return Peek(file, spec.level, section, cut, decoded)
 
 
 def decoded_bytes(spec: VolumeSpec, box: Box) -> int:
@@ -88,15 +95,15 @@ def _around_middle(spec: VolumeSpec, shape: tuple[int, int, int]) -> Box:
     return Box.of_shape((z, y, x), ((nz - z) // 2, (ny - y) // 2, (nx - x) // 2))
 
 
-def _largest(spec: VolumeSpec, boxes: Iterator[Box], most_bytes: int) -> Box:
-    """The first box that decodes no more than `most_bytes`."""
+def _largest(spec: VolumeSpec, boxes: Iterator[Box], max_bytes: int) -> Box:
+    """The first box that decodes no more than `max_bytes`."""
     for box in boxes:
-        if decoded_bytes(spec, box) <= most_bytes:
+        if decoded_bytes(spec, box) <= max_bytes:
             return box
     chunk = prod(spec.chunk_shape) * np.dtype(spec.dtype).itemsize
     raise SourceError(
-        f"{spec.url}, level {spec.level}, has chunks of {show_bytes(chunk)}; a look decodes at most "
-        f"{show_bytes(MAX_BYTES)}: choose a coarser level with --level"
+        f"{spec.url}, level {spec.level}, has chunks of {chunk / 1e6:.0f} MB; a picture decodes at most "
+        f"{MAX_BYTES / 1e6:.0f} MB: choose a coarser level with --level"
     )
 
 
