@@ -33,22 +33,21 @@ from vemdiffuse_pipe.config import RunTable
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.records import receipts
 from vemdiffuse_pipe.records.events import silent
+from vemdiffuse_pipe.records.folder import records_of
 from vemdiffuse_pipe.records.journal import Journal
 from vemdiffuse_pipe.records.parts import Part
 from vemdiffuse_pipe.records.segments import SegmentWriter
 from vemdiffuse_pipe.records.shards import Work
-from vemdiffuse_pipe.render.block import Hardware
 from vemdiffuse_pipe.running import stages
 from vemdiffuse_pipe.running.crashes import CrashTracker
 from vemdiffuse_pipe.running.dask import worker as workers
-from vemdiffuse_pipe.running.dask.driver import drive
+from vemdiffuse_pipe.running.dask.driver import Target, drive
+from vemdiffuse_pipe.running.failure_policy import FailurePolicy
+from vemdiffuse_pipe.running.local.local_worker import LocalWorker
 from vemdiffuse_pipe.running.local.pipeline import Pipeline
-from vemdiffuse_pipe.running.local.worker import LocalWorker
-from vemdiffuse_pipe.running.outcomes import FailurePolicy
 from vemdiffuse_pipe.running.progress import Progress
 from vemdiffuse_pipe.running.stages import WorkerContext
 from vemdiffuse_pipe.storage import parse_address
-from vemdiffuse_pipe.storage.retry import RetryPolicy
 
 KINDS = ["blocks", "parts", "journal"]
 
@@ -74,8 +73,7 @@ def main(kinds: tuple[str, ...], n_blocks: int, repeats: int) -> None:
 class Nothing(NamedTuple):
     """What goes through the stages of an empty block."""
 
-    block_index: int
-    output_box: Box
+    work: Work
 
 
 class EmptyStages(WorkerPlugin):
@@ -87,20 +85,22 @@ class EmptyStages(WorkerPlugin):
     def setup(self, worker: Worker) -> None:
         """Replace the stages of this process."""
         writer = SegmentWriter(parse_address(self.folder)) if self.folder else None
-        workers._PLACES["empty"] = None  # type: ignore[assignment]
-        stages.read = lambda place, index, box: Nothing(index, box)  # type: ignore[assignment,misc,return-value]
-        stages.render = second  # type: ignore[assignment]
-        stages.write = lambda _, done: writer and writer.append(record(done.block_index))  # type: ignore
+        workers._CONTEXTS["empty"] = None  # type: ignore[assignment]
+        stages.read = lambda context, work: Nothing(work)  # type: ignore
+        stages.compute = second  # type: ignore
+        stages.write = lambda _, done: writer and writer.append(record(done.work.block_index))  # type: ignore
 
 
 def block_rows(folder: Path, n_blocks: int, repeats: int) -> Iterator[Row]:
-    """Empty blocks on one worker in this process, and on two processes."""
+    """Empty blocks on one worker process, and on two."""
     for name, table in {
-        "in this process": RunTable(),
+        "in 1 process": RunTable(engine="local"),
         "in 2 processes": RunTable(workers=2, engine="local"),
     }.items():
         with connect(table) as client:
-            bare, empty, receipted = block_ms(client, folder / table.engine, n_blocks, table.workers, repeats)
+            bare, empty, receipted = block_ms(
+                client, folder / str(table.workers), n_blocks, table.workers, repeats
+            )
         yield (
             f"{n_blocks} empty blocks {name}",
             f"{empty:.2f} ms a block: {empty / bare:.2f} of bare tasks; with a receipt {receipted:.2f} ms",
@@ -139,7 +139,7 @@ class Ignore:
 def empty_blocks(client: Client, n_blocks: int, window: int) -> None:
     """Through the driver."""
     work = (Work(i, Box.of_shape((64, 1024, 1024), (64 * i, 0, 0))) for i in range(n_blocks))
-    assert drive(client, "empty", work, window, Ignore(), SimpleQueue()) == ""
+    assert drive(Target(client, "empty"), work, window, Ignore(), SimpleQueue()) == ""
 
 
 def bare_tasks(client: Client, n_blocks: int, window: int) -> None:
@@ -180,24 +180,24 @@ def part_seconds(output: Path, n_blocks: int) -> float:
     """Seconds for all blocks of a run, from opening it to its last receipt."""
     blocks, shards = grid(max(1000, n_blocks))
 
-    def note(place: WorkerContext, index: int) -> None:
-        place.receipts.append(record(index, tuple(shards.touching(blocks.box(index)))))
+    def write_receipt(context: WorkerContext, work: Work) -> None:
+        context.receipts.append(record(work.block_index, tuple(shards.touching(work.output_box))))
 
-    empty = {"read": lambda _, index, box: index, "render": second, "store": second, "note": note}
+    empty = {"read": second, "compute": second, "store": second, "write_receipt": write_receipt}
     with ExitStack() as stack:
         for name, stage in empty.items():
             stack.enter_context(mock.patch.object(stages, name, stage))
         started = time.perf_counter()
-        progress = Progress(parse_address(output), "0" * 16, blocks, shards)
-        writer = stack.enter_context(closing(SegmentWriter(parse_address(output / receipts.FOLDER))))
-        journal = stack.enter_context(Journal(parse_address(output), blocks.block_shape))
-        place = WorkerContext(None, "", None, None, None, writer, Hardware(), RetryPolicy(), silent, journal)  # type: ignore
-        pipeline = stack.enter_context(Pipeline(place, SimpleQueue(), progress.is_missing))
-        deaths = CrashTracker(parse_address(output), progress, journal)
-        shift = LocalWorker(
-            progress, pipeline, FailurePolicy(Ignore(progress)), Deadline(None), deaths, n_blocks
-        )
-        shift.run(Part(1, 1), columns=False)
+        records = records_of(parse_address(output))
+        progress = Progress(records, "0" * 16, blocks, shards)
+        writer = stack.enter_context(closing(SegmentWriter(records / receipts.FOLDER)))
+        journal = stack.enter_context(Journal(records, blocks.block_shape))
+        context = WorkerContext(None, None, writer, journal, silent)  # type: ignore[arg-type]
+        pipeline = stack.enter_context(Pipeline(context, SimpleQueue(), progress.is_missing))
+        crashes = CrashTracker(records, progress, journal)
+        policy = FailurePolicy(Ignore(progress))
+        worker = LocalWorker(progress, pipeline, policy, Deadline(None), crashes, n_blocks)
+        worker.run(Part(1, 1), columns=False)
         return time.perf_counter() - started
 
 

@@ -78,7 +78,7 @@ def bucket_row(n_receipts: int) -> Row:
         for first in range(0, n_receipts, LINES_OF_AN_OBJECT):
             indices = range(first, min(n_receipts, first + LINES_OF_AN_OBJECT))
             lines = [encode(record(i, tuple(shards.touching(blocks.box(i))))) for i in indices]
-            key = f"run/{receipts.FOLDER}/node-{first}.jsonl"
+            key = f"run/.vemdiffuse/{receipts.FOLDER}/node-{first}.jsonl"
             client(endpoint).put_object(Bucket=BUCKET, Key=key, Body=b"".join(lines))
         took, peak = opening(f"s3+{endpoint}/{BUCKET}/run", n_receipts)
     return (
@@ -110,7 +110,7 @@ print(peak_bytes(), n)
 
 def write_receipts(output: Path, n_receipts: int) -> None:
     """The receipts of a complete run, as 16 processes would leave them."""
-    target = output / receipts.FOLDER
+    target = output / ".vemdiffuse" / receipts.FOLDER
     target.mkdir(parents=True)
     blocks, shards = grid(n_receipts)
     for part in range(16):
@@ -123,11 +123,12 @@ OPENING = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
 from figures import grid
+from vemdiffuse_pipe.records.folder import records_of
 from vemdiffuse_pipe.running.progress import Progress
 from vemdiffuse_pipe.running.stages import peak_bytes
 from vemdiffuse_pipe.storage import parse_address
 started = time.perf_counter()
-progress = Progress(parse_address(sys.argv[2]), "0" * 16, *grid(int(sys.argv[3])))
+progress = Progress(records_of(parse_address(sys.argv[2])), "0" * 16, *grid(int(sys.argv[3])))
 n_missing = progress.n_missing()
 took = time.perf_counter() - started
 print(took, peak_bytes())

@@ -25,7 +25,7 @@ from vemdiffuse_pipe.config import RunFile, parse
 from vemdiffuse_pipe.geometry.frame import Frame, exact_nm
 from vemdiffuse_pipe.running import stages
 from vemdiffuse_pipe.running.reconstruct import run
-from vemdiffuse_pipe.running.stages import Rendered, Sections, WorkerContext
+from vemdiffuse_pipe.running.stages import ComputedBlock, LoadedBlock, WorkerContext
 from vemdiffuse_pipe.storage import create_sink
 from vemdiffuse_pipe.volume import Voxels
 
@@ -33,7 +33,7 @@ TILES, TILE_S = 20, 0.05
 BLOCK = (20, 64, 64)
 RATIO = 5
 LOG = "SCALING_LOG"
-_render = stages.render
+_compute = stages.compute
 
 
 def sleep_like_a_gpu() -> None:
@@ -46,12 +46,12 @@ def sleep_like_a_gpu() -> None:
     os.close(log)
 
 
-def render(place: WorkerContext, sections: Sections) -> Rendered:
+def compute(context: WorkerContext, block: LoadedBlock) -> ComputedBlock:
     sleep_like_a_gpu()
-    return _render(place, sections)
+    return _compute(context, block)
 
 
-stages.render = render  # in worker processes too: they import this file
+stages.compute = compute  # in worker processes too: they import this file
 # The bound counts in every process what 64 of them share: the code of torch and its like.
 resources.check_size = lambda *_: None  # type: ignore[assignment]
 

@@ -34,7 +34,8 @@ DASK = {"dask", "distributed", "dask_jobqueue"}
 KNOW_DASK = {"running", "cluster"}
 KNOW_TORCH = {"models", "exchange", "training", "render", "running", "comparison", "pricing", "cluster"}
 MAX_LINES = 400
-MAX_FUNCTION_LINES = 60
+MAX_FUNCTION_LINES = 40
+LONGER = {"cli/reconstruct: command", "evaluation/report: evaluate"}  # to be made shorter; add none
 
 MODULES = sorted(path.relative_to(ROOT).with_suffix("") for path in ROOT.rglob("*.py"))
 
@@ -132,4 +133,4 @@ def test_functions_fit_a_screen() -> None:
         for node in ast.walk(ast.parse(source(module)))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     }
-    assert not {name: n for name, n in lengths.items() if n > MAX_FUNCTION_LINES}
+    assert {name for name, n in lengths.items() if n > MAX_FUNCTION_LINES} <= LONGER

@@ -99,15 +99,12 @@ def reconstruct(
     voxels = {"voxel_size_nm": voxel_size_nm, "level": level, "channel": channel, "window": window}
     policies = {"missing": missing, "corrupt": corrupt, "bad_sections": bad_sections}
     draws = {"seed": seed, "samples": samples, "steps": steps, "precision": precision}
+    engine = "local" if workers > 1 else "threads"
     tables: dict[str, object] = {
         "source": {"url": source, **voxels, **policies},
         "output": {"url": output, "format": output_format},
         "model": {"name": model, "ratio": ratio, "grid": grid, **draws},
-        "run": {
-            "block_shape": block_shape,
-            "workers": workers,
-            "engine": "local" if workers > 1 else "threads",
-        },
+        "run": {"block_shape": block_shape, "workers": workers, "engine": engine},
     }
     return _reconstruct(config.parse(tables), listener)
 
