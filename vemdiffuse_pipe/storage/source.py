@@ -13,7 +13,7 @@ from vemdiffuse_pipe.config import Policy
 from vemdiffuse_pipe.errors import AccessError, SourceError
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.frame import Nm, exact_nm, show_nm
-from vemdiffuse_pipe.storage import holes, metadata, n5, ngff, objects, precomputed, stores, tiff
+from vemdiffuse_pipe.storage import hdf5, holes, metadata, mrc, n5, ngff, objects, precomputed, stores, tiff
 from vemdiffuse_pipe.storage.address import Address
 from vemdiffuse_pipe.storage.catalogue import source_address
 from vemdiffuse_pipe.storage.grey import ToGrey, Window, to_grey
@@ -23,7 +23,7 @@ from vemdiffuse_pipe.volume import OnHole, Source, VolumeSpec, Voxels, unheard
 
 CACHE_BYTES = 256 << 20
 
-_FORMATS = "OME-Zarr, zarr, N5, neuroglancer precomputed or TIFF"
+_FORMATS = "OME-Zarr, zarr, N5, neuroglancer precomputed, TIFF, MRC or HDF5"
 
 
 def open_source(
@@ -92,7 +92,7 @@ def find_volume(address: Address, series: int | None = None, pattern: str | None
 
     `series`, `pattern`: as in `open_source`.
     """
-    for find in (ngff.find, n5.find, precomputed.find):
+    for find in (ngff.find, n5.find, precomputed.find, mrc.find, hdf5.find):
         if (volume := find(address)) is not None:
             if series is not None or pattern is not None:
                 raise SourceError(
