@@ -1,7 +1,7 @@
 """What the axes of an HDF5 dataset are, and how large its voxels: as CREMI, ilastik and others say it.
 
-axes     axistags (ilastik), dimension labels, MATLAB's; three without a name are z, y, x
-size     resolution and offset, in nm where no unit is stated (CREMI); element_size_um; axistags and axis_units
+axes     axistags (ilastik), labels, MATLAB's order; three without a name are z, y, x
+size     resolution and offset, in nm where no unit is stated (CREMI); element_size_um; axistags, axis_units
 """
 
 from __future__ import annotations

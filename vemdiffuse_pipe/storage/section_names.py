@@ -36,6 +36,11 @@ class Numbering:
     step: Fraction = Fraction(1)
 
     @property
+    def last(self) -> Fraction | None:
+        """The number of the last file."""
+        return None if self.first is None else self.first + (len(self.files) - 1) * self.step
+
+    @property
     def n_files(self) -> int:
         """Files that are there."""
         return sum(name is not None for name in self.files)
@@ -46,12 +51,11 @@ class Numbering:
         return f"section {section}{number}"
 
     def __str__(self) -> str:
-        if self.first is None:
+        if self.first is None or self.last is None:
             return f"{self.n_files} files, in the order of letters"
-        last = self.first + (len(self.files) - 1) * self.step
         absent = len(self.files) - self.n_files
         lost = f", {absent} absent" if absent else ""
-        counted = f"{_text(self.first)} to {_text(last)}, step {_text(self.step)}"
+        counted = f"{_text(self.first)} to {_text(self.last)}, step {_text(self.step)}"
         return f"{self.n_files} files, numbered {counted}{lost}"
 
 

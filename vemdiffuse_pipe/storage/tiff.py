@@ -96,4 +96,4 @@ def _size_nm(description: str, address: Address) -> Nm | None:
 
 def _volume(address: Address, stack: Stack, size_nm: Nm | None) -> Volume:
     level = Level("0", stack) if size_nm is None else Level("0", stack, size_nm, is_in_nm=True)
-    return Volume(str(address), "tiff", [level])
+    return Volume(str(address), "tiff", [level], stack.numbering)
