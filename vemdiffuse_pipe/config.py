@@ -95,7 +95,7 @@ class AssumeTable(Table):
     shape: Zyx
     voxel_size_nm: tuple[Length, Length, Length]
     chunk_shape: Zyx
-    dtype: Literal["uint8", "uint16", "float32"] = "uint8"
+    dtype: Literal["uint8", "int8", "uint16", "int16", "float16", "float32"] = "uint8"
 
 
 class SourceTable(Table):
