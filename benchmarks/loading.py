@@ -19,8 +19,8 @@ import click
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests/training"))
+from figures import commit, device
 from large_volume import large_volume
-from overhead import commit, device
 from servers import s3
 
 LIMIT = 10**9

@@ -26,8 +26,9 @@ import tensorstore as ts
 import zarr
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from copying import em_like
 from faulty_proxy import FaultyProxy
-from overhead import commit, device, em_like
+from figures import commit, device
 from servers import nginx
 
 from vemdiffuse_pipe import config

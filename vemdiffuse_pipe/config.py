@@ -95,7 +95,7 @@ class AssumeTable(Table):
     shape: Zyx
     voxel_size_nm: tuple[Length, Length, Length]
     chunk_shape: Zyx
-    dtype: Literal["uint8", "uint16", "float32"] = "uint8"
+    dtype: Literal["uint8", "int8", "uint16", "int16", "float16", "float32"] = "uint8"
 
 
 class SourceTable(Table):
@@ -108,6 +108,8 @@ class SourceTable(Table):
     voxel_size_nm: tuple[Length, Length, Length] | None = None
     level: str | None = None
     channel: Annotated[int, Field(ge=0, le=2**20)] | None = None
+    series: Annotated[int, Field(ge=0, le=2**20)] | None = None
+    pattern: str | None = None
     window: tuple[Finite, Finite] | None = None
     contrast: tuple[Finite, Length] | None = None
     missing: Policy = "fail"

@@ -6,6 +6,8 @@ import warnings
 from dataclasses import dataclass, field
 from fractions import Fraction
 
+import h5py
+import mrcfile
 import numpy as np
 import tensorstore as ts
 import tifffile
@@ -285,6 +287,42 @@ def tiff_folder(path):
         tifffile.imwrite(path / f"section_{z + 95}.tif", section, compression="zlib")
 
 
+def mrc(path, voxels=None, order="<", extended=b""):
+    """By mrcfile; by its own hand in the other order of bytes, and with an extended header."""
+    voxels = VOXELS.astype(np.uint16) if voxels is None else voxels
+    with warnings.catch_warnings(), mrcfile.new(path, overwrite=True) as file:
+        warnings.simplefilter("ignore")
+        file.set_data(voxels)
+        file.voxel_size = tuple(float(s * 10) for s in SIZE_NM[::-1])
+        file.update_header_stats()
+        header = file.header.copy()
+    if order == ">" or extended:
+        header = np.array(header)
+        header["nsymbt"] = len(extended)
+        swapped = header.astype(header.dtype.newbyteorder(order))
+        path.write_bytes(
+            swapped.tobytes() + extended + voxels.astype(voxels.dtype.newbyteorder(order)).tobytes()
+        )
+    return path
+
+
+def mrc_imod(path):
+    """Unsigned bytes, as IMOD writes them."""
+    data = bytearray(mrc(path, VOXELS.view(np.int8)).read_bytes())
+    data[152:160] = np.array([1146047817, 0], "<i4").tobytes()
+    path.write_bytes(data)
+
+
+def hdf5_cremi(path):
+    """Raw and labels as CREMI has them."""
+    with h5py.File(path, "w") as file:
+        raw = file.create_dataset("volumes/raw", data=VOXELS, chunks=CHUNKS, compression="gzip")
+        raw.attrs["resolution"] = [float(s) for s in SIZE_NM]
+        ids = (VOXELS > 9).astype(np.uint64)
+        file.create_dataset("volumes/labels/neuron_ids", data=ids, chunks=CHUNKS, compression="gzip")
+        file.create_dataset("annotations/locations", data=np.zeros((5, 3)))
+
+
 SECOND = {"channel": 1}
 GIVEN = {"voxel_size_nm": (40, 4.3, 4.3)}
 
@@ -325,6 +363,8 @@ FORMATS = [
     Stored("tiff-ome-deflate", lambda path: tiff_ome(path, compression="zlib", predictor=True)),
     Stored("tiff-big-tiled", lambda path: tiff_plain(path, bigtiff=True, tile=(16, 16)), GIVEN),
     Stored("tiff-folder", tiff_folder, GIVEN),
+    Stored("mrc-imod", mrc_imod),
+    Stored("hdf5-cremi", hdf5_cremi),
 ]
 
 

@@ -24,6 +24,8 @@ CODECS = {
     "tiff-ome-deflate": "adobe_deflate",
     "tiff-folder": "adobe_deflate",
     "tiff-": "raw",
+    "mrc-": "raw",
+    "hdf5-": "gzip",
 }
 
 

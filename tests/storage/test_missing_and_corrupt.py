@@ -26,7 +26,7 @@ STACKS = [stored for stored in FORMATS if stored.name.startswith("tiff") and sto
 CHUNKED = [
     stored
     for stored in FORMATS
-    if not stored.name.startswith("tiff")
+    if not stored.name.startswith(("tiff", "mrc", "hdf5"))
     and "channel" not in stored.options  # the first chunk is another one's
 ]
 

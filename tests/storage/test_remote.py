@@ -17,7 +17,7 @@ from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.storage import open_source
 
 WHOLE = Box.of_shape(SHAPE)
-LOCAL = ("tiff", "precomputed-cloudvolume-gz")  # TIFF, and chunks under other names, are read from a disk
+LOCAL = ("tiff", "mrc", "hdf5", "precomputed-cloudvolume-gz")  # files, and chunks under other names
 REMOTE = [stored for stored in FORMATS if not stored.name.startswith(LOCAL)]
 KINDS = ["http", "s3"]
 

@@ -90,7 +90,8 @@ def test_format_is_found_whatever_the_name(written, tmp_path):
 
 def test_formats_are_named(written):
     found = {open_source(written(s) / s.inside, **s.options).spec.format for s in FORMATS}
-    assert found == {"ome-zarr 0.4", "ome-zarr 0.5", "zarr v2", "zarr v3", "n5", "precomputed", "tiff"}
+    chunked = {"ome-zarr 0.4", "ome-zarr 0.5", "zarr v2", "zarr v3", "n5", "precomputed"}
+    assert found == {*chunked, "tiff", "mrc", "hdf5"}
 
 
 def test_kept_chunk_is_not_asked_for_again(tmp_path):

@@ -1,45 +1,24 @@
 """TIFF: sections in their order, sizes from ImageJ and OME, and nothing read that is not asked for."""
 
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from stored_volumes import FRAME, GIVEN, SHAPE, VOXELS, tiff_ome, tiff_plain
+from stored_volumes import FRAME, GIVEN, SHAPE, VOXELS, tiff_plain
 
 from vemdiffuse_pipe.errors import CorruptDataError, MissingDataError, SourceError, VemdiffuseError
 from vemdiffuse_pipe.geometry.box import Box
-from vemdiffuse_pipe.storage import open_source, tiff
-from vemdiffuse_pipe.storage.address import parse_address
-from vemdiffuse_pipe.storage.tiff_names import in_order
+from vemdiffuse_pipe.storage import open_source, tiff_pages
+from vemdiffuse_pipe.testing import position_coded
 
 WHOLE = Box.of_shape(SHAPE)
-
-
-class TestOrderOfFiles:
-    @pytest.mark.parametrize(
-        ("names", "ordered"),
-        [
-            (["s10.tif", "s9.tif", "s8.tif"], ("s8.tif", "s9.tif", "s10.tif")),
-            (["9.tif", "12.tif", "10.tif"], ("9.tif", "10.tif", None, "12.tif")),
-            (["a_2_x1.tif", "a_1_x2.tif"], ("a_1_x2.tif", "a_2_x1.tif")),
-            (
-                ["run2_s30.tif", "run2_s10.tif", "run2_s20.tif"],
-                ("run2_s10.tif", "run2_s20.tif", "run2_s30.tif"),
-            ),
-            (["b.tif", "a.tif"], ("a.tif", "b.tif")),
-            (["S2.tif", "s1.tif"], ("s1.tif", "S2.tif")),
-        ],
-    )
-    def test_numbers_count(self, names, ordered):
-        assert in_order(parse_address("/x"), names) == ordered
-
-    def test_two_files_for_one_number_are_refused(self):
-        with pytest.raises(SourceError, match="two files"):
-            in_order(parse_address("/x"), ["s1.tif", "s01.tif", "s2.tif"])
+OPEN_FILES = Path("/proc/self/fd")
 
 
 @pytest.mark.parametrize("size", ["4.6", "4", "8.3", "0.5", "3.77", "12.5"])
@@ -100,12 +79,20 @@ def test_byte_order_does_not_change_voxels(byteorder, kind, tmp_path):
     ("voxels", "options", "word"),
     [
         (VOXELS[0], {}, "2D"),
-        (np.stack([VOXELS] * 3, -1), {"photometric": "rgb"}, "axes"),
-        (np.stack([VOXELS] * 3, 1), {"imagej": True, "metadata": {"axes": "ZCYX"}}, "axes"),
-        (VOXELS, {"imagej": True, "metadata": {"axes": "TYX"}}, "axes"),
+        (np.stack([VOXELS] * 3, -1), {"photometric": "rgb"}, "RGB"),
+        (np.stack([VOXELS] * 3, 1), {"photometric": "rgb", "planarconfig": "separate"}, "RGB"),
+        (np.stack([VOXELS] * 3, 1), {"imagej": True, "metadata": {"axes": "ZCYX"}}, "3 channels.*--channel"),
+        (VOXELS, {"imagej": True, "metadata": {"axes": "CYX"}}, "11 channels and one slice.*Slices"),
+        (VOXELS, {"imagej": True, "metadata": {"axes": "TYX"}}, "11 frames .* one slice.*Slices"),
+        (
+            VOXELS.reshape(11, 1, 23, 37).repeat(2, 1),
+            {"metadata": {"axes": "TZYX"}},
+            "11 frames .* 2 sections",
+        ),
+        (VOXELS.reshape(11, 1, 23, 37).repeat(2, 1), {}, "11 pages and 2 pages"),
         (VOXELS > 9, {}, "bool"),
     ],
-    ids=["one-page", "rgb", "channels", "time", "bilevel"],
+    ids=["one-page", "rgb", "planar", "channels", "only-channels", "only-time", "time", "unnamed", "bilevel"],
 )
 def test_stack_that_is_no_grey_volume_is_refused(voxels, options, word, tmp_path):
     path = tmp_path / "stack.tif"
@@ -119,8 +106,124 @@ def test_pages_of_two_sizes_are_refused(tmp_path):
     with tifffile.TiffWriter(path) as file:
         file.write(VOXELS[0], metadata=None)
         file.write(VOXELS[1, 1:], metadata=None)
-    with pytest.raises(SourceError, match="2 kinds of pages"):
+    with pytest.raises(SourceError, match=r"2 kinds of pages.*--series 0 to 1"):
         open_source(path, **GIVEN)
+
+
+HYPERSTACK = position_coded((2, 3, 2, 5, 7))  # c, z, t, y, x: a time point of it is a volume
+
+
+@pytest.mark.parametrize("order", ["czt", "ctz", "zct", "ztc", "tcz", "tzc"])
+@pytest.mark.parametrize("channel", [0, 1])
+def test_imagej_channels_are_told_from_sections_in_any_order(order, channel, tmp_path):
+    path = tmp_path / "stack.tif"
+    volume = HYPERSTACK[:, :, 0]
+    axes = [axis for axis in order[::-1] if axis != "t"]
+    pages = volume.transpose(["cz".index(axis) for axis in axes] + [2, 3]).reshape(-1, 5, 7)
+    description = f"ImageJ=1.54f\nimages=6\nchannels=2\nslices=3\nhyperstack=true\norder={order}\n"
+    tifffile.imwrite(path, pages, description=description, metadata=None, photometric="minisblack")
+    source = open_source(path, **GIVEN, channel=channel)
+    assert (source.read(Box.of_shape((3, 5, 7))) == volume[channel]).all()
+
+
+def test_imagej_states_a_unit_for_each_axis(tmp_path):
+    path = tmp_path / "stack.tif"
+    stated = {"axes": "ZYX", "unit": "micron", "yunit": "nm", "zunit": "\\u00C5", "spacing": 400}
+    tifffile.imwrite(path, VOXELS, imagej=True, resolution=(1 / 0.0043, 1 / 4.3), metadata=stated)
+    assert open_source(path).spec.frame == FRAME
+
+
+@pytest.mark.parametrize("unit", ["pixel", "sections", "", "xu"])
+def test_imagej_unit_that_is_no_length_is_asked_for(unit, tmp_path):
+    path = tmp_path / "stack.tif"
+    stated = {"axes": "ZYX", "unit": "nm", "zunit": unit, "spacing": 40}
+    tifffile.imwrite(path, VOXELS, imagej=True, resolution=(1 / 4, 1 / 4), metadata=stated)
+    with pytest.raises(SourceError, match="--voxel-size Z Y X"):
+        open_source(path)
+
+
+def test_16_bits_with_a_sign_are_read_as_fiji_shows_them(tmp_path):
+    path = tmp_path / "stack.tif"
+    shown = VOXELS.astype(np.int32) * 16 - 2000
+    calibration = {"cf": 0, "c0": -32768.0, "c1": 1.0}
+    stored = (shown + 32768).astype(np.uint16)
+    tifffile.imwrite(path, stored, imagej=True, metadata={"axes": "ZYX", **calibration})
+    source = open_source(path, **GIVEN, window=(-2000, 2080))
+    assert source.spec.dtype == "int16"
+    assert (source.read(WHOLE) == VOXELS).all()
+    tifffile.imwrite(path, stored, imagej=True, metadata={"axes": "ZYX", **calibration, "c1": 2.0})
+    with pytest.raises(SourceError, match="calibration"):
+        open_source(path, **GIVEN, window=(-2000, 2080))
+
+
+class TestGrey:
+    """What is shown is read, not what is stored; anything else is refused by its tag."""
+
+    @pytest.mark.parametrize("one_run", [False, True], ids=["pages", "one-run"])
+    def test_white_is_zero(self, one_run, tmp_path):
+        path = tmp_path / "stack.tif"
+        options = {"imagej": True} if one_run else {"compression": "zlib"}
+        tifffile.imwrite(path, 255 - VOXELS, photometric="miniswhite", metadata={"axes": "ZYX"}, **options)
+        assert (open_source(path, **GIVEN).read(WHOLE) == VOXELS).all()
+
+    def test_white_is_zero_in_16_bits(self, tmp_path):
+        path = tmp_path / "stack.tif"
+        stored = 65535 - VOXELS.astype(np.uint16) * 100
+        tifffile.imwrite(path, stored, photometric="miniswhite", byteorder=">")
+        assert (open_source(path, **GIVEN, window=(0, 25500)).read(WHOLE) == VOXELS).all()
+
+    def test_white_is_zero_of_signed_numbers_is_refused(self, tmp_path):
+        path = tmp_path / "stack.tif"
+        tifffile.imwrite(path, VOXELS.astype(np.int16), photometric="miniswhite")
+        with pytest.raises(SourceError, match="MINISWHITE"):
+            open_source(path, **GIVEN, window=(0, 255))
+
+    @pytest.mark.parametrize("scale", [1, 256, 257], ids=["8-bit", "shifted", "16-bit"])
+    def test_grey_palette(self, scale, tmp_path):
+        path = tmp_path / "stack.tif"
+        grey = np.random.default_rng(0).permutation(256).astype(np.uint16)
+        place = np.argsort(grey).astype(np.uint8)
+        tifffile.imwrite(path, place[VOXELS], photometric="palette", colormap=np.stack([grey * scale] * 3))
+        assert (open_source(path, **GIVEN).read(WHOLE) == VOXELS).all()
+
+    def test_palette_of_colours_is_refused(self, tmp_path):
+        path = tmp_path / "stack.tif"
+        palette = np.arange(768, dtype=np.uint16).reshape(3, 256)
+        tifffile.imwrite(path, VOXELS, photometric="palette", colormap=palette)
+        with pytest.raises(SourceError, match="palette of colours"):
+            open_source(path, **GIVEN)
+
+    def test_four_bits_are_stretched(self, tmp_path):
+        path = tmp_path / "stack.tif"
+        packed = np.arange(3 * 5 * 4, dtype=np.uint8).reshape(3, 5, 4) * 4
+        tifffile.imwrite(path, packed, photometric="minisblack", metadata=None)
+        with_tags(path, ImageWidth=8, BitsPerSample=4)
+        shown = np.stack([packed >> 4, packed & 15], -1).reshape(3, 5, 8) * 17
+        assert (open_source(path, **GIVEN).read(Box.of_shape((3, 5, 8))) == shown).all()
+
+    def test_each_file_of_a_folder_is_read_as_it_says(self, tmp_path):
+        for z, section in enumerate(VOXELS):
+            white = bool(z % 2)
+            stored, how = (255 - section, "miniswhite") if white else (section, "minisblack")
+            tifffile.imwrite(tmp_path / f"s_{z}.tif", stored, photometric=how)
+        assert (open_source(tmp_path, **GIVEN).read(WHOLE) == VOXELS).all()
+
+    def test_mask_is_refused_by_its_tag(self, tmp_path):
+        path = tmp_path / "stack.tif"
+        tiff_plain(path)
+        with_tags(path, PhotometricInterpretation=4)
+        with pytest.raises(SourceError, match=r"photometric tag \(262\) is MASK"):
+            open_source(path, **GIVEN)
+
+
+def with_tags(path, **values):
+    """Write other 16-bit values into tags of every page."""
+    data = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as file:
+        for page in file.pages:
+            for name, value in values.items():
+                struct.pack_into(f"{file.byteorder}H", data, page.aspage().tags[name].valueoffset, value)
+    path.write_bytes(data)
 
 
 def test_chain_of_pages_without_an_end_is_refused(tmp_path):
@@ -165,39 +268,21 @@ def test_strip_beyond_the_file_is_corrupt(with_strip):
         open_source(with_strip(1 << 30, 100), **GIVEN).read(WHOLE)
 
 
-def test_ome_metadata_never_leads_to_another_file(tmp_path):
-    tiff_ome(tmp_path / "secret.ome.tif")
-    path = tmp_path / "stack.ome.tif"
-    tiff_ome(path)
-    described = tifffile.tiffcomment(path).replace(
-        '<TiffData IFD="0" PlaneCount="11"/>', '<TiffData><UUID FileName="secret.ome.tif">x</UUID></TiffData>'
-    )
-    assert "secret" in described
-    tifffile.tiffcomment(path, described)
-    (tmp_path / "secret.ome.tif").unlink()
-    assert (open_source(path).read(WHOLE) == VOXELS).all()
-
-
 @pytest.fixture
 def decoded(monkeypatch):
     """The pages that were decoded, in order."""
     pages = []
-    real = tiff._decoded
+    real = tiff_pages.decoded
 
     def decode(file, page, *rest):
         pages.append(page.index)
         return real(file, page, *rest)
 
-    monkeypatch.setattr(tiff, "_decoded", decode)
+    monkeypatch.setattr(tiff_pages, "decoded", decode)
     return pages
 
 
-def test_only_pages_of_the_box_are_decoded(tmp_path, monkeypatch):
-    decoded = []
-    real = tiff._decoded
-    monkeypatch.setattr(
-        tiff, "_decoded", lambda file, page, *rest: decoded.append(page.index) or real(file, page, *rest)
-    )
+def test_only_pages_of_the_box_are_decoded(tmp_path, decoded):
     tiff_plain(tmp_path / "stack.tif", compression="zlib")
     source = open_source(tmp_path / "stack.tif", **GIVEN)
     assert decoded == []
@@ -206,17 +291,30 @@ def test_only_pages_of_the_box_are_decoded(tmp_path, monkeypatch):
     assert decoded == [4, 5]
 
 
-def test_cache_keeps_no_more_pages_than_it_may(tmp_path, monkeypatch):
-    decoded = []
-    real = tiff._decoded
-    monkeypatch.setattr(
-        tiff, "_decoded", lambda file, page, *rest: decoded.append(page.index) or real(file, page, *rest)
-    )
+def test_cache_keeps_no_more_pages_than_it_may(tmp_path, decoded):
     tiff_plain(tmp_path / "stack.tif", compression="zlib")
     source = open_source(tmp_path / "stack.tif", **GIVEN, cache_bytes=2 * SHAPE[1] * SHAPE[2])
     for z in (0, 1, 2, 1, 0):
         source.read(Box((z, 0, 0), (z + 1, 3, 3)))
     assert decoded == [0, 1, 2, 0]
+
+
+def test_no_more_files_stay_open_than_may(tmp_path):
+    for z, section in enumerate(VOXELS):
+        tifffile.imwrite(tmp_path / f"s_{z}.tif", section)
+    source = open_source(tmp_path, **GIVEN)
+    before = set(OPEN_FILES.iterdir())
+    source.read(WHOLE)
+    assert set(OPEN_FILES.iterdir()) <= before
+
+
+def test_threads_read_one_stack_at_once(tmp_path):
+    tiff_plain(tmp_path / "stack.tif", compression="zlib")
+    source = open_source(tmp_path / "stack.tif", **GIVEN, cache_bytes=0)
+    boxes = [Box((z, 0, 0), (z + 1, *SHAPE[1:])) for z in range(SHAPE[0])] * 4
+    with ThreadPoolExecutor(4) as pool:
+        read = list(pool.map(source.read, boxes))
+    assert all((voxels == VOXELS[box.slices]).all() for voxels, box in zip(read, boxes, strict=True))
 
 
 @pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"bigtiff": True, "tile": (16, 16)}])

@@ -24,7 +24,9 @@ OPEN_KEYS = {
     "source": """\
 # level = "0"  # the finest if left out
 # channel = 0  # where the volume has more than one
-# window = [0, 65535]  # intensity window, mapped to 0-255: for uint16 and float32
+# series = 0  # image of a TIFF file that has more than one
+# pattern = "s_{z}_ch0.tif"  # names of a folder's sections, {z} their number, * anything
+# window = [0, 65535]  # intensity window, mapped to 0-255: for any type but uint8
 # contrast = [128.0, 30.0]  # mean and deviation of the grey levels; measured if left out
 # missing = "fill"  # an absent chunk is filled; "bridge" skips its sections, "fail" fails its block
 # corrupt = "bridge"  # the same for a chunk that cannot be decoded
@@ -107,6 +109,8 @@ def command(
     voxel_size_nm: tuple[float, float, float] | None,
     level: str | None,
     channel: int | None,
+    series: int | None,
+    pattern: str | None,
     window: tuple[float, float] | None,
 ) -> None:
     """Print a run file for a volume, with comments.
@@ -115,7 +119,15 @@ def command(
     Examples:
       vemdiffuse init stack.tif isotropic.zarr --voxel-size 50 4.6 4.6 > run.toml
     """
-    found = open_source(source, voxel_size_nm=voxel_size_nm, level=level, channel=channel, window=window).spec
+    found = open_source(
+        source,
+        voxel_size_nm=voxel_size_nm,
+        level=level,
+        channel=channel,
+        series=series,
+        pattern=pattern,
+        window=window,
+    ).spec
     is_tie = exact_ratio(found.frame.voxel_size_nm) % 1 == Fraction(1, 2)
     run_file = config.parse(
         {
@@ -124,6 +136,8 @@ def command(
                 "voxel_size_nm": [float(v) for v in found.frame.voxel_size_nm],
                 "level": level,
                 "channel": channel,
+                "series": series,
+                "pattern": pattern,
                 "window": window,
             },
             "output": {"url": output},

@@ -11,6 +11,7 @@ from vemdiffuse_pipe.cli.format import show_bytes, show_count, show_ratio, show_
 from vemdiffuse_pipe.cli.options import json_option, print_json, print_table, source_options
 from vemdiffuse_pipe.cli.outcome import MAX_LISTED
 from vemdiffuse_pipe.geometry.frame import show_nm
+from vemdiffuse_pipe.storage.section_names import Numbering
 from vemdiffuse_pipe.survey.inspection import Inspection, LevelInfo, SectionScan, inspect
 from vemdiffuse_pipe.survey.peek import Peek
 
@@ -28,6 +29,8 @@ def command(
     voxel_size_nm: tuple[float, float, float] | None,
     level: str | None,
     channel: int | None,
+    series: int | None,
+    pattern: str | None,
     window: tuple[float, float] | None,
     peek: Path | None,
     sections: bool,
@@ -51,6 +54,8 @@ def command(
         voxel_size_nm=voxel_size_nm,
         level=level,
         channel=channel,
+        series=series,
+        pattern=pattern,
         window=window,
         peek=peek,
         sections=sections,
@@ -64,6 +69,8 @@ def command(
 def inspection_facts(volume: Inspection) -> Facts:
     """The inspection for machines."""
     facts: Facts = {"url": volume.url, "format": volume.format, "levels": [_level(v) for v in volume.levels]}
+    if volume.numbering is not None:
+        facts["files"] = _numbering(volume.numbering)
     if volume.peek is not None:
         facts["peek"] = _peek(volume.peek)
     if volume.sections is not None:
@@ -76,11 +83,24 @@ def inspection_facts(volume: Inspection) -> Facts:
 def inspection_rows(volume: Inspection) -> dict[str, str]:
     """The inspection for people, as rows of a table."""
     rows = {volume.format: volume.url} | {f"level {v.name}": _level_text(v) for v in volume.levels}
+    if volume.numbering is not None:
+        rows["files"] = str(volume.numbering)
     if volume.peek is not None:
         rows["peek"] = _peek_text(volume.peek)
     if volume.sections is not None:
         rows["sections"] = _sections_text(volume.sections)
     return rows
+
+
+def _numbering(numbering: Numbering) -> Facts:
+    first, last = numbering.first, numbering.last
+    return {
+        "first": None if first is None else float(first),
+        "last": None if last is None else float(last),
+        "step": float(numbering.step),
+        "count": numbering.n_files,
+        "absent": len(numbering.files) - numbering.n_files,
+    }
 
 
 def _level(level: LevelInfo) -> Facts:

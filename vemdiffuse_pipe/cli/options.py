@@ -30,10 +30,18 @@ window_option = click.option(
     nargs=2,
     type=float,
     metavar="LOW HIGH",
-    help="Intensity window LOW HIGH mapped to 0-255, for uint16 and float32.",
+    help="Intensity window LOW HIGH mapped to 0-255, for any type but uint8.",
 )
 channel_option = click.option(
     "--channel", type=int, metavar="N", help="Channel to use, from 0, where there are more."
+)
+series_option = click.option(
+    "--series", type=int, metavar="N", help="Image to use, from 0, where a TIFF file has more."
+)
+pattern_option = click.option(
+    "--pattern",
+    metavar="NAME",
+    help='Names of a folder\'s sections: "s_{z}_ch0.tif"; {z} is their number, * is anything.',
 )
 level_option = click.option("--level", metavar="NAME", help="Level to use; the finest if left out.")
 voxel_size_option = click.option(
@@ -73,7 +81,14 @@ bad_sections_option = click.option(
 
 def source_options(command: Command) -> Command:
     """Options that choose voxels of a volume and map them to grey levels."""
-    for option in (window_option, channel_option, level_option, voxel_size_option):
+    for option in (
+        window_option,
+        pattern_option,
+        series_option,
+        channel_option,
+        level_option,
+        voxel_size_option,
+    ):
         command = option(command)
     return command
 

@@ -62,6 +62,8 @@ def open_run_source(run_file: RunFile) -> Source:
         voxel_size_nm=table.voxel_size_nm,
         level=table.level,
         channel=table.channel,
+        series=table.series,
+        pattern=table.pattern,
         window=table.window,
         missing=table.missing,
         corrupt=table.corrupt,

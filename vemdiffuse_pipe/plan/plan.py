@@ -172,6 +172,7 @@ class Plan:
             "dtype": self.source.dtype,
             "voxel_size_nm": [str(v) for v in self.source.frame.voxel_size_nm],
             "channel": source.channel,
+            **{key: value for key in ("series", "pattern") if (value := getattr(source, key)) is not None},
             "window": list(source.window) if source.window else None,
             "missing": source.missing,
             "corrupt": source.corrupt,

@@ -75,6 +75,8 @@ def reconstruct(
     voxel_size_nm: Nm | None = None,
     level: str | None = None,
     channel: int | None = None,
+    series: int | None = None,
+    pattern: str | None = None,
     window: tuple[float, float] | None = None,
     missing: Policy = "fail",
     corrupt: Policy = "fail",
@@ -97,11 +99,12 @@ def reconstruct(
     raises.
     """
     voxels = {"voxel_size_nm": voxel_size_nm, "level": level, "channel": channel, "window": window}
+    files = {"series": series, "pattern": pattern}
     policies = {"missing": missing, "corrupt": corrupt, "bad_sections": bad_sections}
     draws = {"seed": seed, "samples": samples, "steps": steps, "precision": precision}
     engine = "local" if workers > 1 else "threads"
     tables: dict[str, object] = {
-        "source": {"url": source, **voxels, **policies},
+        "source": {"url": source, **voxels, **files, **policies},
         "output": {"url": output, "format": output_format},
         "model": {"name": model, "ratio": ratio, "grid": grid, **draws},
         "run": {"block_shape": block_shape, "workers": workers, "engine": engine},

@@ -1,4 +1,4 @@
-"""Stored numbers to grey levels: uint8 as it is, uint16 and float32 through a stated window."""
+"""Stored numbers to grey levels: uint8 as it is, other types through a stated window."""
 
 from __future__ import annotations
 
@@ -12,27 +12,33 @@ from vemdiffuse_pipe.errors import DataError, SourceError
 from vemdiffuse_pipe.volume import Voxels
 
 Window = tuple[float, float]
+_INTEGERS = {"int8": "uint8", "int16": "uint16", "uint16": "uint16"}
+_FLOATS = ("float16", "float32")
+
 ToGrey = Callable[[NDArray[np.generic]], Voxels]
 
 
 def to_grey(dtype: str, window: Window | None, url: str) -> ToGrey:
     """The function that turns stored voxels into uint8.
 
-    uint8 stays what it is. uint16 and float32 need `window` = (low, high), and v becomes
+    uint8 stays what it is. int8, int16, uint16, float16 and float32 need `window` = (low, high), and v is
     floor(clip((v - low) / (high - low), 0, 1) * 255 + 0.5): halves round up. A NaN raises DataError when it
     is read. Raises SourceError for other types, and for a window that is missing, empty or not wanted.
     """
     if dtype == "uint8":
         return _as_it_is(window, url)
-    if dtype not in ("uint16", "float32"):
+    if dtype not in (*_INTEGERS, *_FLOATS):
         raise SourceError(
-            f"{url} stores {dtype}; uint8 is needed, or uint16 or float32 with a window of grey values"
+            f"{url} stores {dtype}; uint8 is needed, or one of {', '.join([*_INTEGERS, *_FLOATS])} with a "
+            "window of grey values"
         )
     low, high = _checked(dtype, window, url)
-    if dtype == "float32":
+    if dtype in _FLOATS:
         return lambda values: _windowed(values, low, high, url)
-    table = _windowed(np.arange(1 << 16, dtype=np.uint16), low, high, url)
-    return lambda values: np.take(table, values)  # type: ignore[arg-type]
+    index = _INTEGERS[dtype]  # the same bits without a sign
+    every_value = np.arange(np.iinfo(index).max + 1).astype(index).view(dtype)
+    table = _windowed(every_value, low, high, url)
+    return lambda values: np.take(table, values.view(index))
 
 
 def _as_it_is(window: Window | None, url: str) -> ToGrey:

@@ -15,6 +15,7 @@ from vemdiffuse_pipe.errors import SourceError
 from vemdiffuse_pipe.geometry.box import Box, Zyx
 from vemdiffuse_pipe.geometry.frame import Frame, Nm, show_nm
 from vemdiffuse_pipe.storage.metadata import MAX_LENGTH_NM, MIN_VOXEL_NM, listed
+from vemdiffuse_pipe.storage.section_names import Numbering
 
 UNIT_VOXEL: Nm = (Fraction(1), Fraction(1), Fraction(1))
 ORIGIN: Nm = (Fraction(0), Fraction(0), Fraction(0))
@@ -115,11 +116,15 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """A volume as its metadata describes it: `url`, what format it is in, and at least one level."""
+    """A volume as its metadata describes it: `url`, what format it is in, and at least one level.
+
+    `numbering`: of its files, where each is a section.
+    """
 
     url: str
     format: str
     levels: Sequence[Level]
+    numbering: Numbering | None = None
 
     def choose(self, name: str | None, given_nm: Nm | None) -> Level:
         """The level called `name`, or the one of that voxel size, or the finest.
@@ -130,7 +135,10 @@ class Volume:
         if not named:
             raise SourceError(f"{self.url} has no level {name!r}; it has {self._listing()}")
         fitting = [v for v in named if given_nm is None or not v.is_in_nm or v.has_size(given_nm)]
-        if not fitting and self.format == "tiff":  # programs write sizes that nobody set: the user knows
+        if not fitting and self.format in (
+            "tiff",
+            "mrc",
+        ):  # programs write sizes that nobody set: the user knows
             return replace(named[0], is_in_nm=False)
         if not fitting:
             raise SourceError(

@@ -13,8 +13,8 @@ from vemdiffuse_pipe.config import Policy
 from vemdiffuse_pipe.errors import AccessError, SourceError
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.frame import Nm, exact_nm, show_nm
-from vemdiffuse_pipe.storage import holes, metadata, n5, ngff, objects, precomputed, stores, tiff
-from vemdiffuse_pipe.storage.address import Address, parse_address
+from vemdiffuse_pipe.storage import hdf5, holes, metadata, mrc, n5, ngff, objects, precomputed, stores, tiff
+from vemdiffuse_pipe.storage.address import Address
 from vemdiffuse_pipe.storage.catalogue import source_address
 from vemdiffuse_pipe.storage.grey import ToGrey, Window, to_grey
 from vemdiffuse_pipe.storage.holes import Policies
@@ -23,7 +23,7 @@ from vemdiffuse_pipe.volume import OnHole, Source, VolumeSpec, Voxels, unheard
 
 CACHE_BYTES = 256 << 20
 
-_FORMATS = "OME-Zarr, zarr, N5, neuroglancer precomputed or TIFF"
+_FORMATS = "OME-Zarr, zarr, N5, neuroglancer precomputed, TIFF, MRC or HDF5"
 
 
 def open_source(
@@ -32,6 +32,8 @@ def open_source(
     voxel_size_nm: Sequence[float | str] | None = None,
     level: str | None = None,
     channel: int | None = None,
+    series: int | None = None,
+    pattern: str | None = None,
     window: Window | None = None,
     missing: Policy = "fail",
     corrupt: Policy = "fail",
@@ -43,7 +45,8 @@ def open_source(
 
     `level`: its name; the finest where neither it nor a voxel size says more. `voxel_size_nm`, zyx: the level
     to take, within 1 %, where the volume states its sizes; the size itself where the volume states none.
-    `channel`: which one, from 0, where there are more than one.
+    `channel`: which one, from 0, where there are more than one. `series`: which image of a file with more.
+    `pattern`: which files of a folder are its sections: "s_{z}_ch0.tif", with * for anything.
     `window` = (low, high): needed for uint16 and float32, read as floor(clip((v - low) / (high - low), 0, 1)
     * 255 + 0.5). `missing`, `corrupt`: what becomes of a chunk that is absent, or that cannot be
     decoded: "fail" and "bridge" raise MissingDataError or CorruptDataError, "fill" reads the format's fill
@@ -52,12 +55,12 @@ def open_source(
     Raises SourceError where there is no volume that can be used.
     """
     given_nm = exact_nm(voxel_size_nm) if voxel_size_nm is not None else None
-    volume = find_volume(source_address(url))
+    volume = find_volume(source_address(url), series, pattern)
     chosen = volume.choose(level, _positive(given_nm))
     reader = chosen.array.open(cache_bytes, channel)
     spec = _spec(volume, chosen, reader, given_nm)
     grey = to_grey(reader.dtype, window, volume.url)
-    return StoredSource(spec, reader, grey, Policies(missing, corrupt), channel)
+    return StoredSource(volume, spec, reader, grey, Policies(missing, corrupt), channel)
 
 
 def open_mask(
@@ -75,7 +78,8 @@ def open_mask(
     volume = find_volume(source_address(url))
     chosen = volume.choose(level, _positive(given_nm))
     reader = chosen.array.open(CACHE_BYTES)
-    return StoredSource(_spec(volume, chosen, reader, given_nm), reader, _is_set, Policies("fill"), None)
+    spec = _spec(volume, chosen, reader, given_nm)
+    return StoredSource(volume, spec, reader, _is_set, Policies("fill"), None)
 
 
 def _is_set(values: NDArray[np.generic]) -> Voxels:
@@ -83,11 +87,20 @@ def _is_set(values: NDArray[np.generic]) -> Voxels:
     return np.asarray(np.not_equal(values, 0) & is_number, np.uint8)
 
 
-def find_volume(address: Address) -> Volume:
-    """The volume that the metadata at `address` describes. Raises SourceError where there is none."""
-    for find in (ngff.find, n5.find, precomputed.find, tiff.find):
+def find_volume(address: Address, series: int | None = None, pattern: str | None = None) -> Volume:
+    """The volume that the metadata at `address` describes. Raises SourceError where there is none.
+
+    `series`, `pattern`: as in `open_source`.
+    """
+    for find in (ngff.find, n5.find, precomputed.find, mrc.find, hdf5.find):
         if (volume := find(address)) is not None:
+            if series is not None or pattern is not None:
+                raise SourceError(
+                    f"{volume.url} is {volume.format}, which has no series and no pattern; leave it out"
+                )
             return volume
+    if (volume := tiff.find(address, series, pattern)) is not None:
+        return volume
     raise SourceError(f"{address} {_found(address)}; the address of a volume is needed: {_FORMATS}")
 
 
@@ -95,8 +108,15 @@ class StoredSource:
     """A level of a volume, read as grey levels."""
 
     def __init__(
-        self, spec: VolumeSpec, reader: Reader, grey: ToGrey, policies: Policies, channel: int | None
+        self,
+        volume: Volume,
+        spec: VolumeSpec,
+        reader: Reader,
+        grey: ToGrey,
+        policies: Policies,
+        channel: int | None,
     ) -> None:
+        self._volume = volume
         self._policies = policies
         self._channel = channel
         self._spec = spec
@@ -124,12 +144,12 @@ class StoredSource:
 
         An absent chunk raises MissingDataError. Raises SourceError or TransientError.
         """
-        volume = find_volume(parse_address(self._spec.url))
+        volume = self._volume
         for level in sorted(volume.levels, key=lambda level: prod(level.voxel_size), reverse=True):
             reader = level.array.open(CACHE_BYTES, self._channel)
             if (reader.shape[0], reader.dtype) == (self._spec.shape[0], self._spec.dtype):
                 spec = _spec(volume, level, reader, None)
-                return StoredSource(spec, reader, self._grey, Policies(), self._channel)
+                return StoredSource(volume, spec, reader, self._grey, Policies(), self._channel)
         return self
 
 

@@ -1,245 +1,99 @@
-"""TIFF stacks: one file with a page for each section, or a folder of numbered files with one page each.
-
-A page is the unit of reading: one is decoded at a time, and the last ones are kept.
-"""
+"""TIFF: a file with a page for each section and channel, a set of OME-TIFF files, or a folder of sections."""
 
 from __future__ import annotations
 
-import logging
-import math
-import weakref
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import lru_cache
-from threading import Lock
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from vemdiffuse_pipe.errors import CorruptDataError, MissingDataError, SourceError
-from vemdiffuse_pipe.geometry.box import Box, Zyx
-from vemdiffuse_pipe.storage import faults, metadata, objects
+from vemdiffuse_pipe.errors import SourceError
+from vemdiffuse_pipe.geometry.frame import Nm
+from vemdiffuse_pipe.storage import faults, objects, ome_tiff, ome_xml, tiff_axes
 from vemdiffuse_pipe.storage.address import Address
 from vemdiffuse_pipe.storage.levels import Level, Volume
-from vemdiffuse_pipe.storage.tiff_header import count_pages, is_tiff, voxel_size_nm
-from vemdiffuse_pipe.storage.tiff_names import in_order
-
-if TYPE_CHECKING:
-    from tifffile import TiffFile, TiffFrame, TiffPage
+from vemdiffuse_pipe.storage.section_names import in_order
+from vemdiffuse_pipe.storage.tiff_header import count_pages, is_tiff
+from vemdiffuse_pipe.storage.tiff_pages import Stack, opened
+from vemdiffuse_pipe.storage.tiff_size import imagej_size_nm
 
 _SUFFIXES = (".tif", ".tiff")
-_SECTION_AXES = "ZIQ"  # tifffile's letters for an axis of sections, named or not named
-
-_SILENT = logging.NullHandler()
-
-Page = NDArray[np.generic]
+_COMPANIONS = (".companion.ome", ".ome.xml")  # the metadata of a set of OME-TIFF files, in a file of its own
 
 
-def find(address: Address) -> Volume | None:
-    """The stack at `address`; None where there is none. Raises SourceError."""
+def find(address: Address, series: int | None = None, pattern: str | None = None) -> Volume | None:
+    """The stack at `address`; None where there is none. Raises SourceError.
+
+    `series`: which image of a file with more, from 0. `pattern`: which files of a folder are its sections.
+    """
     if not address.is_local:
         return None
     if address.path.is_dir():
-        names = [name for name in objects.list_names(address) if name.lower().endswith(_SUFFIXES)]
-        return _numbered_files(address, names) if names else None
-    return _stack(address) if is_tiff(address) else None
+        if series is not None:
+            raise SourceError(f"{address} is a folder, which has no series; leave it out")
+        return _folder(address, pattern)
+    if pattern is not None:
+        raise SourceError(f"{address} is no folder; a pattern of names is of folders: leave it out")
+    if is_tiff(address):
+        return _file(address, series)
+    if address.name.endswith(_COMPANIONS) and address.path.is_file():
+        text = (objects.read_bytes(address, ome_xml.MAX_CHARACTERS + 1) or b"").decode(errors="replace")
+        return _ome(address, text, series)
+    return None
 
 
-def _stack(address: Address) -> Volume:
-    array = StackFile(address, count_pages(address))
-    with faults.opening(str(address)), _opened(address) as file:
-        level = _level(file, array)
-    return Volume(str(address), "tiff", [level])
+def _file(address: Address, series: int | None) -> Volume:
+    n_pages = count_pages(address)
+    with faults.opening(str(address)), opened(address) as file:
+        description = str(file.pages.first.description or "")
+        if ome_xml.is_ome(description):
+            return _ome(address, description, series)
+        stack = tiff_axes.stack_of(file, n_pages, address, series)
+        return _volume(address, stack, imagej_size_nm(file))
 
 
-def _numbered_files(address: Address, names: Sequence[str]) -> Volume:
-    files = in_order(address, names)
-    if len(files) < 2:
+def _ome(address: Address, description: str, series: int | None) -> Volume:
+    document = ome_tiff.read_document(address, description)
+    stack, image = ome_tiff.stack_of(address, document, series)
+    return _volume(address, stack, image.size_nm)
+
+
+def _folder(address: Address, pattern: str | None) -> Volume | None:
+    """The sections of a folder: hidden files, which systems leave beside others, are none."""
+    names = [name for name in objects.list_names(address) if _is_section(name)]
+    if not names:
+        return None
+    if len(names) < 2:
         raise SourceError(
             f"{address} holds one TIFF file; give the address of a stack, or a folder of sections"
         )
-    first = address / min(names)
+    return _volume(address, *_sections(address, sorted(names), pattern))
+
+
+def _is_section(name: str) -> bool:
+    return name.lower().endswith(_SUFFIXES) and not name.startswith(".")
+
+
+def _sections(address: Address, names: Sequence[str], pattern: str | None) -> tuple[Stack, Nm | None]:
+    numbering = in_order(address, names, pattern)
+    files = [name for name in numbering.files if name is not None]
+    first = address / files[0]
+    if not is_tiff(first):
+        raise SourceError(f"{first} is no TIFF file, whatever its name; take it out")
     if count_pages(first) != 1:
         raise SourceError(f"{first} has more than one page; give its address, or a folder of single sections")
-    with faults.opening(str(first)), _opened(first) as file:
-        level = _level(file, NumberedFiles(address, files))
-    return Volume(str(address), "tiff", [level])
+    is_there = np.array([name is not None for name in numbering.files])
+    index = np.where(is_there, np.cumsum(is_there) - 1, -1)
+    places = np.stack([index, np.where(is_there, 0, -1)], axis=-1)[None]
+    with faults.opening(str(first)), opened(first) as file:
+        size = _size_nm(str(file.pages.first.description or ""), first) or imagej_size_nm(file)
+    return Stack(address, address, files, places, numbering=numbering), size
 
 
-def _level(file: TiffFile, array: StackFile | NumberedFiles) -> Level:
-    size = voxel_size_nm(file)
-    return Level("0", array) if size is None else Level("0", array, size, is_in_nm=True)
+def _size_nm(description: str, address: Address) -> Nm | None:
+    images = ome_xml.parse(description, str(address)).images if ome_xml.is_ome(description) else []
+    return images[0].size_nm if images else None
 
 
-@dataclass(frozen=True, slots=True)
-class PageKind:
-    """What all pages of a stack have in common: their shape, yx, and numpy's name of their type."""
-
-    shape: tuple[int, ...]
-    dtype: str
-
-
-@dataclass(frozen=True, slots=True)
-class StackFile:
-    """A file with a page for each section."""
-
-    address: Address
-    n_pages: int
-
-    def open(self, cache_bytes: int = 0, channel: int | None = None) -> PageReader:
-        """The stack; the file stays open as long as the reader lives."""
-        _check_channel(self.address, channel)
-        with faults.opening(str(self.address)), ExitStack() as until_handed_over:
-            file = until_handed_over.enter_context(_opened(self.address))
-            n_sections = _n_sections(file, self.n_pages, self.address)
-            kind = _kind(file.pages.first, self.address)
-            lock = Lock()  # tifffile is not to be used by two threads at once
-
-            def section(z: int) -> Page:
-                with lock:
-                    return _section(file, z, kind)
-
-            codec = _codec(file.pages.first)
-            reader = PageReader(section, n_sections, kind, codec, str(self.address), cache_bytes)
-            weakref.finalize(reader, file.close)
-            until_handed_over.pop_all()
-        return reader
-
-
-@dataclass(frozen=True, slots=True)
-class NumberedFiles:
-    """A folder with a file for each section; None where the numbers leave one out."""
-
-    address: Address
-    files: Sequence[str | None]
-
-    def open(self, cache_bytes: int = 0, channel: int | None = None) -> PageReader:
-        """The stack: its first file says what every other one must be like."""
-        _check_channel(self.address, channel)
-        first = self.address / next(name for name in self.files if name is not None)
-        with faults.opening(str(first)), _opened(first) as file:
-            kind, codec = _kind(file.pages.first, first), _codec(file.pages.first)
-
-        def section(z: int) -> Page:
-            name = self.files[z]
-            if name is None:
-                raise MissingDataError(f"section {z} of {self.address}: its number is not among the files")
-            with _opened(self.address / name) as file:
-                if (n_pages := len(file.pages)) != 1:
-                    raise CorruptDataError(f"{self.address / name} has {n_pages} pages; one is needed")
-                return _decoded(file, file.pages.first, kind)
-
-        return PageReader(section, len(self.files), kind, codec, str(self.address), cache_bytes)
-
-
-class PageReader:
-    """Sections that are decoded one at a time by `section`; `cache_bytes` of them are kept, at least one."""
-
-    def __init__(
-        self,
-        section: Callable[[int], Page],
-        n_sections: int,
-        kind: PageKind,
-        codec: str,
-        what: str,
-        cache_bytes: int,
-    ) -> None:
-        y, x = kind.shape
-        page_bytes = y * x * np.dtype(kind.dtype).itemsize
-        if page_bytes > metadata.MAX_OBJECT:
-            raise SourceError(f"{what} has pages of {kind.shape} {kind.dtype}; at most 4 GiB can be decoded")
-        self._section = lru_cache(maxsize=max(1, cache_bytes // page_bytes))(section)
-        self._what = what
-        self.shape: Zyx = (n_sections, y, x)
-        self.dtype = kind.dtype
-        self.codec = codec
-
-    @property
-    def chunk_shape(self) -> Zyx:
-        """A page."""
-        return 1, self.shape[1], self.shape[2]
-
-    @property
-    def shard_shape(self) -> Zyx:
-        """A page."""
-        return self.chunk_shape
-
-    @property
-    def fill_value(self) -> int:
-        """Black."""
-        return 0
-
-    def read(self, box: Box) -> Page:
-        """The voxels of `box`, zyx."""
-        voxels = np.empty(box.shape, self.dtype)
-        _, rows, columns = box.slices
-        for i, z in enumerate(range(box.start[0], box.stop[0])):
-            with faults.reading(f"section {z} of {self._what}"):
-                voxels[i] = self._section(z)[rows, columns]
-        return voxels
-
-
-def _check_channel(address: Address, channel: int | None) -> None:
-    if channel not in (None, 0):
-        raise SourceError(f"{address} has one channel, number 0; found channel {channel}: leave it out")
-
-
-def _opened(address: Address) -> TiffFile:
-    from tifffile import TiffFile
-
-    logging.getLogger("tifffile").addHandler(_SILENT)  # what matters of it is raised
-    return TiffFile(address.path, is_ome=False)  # as OME it may name other files, anywhere
-
-
-def _kind(page: TiffPage | TiffFrame, what: Address | str) -> PageKind:
-    if len(page.shape) != 2 or page.dtype is None:
-        raise SourceError(f"{what} has a page of shape {page.shape}; a grey one needs two axes: y, x")
-    return PageKind(page.shape, page.dtype.name)
-
-
-def _codec(page: TiffPage | TiffFrame) -> str:
-    name = str(getattr(page.compression, "name", page.compression)).lower()
-    return "raw" if name == "none" else name
-
-
-def _n_sections(file: TiffFile, n_pages: int, address: Address) -> int:
-    if len(file.series) != 1:
-        raise SourceError(f"{address} has {len(file.series)} kinds of pages; a stack needs one size and type")
-    series = file.series[0]
-    axes = [(axis, n) for axis, n in zip(series.axes, series.shape, strict=True) if n > 1 or axis in "YX"]
-    letters = "".join(axis for axis, _ in axes)
-    if letters == "YX":
-        raise SourceError(f"{address} has one page: it is 2D; a volume needs sections along z")
-    if letters[1:] != "YX" or letters[0] not in _SECTION_AXES:
-        raise SourceError(
-            f"{address} has axes {series.axes} of {series.shape}; a stack of grey pages is needed"
-        )
-    if series.dataoffset is None and n_pages != axes[0][1]:
-        raise SourceError(f"{address} has {n_pages} pages, but states {axes[0][1]} sections")
-    return axes[0][1]
-
-
-def _section(file: TiffFile, z: int, kind: PageKind) -> Page:
-    """Section `z`: its page, or its part of the one run of numbers that ImageJ writes for all of them."""
-    series = file.series[0]
-    if series.dataoffset is None:
-        return _decoded(file, file.pages.get(z, aspage=True), kind)
-    stored = np.dtype(kind.dtype).newbyteorder(file.byteorder)
-    n_voxels = math.prod(kind.shape)
-    start = series.dataoffset + z * n_voxels * stored.itemsize
-    return file.filehandle.read_array(stored, n_voxels, start).reshape(kind.shape)
-
-
-def _decoded(file: TiffFile, page: TiffPage | TiffFrame, kind: PageKind) -> Page:
-    """The page's voxels, none of them made up: tifffile takes absent and short segments for black."""
-    what = f"page {page.index} of {file.filename}"
-    if _kind(page, what) != kind:
-        raise CorruptDataError(f"{what} is {page.shape} {page.dtype}, but the first page is {kind}")
-    where = list(zip(page.dataoffsets, page.databytecounts, strict=True))
-    if any(count == 0 for _, count in where):
-        raise MissingDataError(f"{what} has a part that is not stored")
-    if any(offset + count > file.filehandle.size for offset, count in where):
-        raise CorruptDataError(f"{what} lies beyond the end of the file")
-    return page.asarray()
+def _volume(address: Address, stack: Stack, size_nm: Nm | None) -> Volume:
+    level = Level("0", stack) if size_nm is None else Level("0", stack, size_nm, is_in_nm=True)
+    return Volume(str(address), "tiff", [level], stack.numbering)

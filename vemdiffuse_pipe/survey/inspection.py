@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from vemdiffuse_pipe.geometry.box import Box, Zyx
 from vemdiffuse_pipe.geometry.frame import Nm, exact_nm
 from vemdiffuse_pipe.storage import open_source, source_address
 from vemdiffuse_pipe.storage.levels import UNIT_VOXEL, Level, Reader, Volume, zyx_of
+from vemdiffuse_pipe.storage.section_names import Numbering
 from vemdiffuse_pipe.storage.source import find_volume
 from vemdiffuse_pipe.survey.bad_sections import find_bad_sections, preflight_level
 from vemdiffuse_pipe.survey.peek import Peek, draw
@@ -21,6 +23,15 @@ from vemdiffuse_pipe.volume import Source
 
 ONE_READ: Zyx = (1, 1024, 1024)  # a typical read: a window of one section
 MIN_PX = 512  # of the level that a picture is drawn from
+
+
+class Chosen(TypedDict):
+    """Arguments of `open_source` that choose voxels of a volume."""
+
+    channel: int | None
+    series: int | None
+    pattern: str | None
+    window: tuple[float, float] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +88,11 @@ class Inspection:
     url: str
     """Its address in full."""
     format: str
-    """OME-Zarr, N5, precomputed or TIFF, with the version."""
+    """OME-Zarr, N5, precomputed, TIFF, MRC or HDF5, with the version."""
     levels: tuple[LevelInfo, ...]
     """Its levels, as the metadata lists them."""
+    numbering: Numbering | None = None
+    """Numbers of its files, where each is a section."""
     peek: Peek | None = None
     """The picture, where one was asked for."""
     sections: SectionScan | None = None
@@ -92,6 +105,8 @@ def inspect(
     voxel_size_nm: Sequence[float | str] | None = None,
     level: str | None = None,
     channel: int | None = None,
+    series: int | None = None,
+    pattern: str | None = None,
     window: tuple[float, float] | None = None,
     peek: Path | None = None,
     sections: bool = False,
@@ -109,19 +124,20 @@ def inspect(
         >>> volume.format, volume.levels[0].shape
         ('tiff', (3, 48, 40))
     """
-    volume = find_volume(source_address(url))
+    volume = find_volume(source_address(url), series, pattern)
     given_nm = None if voxel_size_nm is None else exact_nm(voxel_size_nm)
+    chosen_by: Chosen = {"channel": channel, "series": series, "pattern": pattern, "window": window}
     levels = [(found, found.array.open(channel=channel)) for found in volume.levels]
     picture = scan = None
     if peek is not None:
         is_asked_for = level is not None or (given_nm is not None and _is_stated(volume))
         chosen = _chosen(volume, level, given_nm) if is_asked_for else _coarse(levels)
-        source = _opened(volume, chosen, given_nm, channel, window)
+        source = _opened(volume, chosen, given_nm, chosen_by)
         picture = draw(source, peek, is_size_known=given_nm is not None or _is_stated(volume))
     if sections:
-        scan = _scan(_opened(volume, _chosen(volume, level, given_nm), given_nm, channel, window))
+        scan = _scan(_opened(volume, _chosen(volume, level, given_nm), given_nm, chosen_by))
     infos = tuple(_info(found, reader) for found, reader in levels)
-    return Inspection(volume.url, volume.format, infos, picture, scan)
+    return Inspection(volume.url, volume.format, infos, volume.numbering, picture, scan)
 
 
 def _info(level: Level, reader: Reader) -> LevelInfo:
@@ -154,13 +170,7 @@ def _chosen(volume: Volume, level: str | None, given_nm: Nm | None) -> Level:
     return volume.choose(level, given_nm if given_nm is not None or _is_stated(volume) else UNIT_VOXEL)
 
 
-def _opened(
-    volume: Volume,
-    level: Level,
-    given_nm: Nm | None,
-    channel: int | None,
-    window: tuple[float, float] | None,
-) -> Source:
+def _opened(volume: Volume, level: Level, given_nm: Nm | None, chosen_by: Chosen) -> Source:
     """The level as a source. A size that is given is the finest level's, where none is stated."""
     size: Nm | None = None
     if not level.is_in_nm:
@@ -168,7 +178,7 @@ def _opened(
         given = finest if given_nm is None else given_nm
         size = zyx_of([g * s / f for g, s, f in zip(given, level.voxel_size, finest, strict=True)])
     stated = None if size is None else [str(v) for v in size]
-    return open_source(volume.url, voxel_size_nm=stated, level=level.name, channel=channel, window=window)
+    return open_source(volume.url, voxel_size_nm=stated, level=level.name, **chosen_by)
 
 
 def _coarse(levels: Sequence[tuple[Level, Reader]]) -> Level:
