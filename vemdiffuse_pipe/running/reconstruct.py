@@ -95,8 +95,7 @@ def reconstruct(
 ) -> Outcome:
     """Make the volume at `source` isotropic, at `output`; rerun to resume.
 
-    The run file that says the same is written beside the output, as `<output>.toml`. Raises what `run`
-    raises.
+    The run file that says the same is written beside it, as `<output>.toml`. Raises as `run`.
     """
     voxels = {"voxel_size_nm": voxel_size_nm, "level": level, "channel": channel, "window": window}
     files = {"series": series, "pattern": pattern}
