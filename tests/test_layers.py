@@ -14,7 +14,7 @@ LEVELS = (
     ("__init__", "__main__"),
     ("cli",),
     ("demo", "testing"),
-    ("comparison",),
+    ("comparison", "handoff"),
     ("running", "training"),
     ("pricing", "monitor"),
     ("output",),
