@@ -15,6 +15,8 @@ from vemdiffuse_pipe.geometry.frame import Frame
 Voxels = NDArray[np.uint8]
 OnHole = Callable[[Box], None]
 
+CACHE_BYTES = 128 * 10**6  # decoded chunks that an open source keeps for the next read
+
 
 def unheard(hole: Box) -> None:
     """For whoever does not ask which voxels were filled."""

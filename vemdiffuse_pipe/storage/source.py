@@ -19,9 +19,7 @@ from vemdiffuse_pipe.storage.catalogue import source_address
 from vemdiffuse_pipe.storage.grey import ToGrey, Window, to_grey
 from vemdiffuse_pipe.storage.holes import Policies
 from vemdiffuse_pipe.storage.levels import Level, Reader, Volume
-from vemdiffuse_pipe.volume import OnHole, Source, VolumeSpec, Voxels, unheard
-
-CACHE_BYTES = 256 << 20
+from vemdiffuse_pipe.volume import CACHE_BYTES, OnHole, Source, VolumeSpec, Voxels, unheard
 
 _FORMATS = "OME-Zarr, zarr, N5, neuroglancer precomputed, TIFF, MRC or HDF5"
 

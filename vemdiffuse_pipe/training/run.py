@@ -23,7 +23,6 @@ from vemdiffuse_pipe.config import Json, Table
 from vemdiffuse_pipe.evaluation.picture import picture
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.output.identity import check_identity
-from vemdiffuse_pipe.plan.estimate import CACHE_BYTES
 from vemdiffuse_pipe.storage import open_source
 from vemdiffuse_pipe.storage.faults import writing
 from vemdiffuse_pipe.storage.retry import RetryPolicy, with_retries
@@ -231,7 +230,6 @@ def _opened(table: TrainingSource, url: str, scale: int = 1) -> Source:
             window=table.window,
             missing=table.missing,
             corrupt=table.corrupt,
-            cache_bytes=CACHE_BYTES,
         )
     )
 
