@@ -1,4 +1,4 @@
-"""How good a reconstructed volume is, held against the isotropic truth, in one report."""
+"""How good a reconstructed volume is, compared with the isotropic ground truth, in one report."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Report:
     over the truth's; below 1 texture was lost, above 1 invented. `fsc`, `fsc50`: where the Fourier shell
     correlation with the truth falls below 1/7, and below 1/2, as fractions of Nyquist (`resolution_nm` makes
     nm of them); `fsc_z`, `fsc_y`, `fsc_x`: below 1/7, among the frequencies nearest that axis. `cutoff_*`:
-    decorrelation cutoff of the prediction alone, a fraction of Nyquist, to be held against the truth's own;
+    decorrelation cutoff of the prediction alone, a fraction of Nyquist, to be compared with the truth's own;
     None where there is none. `flicker`: steps between generated planes over the truth's; None where no two
     are neighbours. `lines_*`: share of the fine energy along that axis, over the sections'.
     Better is up for PSNR, SSIM, FSIM and FSC, down for GMSD, and near 1 for `hf_*`, `flicker`, `lines_*`.
@@ -68,7 +68,7 @@ class Report:
 
 
 def evaluate(prediction: Voxels, truth: Voxels, *, planes: Sequence[int] | None = None) -> Report:
-    """A reconstructed volume held against the truth, over the generated planes only.
+    """A reconstructed volume compared with ground truth, over the generated planes only.
 
     `prediction`, `truth`: (z, y, x) uint8 of one shape, at least 11 voxels along each axis. `planes`: the
     generated planes; None for all. In every other plane the prediction is replaced by the truth, so what
@@ -80,7 +80,7 @@ def evaluate(prediction: Voxels, truth: Voxels, *, planes: Sequence[int] | None 
     generated rows. HF along y and x: generated planes; along z: whole columns. FSC: see
     `shell_correlation`. Cutoffs: views as for SSIM; along xz and yz they hold measured rows, and where
     those are sharper than the planes between, the cutoff is theirs. Flicker: pairs of generated planes.
-    Lines: generated planes against the truth's others, or against the truth where all are generated.
+    Lines: of generated planes, relative to the truth's other planes, or to the truth where all are generated.
     Raises ConfigError for any other input.
     """
     _check_volumes(prediction, truth)
