@@ -34,7 +34,7 @@ DASK = {"dask", "distributed", "dask_jobqueue"}
 KNOW_DASK = {"running", "cluster"}
 KNOW_TORCH = {"models", "exchange", "training", "render", "running", "comparison", "pricing", "cluster"}
 MAX_LINES = 400
-MAX_FUNCTION_LINES = 60
+MAX_FUNCTION_LINES = 40  # its signature left out: options of commands are parameters
 
 MODULES = sorted(path.relative_to(ROOT).with_suffix("") for path in ROOT.rglob("*.py"))
 
@@ -127,7 +127,7 @@ def test_files_are_short() -> None:
 
 def test_functions_fit_a_screen() -> None:
     lengths = {
-        f"{module}: {node.name}": (node.end_lineno or 0) - node.lineno + 1
+        f"{module}: {node.name}": (node.end_lineno or 0) - node.body[0].lineno + 1
         for module in MODULES
         for node in ast.walk(ast.parse(source(module)))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)

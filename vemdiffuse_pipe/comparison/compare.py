@@ -43,7 +43,7 @@ class ComparedTable:
     ratio: int
     rows: dict[str, Figures]
     """By name. The first is the truth compared with itself, for the cutoffs and lines that it has."""
-    laws: tuple[Theory, ...]
+    theories: tuple[Theory, ...]
 
 
 @dataclass(frozen=True, slots=True)

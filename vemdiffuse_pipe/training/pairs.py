@@ -24,7 +24,7 @@ from vemdiffuse_pipe.training.crops import Crop, SlabCrops
 from vemdiffuse_pipe.training.gaps import GapBatch
 from vemdiffuse_pipe.training.pool import HeldSlab, SlabPool
 from vemdiffuse_pipe.training.slabs import evenly
-from vemdiffuse_pipe.volume import OnHole, Source, VolumeSpec, Voxels, unheard
+from vemdiffuse_pipe.volume import OnHole, Source, VolumeSpec, Voxels, ignore_hole
 
 Floats = NDArray[np.float32]
 
@@ -73,7 +73,7 @@ class MadeRaw:
         frame = Frame((z, y // k, x // k), (dz, dy * k, dx * k), of.frame.corner_nm)
         return replace(of, frame=frame, chunk_shape=(cz, max(1, cy // k), max(1, cx // k)))
 
-    def read(self, box: Box, on_hole: OnHole = unheard) -> Voxels:
+    def read(self, box: Box, on_hole: OnHole = ignore_hole) -> Voxels:
         """The voxels of `box`: uint8, zyx. Raises what reading the clean volume raises."""
         (z, y, x), (z_stop, y_stop, x_stop), k = box.start, box.stop, self.scale
         clean = self.clean.read(Box((z, y * k, x * k), (z_stop, y_stop * k, x_stop * k)), on_hole)

@@ -43,7 +43,7 @@ from vemdiffuse_pipe.training.sizes import RESIDUAL
 from vemdiffuse_pipe.training.slabs import TrainingVolume
 from vemdiffuse_pipe.training.state import stored_identity
 from vemdiffuse_pipe.training.validation import Validation
-from vemdiffuse_pipe.volume import OnHole, Source, VolumeSpec, Voxels, unheard
+from vemdiffuse_pipe.volume import OnHole, Source, VolumeSpec, Voxels, ignore_hole
 
 FINE_TUNING_LR, LR = 1e-5, 1e-3
 # Keys that change no weight: how long, where, how often the state is saved and logged.
@@ -73,7 +73,7 @@ class PersistentSource:
         """That of the source."""
         return self._source.spec
 
-    def read(self, box: Box, on_hole: OnHole = unheard) -> Voxels:
+    def read(self, box: Box, on_hole: OnHole = ignore_hole) -> Voxels:
         """The voxels of `box`. Raises what the source raises, RetriesExhaustedError after the last try."""
         return with_retries(lambda: self._source.read(box, on_hole), RetryPolicy(), lambda reason: None)
 
