@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar, get_args
 
+import tomlkit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from vemdiffuse_pipe.errors import ConfigError
@@ -376,24 +377,4 @@ def _table_of(annotation: Any) -> Any:
 
 def dump(run_file: RunFile) -> str:
     """The run file as TOML; `parse(tomllib.loads(dump(f))) == f`. Keys that were left open are left out."""
-    tables = run_file.model_dump(exclude_none=True).items()
-    return "\n".join(line for name, table in tables for line in _lines(name, table))
-
-
-def _lines(name: str, table: Mapping[str, object]) -> list[str]:
-    """A table, and after its own keys the tables in it."""
-    inner = {key: value for key, value in table.items() if isinstance(value, Mapping)}
-    keys = [f"{key} = {_toml(value)}" for key, value in table.items() if key not in inner]
-    more = [line for key, value in inner.items() for line in _lines(f"{name}.{key}", value)]
-    return [f"[{name}]", *keys, "", *more]
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, str):
-        escaped = "".join(c if c >= " " and c not in '"\\\x7f' else f"\\u{ord(c):04x}" for c in value)
-        return f'"{escaped}"'
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, tuple | list):
-        return f"[{', '.join(_toml(v) for v in value)}]"
-    return repr(value)
+    return tomlkit.dumps(run_file.model_dump(exclude_none=True, mode="json"))

@@ -12,7 +12,7 @@ from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.records.events import Listener
 from vemdiffuse_pipe.running.render_job import RenderJob, RenderStages
 from vemdiffuse_pipe.testing import SlowSource
-from vemdiffuse_pipe.volume import OnHole, Source, VolumeSpec, Voxels, unheard
+from vemdiffuse_pipe.volume import OnHole, Source, VolumeSpec, Voxels, ignore_hole
 
 
 class DeadlySource:
@@ -26,7 +26,7 @@ class DeadlySource:
     def spec(self) -> VolumeSpec:
         return self._source.spec
 
-    def read(self, box: Box, on_hole: OnHole = unheard) -> Voxels:
+    def read(self, box: Box, on_hole: OnHole = ignore_hole) -> Voxels:
         if box == self._deadly and len(list(self._crashes.iterdir())) < self._n_crashes:
             (self._crashes / str(os.getpid())).touch()
             os._exit(1)
@@ -54,7 +54,7 @@ class BrokenSource:
     def __init__(self, source: Source) -> None:
         self.spec = source.spec
 
-    def read(self, box: Box, on_hole: OnHole = unheard) -> Voxels:
+    def read(self, box: Box, on_hole: OnHole = ignore_hole) -> Voxels:
         raise RuntimeError("this machine is broken")
 
 

@@ -1,4 +1,4 @@
-"""The file of a comparison: a truth, how it is degraded, and the methods that are held against it."""
+"""The file of a comparison: the ground truth, how it is degraded, and the methods to compare with it."""
 
 from __future__ import annotations
 

@@ -11,7 +11,6 @@ from vemdiffuse_pipe.config import RunFile
 from vemdiffuse_pipe.errors import OutputError
 from vemdiffuse_pipe.models.card import BUILTIN, find_card, shipped_models
 from vemdiffuse_pipe.plan.assumed import assumed_spec, check_assumed
-from vemdiffuse_pipe.plan.estimate import CACHE_BYTES
 from vemdiffuse_pipe.plan.plan import Plan, make_plan
 from vemdiffuse_pipe.storage import open_source, parse_address, source_address
 from vemdiffuse_pipe.storage.sink import check_can_be_written
@@ -67,7 +66,6 @@ def open_run_source(run_file: RunFile) -> Source:
         window=table.window,
         missing=table.missing,
         corrupt=table.corrupt,
-        cache_bytes=CACHE_BYTES,
     )
 
 

@@ -15,10 +15,10 @@ import numpy as np
 from vemdiffuse_pipe.errors import PlanError
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.plan.plan import Plan
+from vemdiffuse_pipe.volume import CACHE_BYTES
 
 # Interpreter, torch, dask and tensorstore: measured 315 to 440 MB (Linux, torch 2.13 for CPU).
 PROCESS_BYTES = 480 * 10**6
-CACHE_BYTES = 128 * 10**6  # decoded chunks that the source keeps
 FRAGMENTATION = 1.4  # memory that is free but cannot be given back; measured 1.05 to 1.3 (Linux, glibc)
 GIVEN_BACK_BYTES = (
     32 * 2**20

@@ -19,9 +19,7 @@ from vemdiffuse_pipe.storage.catalogue import source_address
 from vemdiffuse_pipe.storage.grey import ToGrey, Window, to_grey
 from vemdiffuse_pipe.storage.holes import Policies
 from vemdiffuse_pipe.storage.levels import Level, Reader, Volume
-from vemdiffuse_pipe.volume import OnHole, Source, VolumeSpec, Voxels, unheard
-
-CACHE_BYTES = 256 << 20
+from vemdiffuse_pipe.volume import CACHE_BYTES, OnHole, Source, VolumeSpec, Voxels, ignore_hole
 
 _FORMATS = "OME-Zarr, zarr, N5, neuroglancer precomputed, TIFF, MRC or HDF5"
 
@@ -128,7 +126,7 @@ class StoredSource:
         """What the metadata says."""
         return self._spec
 
-    def read(self, box: Box, on_hole: OnHole = unheard) -> Voxels:
+    def read(self, box: Box, on_hole: OnHole = ignore_hole) -> Voxels:
         """The voxels of `box`: uint8, zyx, contiguous. `on_hole` hears of each part that was filled.
 
         Raises SourceError where `box` is not inside the volume, else DataError or TransientError.
