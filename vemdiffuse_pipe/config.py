@@ -159,14 +159,17 @@ class ModelTable(Table):
 
 
 class RunTable(Table):
-    """[run] how the work is done. No key here changes a voxel."""
+    """[run] how the work is done. No key here changes a voxel.
+
+    `device`: of torch, or auto: CUDA where a process finds a GPU, else the CPU.
+    """
 
     block_shape: Zyx | None = None
     workers: Annotated[int, Field(ge=1, le=4096)] = 1
     engine: Annotated[str, AfterValidator(_engine)] = "threads"
     threads: Annotated[int, Field(ge=1, le=256)] | None = None
     tile_batch: Annotated[int, Field(ge=1, le=4096)] = 1
-    device: str = "cpu"
+    device: str = "auto"
     max_memory_gb: Length | None = None
     dashboard: bool = False
 

@@ -51,24 +51,24 @@ class Clock:
 
 def test_planes_move_the_count_inside_a_block(plan: Plan) -> None:
     meter = Meter()
-    meter.hear(started(1000))
-    meter.hear(PlanesDone(300))
+    meter.on_event(started(1000))
+    meter.on_event(PlanesDone(300))
     assert meter.done == 300
-    meter.hear(BlockDone(0, 500))
+    meter.on_event(BlockDone(0, 500))
     assert meter.done == 500
 
 
 def test_the_count_never_exceeds_the_work(plan: Plan) -> None:
     meter = Meter()
-    meter.hear(started(1000))
+    meter.on_event(started(1000))
     for _ in range(9):
-        meter.hear(PlanesDone(300))  # a block that was retried is heard of twice
+        meter.on_event(PlanesDone(300))  # a block that was retried is counted twice
     assert meter.done == 1000
 
 
 def test_lines_come_every_half_minute_at_most(plan: Plan) -> None:
     stream, clock = io.StringIO(), Clock()
-    hear = Lines(stream, clock).hear
+    hear = Lines(stream, clock).on_event
     hear(RunStarted(plan, 100, 100_000))
     for second in range(100):
         clock.now = float(second)
@@ -84,13 +84,13 @@ def test_lines_come_every_half_minute_at_most(plan: Plan) -> None:
 
 def test_trouble_is_said_at_once(plan: Plan) -> None:
     stream = io.StringIO()
-    hear = Lines(stream, Clock()).hear
+    hear = Lines(stream, Clock()).on_event
     hear(started(1000))
     hear(AttemptFailed(7, "the network is away", 1, "read"))
     hear(BlockMarkedFailed(FailedBlock(7, Box((0, 0, 0), (1, 2, 3)), "it stayed away", 3)))
     assert stream.getvalue().splitlines()[1:] == [
         "block 7 failed (attempt 1): the network is away",
-        "block 7 is set aside: it stayed away",
+        "block 7 failed: it stayed away",
     ]
 
 

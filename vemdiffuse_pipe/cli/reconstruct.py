@@ -66,6 +66,13 @@ Zyx = tuple[int, int, int]
 )
 @click.option("--workers", type=int, default=1, show_default=True, metavar="N", help="Worker processes.")
 @click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="NAME",
+    help="cpu, cuda or another of torch; auto: CUDA where there is a GPU, else the CPU.",
+)
+@click.option(
     "--format",
     "output_format",
     type=click.Choice(["ome-zarr-0.5", "ome-zarr-0.4", "n5", "precomputed"]),
@@ -95,6 +102,7 @@ def command(
     precision: Literal["float32", "bfloat16"],
     block_shape: Zyx | None,
     workers: int,
+    device: str,
     output_format: OutputFormat,
     as_json: bool,
 ) -> int:
@@ -130,6 +138,7 @@ def command(
             precision=precision,
             block_shape=block_shape,
             workers=workers,
+            device=device,
             output_format=output_format,
             listener=listener,
         )

@@ -10,6 +10,7 @@ from vemdiffuse_pipe.cluster.memory import share_arenas
 from vemdiffuse_pipe.config import RunFile
 from vemdiffuse_pipe.errors import OutputError
 from vemdiffuse_pipe.models.card import BUILTIN, find_card, shipped_models
+from vemdiffuse_pipe.models.device import device_here
 from vemdiffuse_pipe.plan.assumed import assumed_spec, check_assumed
 from vemdiffuse_pipe.plan.estimate import CACHE_BYTES
 from vemdiffuse_pipe.plan.plan import Plan, make_plan
@@ -83,7 +84,7 @@ def open_run_model(plan: Plan, device: str | None = None) -> Model:
         steps=sampling.steps,
         contrast=plan.contrast,
         precision=sampling.precision,
-        device=device or table.run.device,
+        device=device_here(device or table.run.device),
         sampler=sampling.sampler,
         task=table.model.task,
     )

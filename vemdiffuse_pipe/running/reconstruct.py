@@ -90,6 +90,7 @@ def reconstruct(
     precision: Literal["float32", "bfloat16"] = "float32",
     block_shape: Zyx | None = None,
     workers: int = 1,
+    device: str = "auto",
     output_format: OutputFormat = "ome-zarr-0.5",
     listener: Listener = silent,
 ) -> Outcome:
@@ -110,6 +111,7 @@ def reconstruct(
             "block_shape": block_shape,
             "workers": workers,
             "engine": "local" if workers > 1 else "threads",
+            "device": device,
         },
     }
     return _reconstruct(config.parse(tables), listener)
