@@ -267,7 +267,15 @@ class RunFile(Table):
 
 
 def load(path: Path) -> RunFile:
-    """The run file at `path`. Raises ConfigError in one sentence that names the line's key."""
+    """The run file at `path`. Raises ConfigError in one sentence that names the line's key.
+
+    Example:
+
+        >>> from pathlib import Path
+        >>> from vemdiffuse_pipe import load_run_file
+        >>> load_run_file(Path("linear.toml")).model.name
+        'linear'
+    """
     return parse(read_tables(path, "`vemdiffuse init SOURCE OUTPUT` prints one to start from"))
 
 

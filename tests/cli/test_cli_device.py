@@ -13,7 +13,7 @@ from vemdiffuse_pipe import config
 from vemdiffuse_pipe.cluster.binding import VISIBLE, bind_gpu
 from vemdiffuse_pipe.config import RunTable
 from vemdiffuse_pipe.models.device import device_here
-from vemdiffuse_pipe.output.opening import prepare
+from vemdiffuse_pipe.output.preparation import prepare
 
 HERE = "cuda" if torch.cuda.is_available() else "cpu"
 

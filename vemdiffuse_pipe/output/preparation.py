@@ -36,6 +36,21 @@ def prepare(run_file: RunFile) -> tuple[Source, Plan]:
     return source, make_plan(run_file, source.spec, find_card(run_file.model.name, run_file.model.task))
 
 
+def plan_run(run_file: RunFile) -> Plan:
+    """The plan of a run file: what it would do, before anything is computed. Metadata only.
+
+    Raises InputError where the run file, the volume and the model do not fit together.
+
+    Example:
+
+        >>> from pathlib import Path
+        >>> from vemdiffuse_pipe import load_run_file, plan_run
+        >>> plan_run(load_run_file(Path("linear.toml"))).output.shape
+        (23, 48, 40)
+    """
+    return prepare(run_file)[1]
+
+
 def prepare_offline(run_file: RunFile) -> Plan:
     """The plan of a run file whose source is not opened, but taken to be what [source.assume] states.
 

@@ -56,6 +56,13 @@ def run(
 
     Raises InputError where nothing can be started, also for an output of another run; StorageFullError when
     the output has no room left. What is done stays done.
+
+    Example:
+
+        >>> from pathlib import Path
+        >>> from vemdiffuse_pipe import load_run_file, run
+        >>> run(load_run_file(Path("linear.toml"))).is_complete
+        True
     """
     from vemdiffuse_pipe.running.execution import Limits, run_checked_plan  # imports torch
 
@@ -98,6 +105,14 @@ def reconstruct(
 
     The run file that says the same is written beside the output, as `<output>.toml`. Raises what `run`
     raises.
+
+    Example:
+
+        >>> from vemdiffuse_pipe import reconstruct
+        >>> size = (50, 4.6, 4.6)
+        >>> outcome = reconstruct("stack.tif", "isotropic.zarr", voxel_size_nm=size, model="linear")
+        >>> outcome.n_done, outcome.n_blocks
+        (1, 1)
     """
     voxels = {"voxel_size_nm": voxel_size_nm, "level": level, "channel": channel, "window": window}
     files = {"series": series, "pattern": pattern}
@@ -175,7 +190,14 @@ def _asked(run_file: RunFile, plan: Plan) -> RunFile:
 
 
 def retry(output: str | RunOutput, *, listener: Listener = silent) -> Outcome:
-    """Retry the blocks of an output that are marked failed, and all that is missing; raises as `run`."""
+    """Retry the blocks of an output that are marked failed, and all that is missing; raises as `run`.
+
+    Example:
+
+        >>> from vemdiffuse_pipe import retry
+        >>> retry("isotropic.zarr").failed_blocks
+        ()
+    """
     from vemdiffuse_pipe.running.execution import run_checked_plan  # imports torch
 
     output = output if isinstance(output, RunOutput) else open_run_output(output)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -68,6 +69,12 @@ def verify(
 
     A place is at most one gap of a stored shard, 256 px wide: `seed` chooses. Raises OutputError where there
     is no such output, SourceError and ModelError where what it was made from is gone.
+
+    Example:
+
+        >>> from vemdiffuse_pipe import verify
+        >>> verify("isotropic.zarr", n_rendered=1).is_good
+        True
     """
     output = output if isinstance(output, RunOutput) else open_run_output(output)
     right, wrong, devices = _compare(output)
