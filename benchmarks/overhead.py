@@ -26,6 +26,8 @@ from dask.base import annotate
 from dask.delayed import delayed
 from distributed import Client, Worker, WorkerPlugin, as_completed
 from figures import Row, grid, print_table, record, seconds
+from vemdiffuse_pipe.running.local.worker import LocalWorker
+from vemdiffuse_pipe.running.outcomes import FailurePolicy
 
 from vemdiffuse_pipe.cluster.engines import connect
 from vemdiffuse_pipe.cluster.walltime import Deadline
@@ -43,8 +45,6 @@ from vemdiffuse_pipe.running.crashes import CrashTracker
 from vemdiffuse_pipe.running.dask import worker as workers
 from vemdiffuse_pipe.running.dask.driver import drive
 from vemdiffuse_pipe.running.local.pipeline import Pipeline
-from vemdiffuse_pipe.running.local.worker import LocalWorker
-from vemdiffuse_pipe.running.outcomes import FailurePolicy
 from vemdiffuse_pipe.running.progress import Progress
 from vemdiffuse_pipe.running.stages import WorkerContext
 from vemdiffuse_pipe.storage import parse_address

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from vemdiffuse_pipe import texts
 from vemdiffuse_pipe.errors import ConfigError
 
 MAX_FILE = 1 << 20  # bytes of TOML
@@ -35,8 +36,6 @@ Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json
 
 SCHEDULERS: tuple[Scheduler, ...] = get_args(Scheduler)
 
-_SECRET = re.compile(r"(secret|token|passw(or)?d|access_?key)\w*\s*=|://(?=[^\s/]*@)", re.IGNORECASE)
-
 
 def _engine(value: str) -> str:
     if value in ("threads", "local", *SCHEDULERS) or re.fullmatch(r"(tcp|tls)://[^\s/@]+:\d{1,5}", value):
@@ -47,39 +46,8 @@ def _engine(value: str) -> str:
     )
 
 
-def _word(value: str) -> str:
-    if re.fullmatch(r"[\w.@:/+=,-]{1,200}", value):
-        return value
-    raise ValueError("a word without spaces and quotes is needed")
-
-
-def _line(value: str) -> str:
-    if not value.isprintable() or len(value) > 2000:
-        raise ValueError("one printable line is needed")
-    if _SECRET.search(value):
-        raise ValueError(
-            "credentials do not belong in a job script; put them where the store's own programs look for them"
-        )
-    return value
-
-
-def _directive(value: str) -> str:
-    if value.startswith("#"):
-        raise ValueError("only what follows the scheduler's mark is needed: --constraint=a100")
-    return _line(value)
-
-
-def _walltime(value: str) -> str:
-    """As HH:MM:SS, which every scheduler reads; days are made hours."""
-    found = re.fullmatch(r"(?:(\d{1,3})-)?(\d{1,4}):([0-5]\d):([0-5]\d)", value, re.ASCII)
-    if found is None:
-        raise ValueError("hours, minutes and seconds are needed, 04:00:00, or days before them, 1-12:00:00")
-    days, hours, minutes, seconds = found.groups()
-    return value if days is None else f"{int(days) * 24 + int(hours):02}:{minutes}:{seconds}"
-
-
-Word = Annotated[str, AfterValidator(_word)]
-Walltime = Annotated[str, AfterValidator(_walltime)]
+Word = Annotated[str, AfterValidator(texts.word)]
+Walltime = Annotated[str, AfterValidator(texts.walltime)]
 File = TypeVar("File", bound=BaseModel)
 
 
@@ -200,8 +168,8 @@ class ClusterTable(Table):
     cores: Annotated[int, Field(ge=1, le=4096)] = 4
     min_jobs: Annotated[int, Field(ge=0, le=10_000)] = 1
     max_jobs: Annotated[int, Field(ge=1, le=10_000)] = 1
-    extra_directives: tuple[Annotated[str, AfterValidator(_directive)], ...] = ()
-    prologue: tuple[Annotated[str, AfterValidator(_line)], ...] = ()
+    extra_directives: tuple[Annotated[str, AfterValidator(texts.directive)], ...] = ()
+    prologue: tuple[Annotated[str, AfterValidator(texts.line)], ...] = ()
     interface: Word | None = None
 
     @property
@@ -365,7 +333,7 @@ def _too_few(loc: tuple[int | str, ...]) -> str:
 def _shown(value: object) -> str:
     try:
         text = str(value)[:80]
-        secret = _SECRET.search(text)
+        secret = texts.SECRET.search(text)
         return f"{text[: secret.end()]}..." if secret else text
     except (ValueError, RecursionError):  # digits or brackets without end
         return f"{type(value).__name__} too large to be shown"

@@ -108,13 +108,11 @@ def command(
 ) -> int:
     """Make a volume isotropic, without writing a run file first.
 
-    The equivalent run file is written beside the output. Rerun to resume.
-    Exit code 0: complete. 1: blocks failed, or the run stopped midway. 2: nothing was started.
+    The equivalent run file is written beside the output. Rerun to resume. Exit code 0: complete. 1: not.
 
     \b
     Examples:
       vemdiffuse reconstruct stack.tif isotropic.zarr --voxel-size 50 4.6 4.6
-      vemdiffuse reconstruct stack.tif linear.zarr --voxel-size 50 4.6 4.6 --model linear
     """
     with progress(sys.stderr) as listener:
         outcome = reconstruct(
