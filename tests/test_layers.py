@@ -25,7 +25,7 @@ LEVELS = (
     ("plan", "exchange"),
     ("storage", "models", "evaluation", "phantom"),
     ("config", "volume"),
-    ("geometry",),
+    ("geometry", "texts"),
     ("errors",),
 )
 LEVEL = {package: len(LEVELS) - i for i, packages in enumerate(LEVELS) for package in packages}

@@ -84,6 +84,14 @@ def compare(
 
     Everything is checked before anything is rendered. `on_row` is given each row as it is kept. Raises
     InputError where the truth, the models and the ratios do not fit together.
+
+    Example:
+
+        >>> from pathlib import Path
+        >>> from vemdiffuse_pipe import compare, load_comparison
+        >>> table, = compare(load_comparison(Path("compare.toml")))
+        >>> table.ratio, list(table.rows)
+        (5, ['truth', 'linear', 'cubic'])
     """
     volume = read_truth(file.truth)
     tables = list(product(degradations or file.compare.degradations, ratios or file.compare.ratios))

@@ -57,7 +57,15 @@ class Estimate:
 
 
 def estimate(plan: Plan, *, n_threads: int = 1) -> Estimate:
-    """The costs of `plan`, with `n_threads` tiles rendered at once in a worker process. Pure arithmetic."""
+    """The costs of `plan`, with `n_threads` tiles rendered at once in a worker process. Pure arithmetic.
+
+    Example:
+
+        >>> from pathlib import Path
+        >>> from vemdiffuse_pipe import estimate, load_run_file, plan_run
+        >>> estimate(plan_run(load_run_file(Path("linear.toml")))).n_blocks
+        1
+    """
     n_gaps, planes_rendered, gap_flop = _gaps(plan)
     n_tiles = _along(plan, 1, _n_tiles(plan, 1)) * _along(plan, 2, _n_tiles(plan, 2))
     pixels = _along(plan, 1, _rendered(plan, 1)) * _along(plan, 2, _rendered(plan, 2))

@@ -51,6 +51,12 @@ def open_source(
     value and says so. `cache_bytes`: how much decoded data is kept for the next read.
 
     Raises SourceError where there is no volume that can be used.
+
+    Example:
+
+        >>> from vemdiffuse_pipe import Box, open_source
+        >>> open_source("isotropic.zarr/em").read(Box((5, 0, 0), (6, 48, 40))).shape
+        (1, 48, 40)
     """
     given_nm = exact_nm(voxel_size_nm) if voxel_size_nm is not None else None
     volume = find_volume(source_address(url), series, pattern)

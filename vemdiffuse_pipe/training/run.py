@@ -83,6 +83,13 @@ def train(file: TrainFile, *, listener: Callable[[Record], None] = lambda record
 
     Raises InputError where training cannot start, also for a folder of another training; TrainingError where
     the loss is no number; StorageFullError. The state that was saved last stays.
+
+    Example:
+
+        >>> from pathlib import Path
+        >>> from vemdiffuse_pipe import load_train_file, train
+        >>> train(load_train_file(Path("train.toml"))).outcome.step
+        1
     """
     share_arenas()
     folder = Path(file.output.folder).expanduser().absolute()

@@ -211,7 +211,15 @@ class TrainFile(Table):
 
 
 def load(path: Path) -> TrainFile:
-    """The training run file at `path`. Raises ConfigError in one sentence."""
+    """The training run file at `path`. Raises ConfigError in one sentence.
+
+    Example:
+
+        >>> from pathlib import Path
+        >>> from vemdiffuse_pipe import load_train_file
+        >>> load_train_file(Path("train.toml")).train.steps
+        1
+    """
     return parse(read_tables(path, WHERE_FROM))
 
 
