@@ -36,14 +36,13 @@ from vemdiffuse_pipe.config import RunFile
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.models.card import find_card
 from vemdiffuse_pipe.monitor.status import status
-from vemdiffuse_pipe.plan.estimate import CACHE_BYTES
 from vemdiffuse_pipe.plan.plan import make_plan
 from vemdiffuse_pipe.records.events import Event, PlanesDone
 from vemdiffuse_pipe.records.shards import ShardSet, missing_work
 from vemdiffuse_pipe.running.reconstruct import run
-from vemdiffuse_pipe.storage import open_source, source
+from vemdiffuse_pipe.storage import open_source
 from vemdiffuse_pipe.storage.stores import traffic
-from vemdiffuse_pipe.volume import Voxels
+from vemdiffuse_pipe.volume import CACHE_BYTES, Voxels
 
 Row = tuple[str, ...]
 SHAPE = (128, 1024, 1024)
@@ -154,7 +153,7 @@ def read_ours(spec: dict[str, object]) -> None:
 
 def read_bare(spec: dict[str, object]) -> None:
     bare = {"driver": spec["driver"], "kvstore": spec["kvstore"], "recheck_cached_data": "open"}
-    same_cache = ts.Context({"cache_pool": {"total_bytes_limit": source.CACHE_BYTES}})
+    same_cache = ts.Context({"cache_pool": {"total_bytes_limit": CACHE_BYTES}})
     array = ts.open(bare, context=same_cache).result()
     view = array if array.rank == 3 else array[..., 0]
     view = view.T if is_reversed(spec) else view
@@ -208,7 +207,7 @@ def small_run(source: str, output: str, model: str) -> RunFile:
 
 def fetched(run_file: RunFile, columns: bool) -> tuple[int, int, int]:
     """Bytes needed, bytes fetched and blocks of a whole run that does nothing but read."""
-    opened = open_source(run_file.source.url, cache_bytes=CACHE_BYTES)
+    opened = open_source(run_file.source.url)
     plan = make_plan(run_file, opened.spec, find_card(run_file.model.name))
     before, needed = traffic().bytes_fetched, 0
     for work in missing_work(plan.blocks, ShardSet(plan.shards), columns=columns):
@@ -238,7 +237,7 @@ def seconds_of_reading(folder: Path, proxy: FaultyProxy, wait_s: float) -> float
     proxy.latency_s = wait_s
     begun = time.perf_counter()
     run_file = over_http(folder, proxy)
-    opened = open_source(run_file.source.url, voxel_size_nm=NM, cache_bytes=CACHE_BYTES)
+    opened = open_source(run_file.source.url, voxel_size_nm=NM)
     plan = make_plan(run_file, opened.spec, find_card("linear"))
     for work in missing_work(plan.blocks, ShardSet(plan.shards), columns=plan.by_columns):
         opened.read(plan.source_box(work.output_box))

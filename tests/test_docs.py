@@ -23,7 +23,8 @@ from vemdiffuse_pipe.cli.entry import COMMANDS
 from vemdiffuse_pipe.phantom import phantom
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ("README.md", "workflows/README.md")
+GUIDES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "workflows").glob("*.md"))
+DOCUMENTS = ("README.md", *GUIDES)
 
 VOLUMES = {
     "stack.tif": (3, 48, 40),
@@ -129,7 +130,7 @@ def follow(folder: Path, language: str, text: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("document", DOCUMENTS)
+@pytest.mark.parametrize("document", [document for document in DOCUMENTS if steps(document)])
 def test_the_commands_of_a_document_run_in_order(folder: Path, document: str) -> None:
     for output in folder.glob("isotropic.zarr*"):
         shutil.rmtree(output) if output.is_dir() else output.unlink()
@@ -165,6 +166,12 @@ def test_every_command_is_run_by_a_document() -> None:
 
 def test_every_command_shows_examples() -> None:
     assert {line.split()[1] for line in examples()} == set(COMMANDS)
+
+
+def test_the_readme_is_short_and_leads_to_every_guide() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 200
+    assert not [guide for guide in GUIDES if f"]({guide})" not in text]
 
 
 def test_there_are_two_commands_to_begin_with_and_ci_runs_the_second() -> None:

@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar, get_args
 
+import tomlkit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from vemdiffuse_pipe import texts
 from vemdiffuse_pipe.errors import ConfigError
 
 MAX_FILE = 1 << 20  # bytes of TOML
@@ -35,8 +37,6 @@ Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json
 
 SCHEDULERS: tuple[Scheduler, ...] = get_args(Scheduler)
 
-_SECRET = re.compile(r"(secret|token|passw(or)?d|access_?key)\w*\s*=|://(?=[^\s/]*@)", re.IGNORECASE)
-
 
 def _engine(value: str) -> str:
     if value in ("threads", "local", *SCHEDULERS) or re.fullmatch(r"(tcp|tls)://[^\s/@]+:\d{1,5}", value):
@@ -47,39 +47,8 @@ def _engine(value: str) -> str:
     )
 
 
-def _word(value: str) -> str:
-    if re.fullmatch(r"[\w.@:/+=,-]{1,200}", value):
-        return value
-    raise ValueError("a word without spaces and quotes is needed")
-
-
-def _line(value: str) -> str:
-    if not value.isprintable() or len(value) > 2000:
-        raise ValueError("one printable line is needed")
-    if _SECRET.search(value):
-        raise ValueError(
-            "credentials do not belong in a job script; put them where the store's own programs look for them"
-        )
-    return value
-
-
-def _directive(value: str) -> str:
-    if value.startswith("#"):
-        raise ValueError("only what follows the scheduler's mark is needed: --constraint=a100")
-    return _line(value)
-
-
-def _walltime(value: str) -> str:
-    """As HH:MM:SS, which every scheduler reads; days are made hours."""
-    found = re.fullmatch(r"(?:(\d{1,3})-)?(\d{1,4}):([0-5]\d):([0-5]\d)", value, re.ASCII)
-    if found is None:
-        raise ValueError("hours, minutes and seconds are needed, 04:00:00, or days before them, 1-12:00:00")
-    days, hours, minutes, seconds = found.groups()
-    return value if days is None else f"{int(days) * 24 + int(hours):02}:{minutes}:{seconds}"
-
-
-Word = Annotated[str, AfterValidator(_word)]
-Walltime = Annotated[str, AfterValidator(_walltime)]
+Word = Annotated[str, AfterValidator(texts.word)]
+Walltime = Annotated[str, AfterValidator(texts.walltime)]
 File = TypeVar("File", bound=BaseModel)
 
 
@@ -159,14 +128,17 @@ class ModelTable(Table):
 
 
 class RunTable(Table):
-    """[run] how the work is done. No key here changes a voxel."""
+    """[run] how the work is done. No key here changes a voxel.
+
+    `device`: of torch, or auto: CUDA where a process finds a GPU, else the CPU.
+    """
 
     block_shape: Zyx | None = None
     workers: Annotated[int, Field(ge=1, le=4096)] = 1
     engine: Annotated[str, AfterValidator(_engine)] = "threads"
     threads: Annotated[int, Field(ge=1, le=256)] | None = None
     tile_batch: Annotated[int, Field(ge=1, le=4096)] = 1
-    device: str = "cpu"
+    device: str = "auto"
     max_memory_gb: Length | None = None
     dashboard: bool = False
 
@@ -197,8 +169,8 @@ class ClusterTable(Table):
     cores: Annotated[int, Field(ge=1, le=4096)] = 4
     min_jobs: Annotated[int, Field(ge=0, le=10_000)] = 1
     max_jobs: Annotated[int, Field(ge=1, le=10_000)] = 1
-    extra_directives: tuple[Annotated[str, AfterValidator(_directive)], ...] = ()
-    prologue: tuple[Annotated[str, AfterValidator(_line)], ...] = ()
+    extra_directives: tuple[Annotated[str, AfterValidator(texts.directive)], ...] = ()
+    prologue: tuple[Annotated[str, AfterValidator(texts.line)], ...] = ()
     interface: Word | None = None
 
     @property
@@ -264,7 +236,15 @@ class RunFile(Table):
 
 
 def load(path: Path) -> RunFile:
-    """The run file at `path`. Raises ConfigError in one sentence that names the line's key."""
+    """The run file at `path`. Raises ConfigError in one sentence that names the line's key.
+
+    Example:
+
+        >>> from pathlib import Path
+        >>> from vemdiffuse_pipe import load_run_file
+        >>> load_run_file(Path("linear.toml")).model.name
+        'linear'
+    """
     return parse(read_tables(path, "`vemdiffuse init SOURCE OUTPUT` prints one to start from"))
 
 
@@ -354,7 +334,7 @@ def _too_few(loc: tuple[int | str, ...]) -> str:
 def _shown(value: object) -> str:
     try:
         text = str(value)[:80]
-        secret = _SECRET.search(text)
+        secret = texts.SECRET.search(text)
         return f"{text[: secret.end()]}..." if secret else text
     except (ValueError, RecursionError):  # digits or brackets without end
         return f"{type(value).__name__} too large to be shown"
@@ -376,24 +356,4 @@ def _table_of(annotation: Any) -> Any:
 
 def dump(run_file: RunFile) -> str:
     """The run file as TOML; `parse(tomllib.loads(dump(f))) == f`. Keys that were left open are left out."""
-    tables = run_file.model_dump(exclude_none=True).items()
-    return "\n".join(line for name, table in tables for line in _lines(name, table))
-
-
-def _lines(name: str, table: Mapping[str, object]) -> list[str]:
-    """A table, and after its own keys the tables in it."""
-    inner = {key: value for key, value in table.items() if isinstance(value, Mapping)}
-    keys = [f"{key} = {_toml(value)}" for key, value in table.items() if key not in inner]
-    more = [line for key, value in inner.items() for line in _lines(f"{name}.{key}", value)]
-    return [f"[{name}]", *keys, "", *more]
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, str):
-        escaped = "".join(c if c >= " " and c not in '"\\\x7f' else f"\\u{ord(c):04x}" for c in value)
-        return f'"{escaped}"'
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, tuple | list):
-        return f"[{', '.join(_toml(v) for v in value)}]"
-    return repr(value)
+    return tomlkit.dumps(run_file.model_dump(exclude_none=True, mode="json"))

@@ -14,7 +14,7 @@ import numpy as np
 from vemdiffuse_pipe.errors import TransientError
 from vemdiffuse_pipe.geometry.box import Box, Zyx
 from vemdiffuse_pipe.geometry.frame import Frame, Nm
-from vemdiffuse_pipe.volume import OnHole, Source, VolumeSpec, Voxels, unheard
+from vemdiffuse_pipe.volume import OnHole, Source, VolumeSpec, Voxels, ignore_hole
 
 PRIME = 251  # flat indices repeat after this many voxels, in step with no axis of another length
 
@@ -51,7 +51,7 @@ class ArraySource:
         """Its frame, and a section as its chunk."""
         return self._spec
 
-    def read(self, box: Box, on_hole: OnHole = unheard) -> Voxels:
+    def read(self, box: Box, on_hole: OnHole = ignore_hole) -> Voxels:
         """A copy of the voxels of `box`."""
         assert self._spec.frame.box.contains(box), f"{box} is not inside {self._spec.frame.box}"
         return self._voxels[box.slices].copy()
@@ -80,7 +80,7 @@ class FlakySource:
         """That of the source."""
         return self._source.spec
 
-    def read(self, box: Box, on_hole: OnHole = unheard) -> Voxels:
+    def read(self, box: Box, on_hole: OnHole = ignore_hole) -> Voxels:
         """The voxels of `box`, unless a failure is left for it."""
         with self._lock:
             for i, failure in enumerate(self._failures):
@@ -103,7 +103,7 @@ class SlowSource:
         """That of the source."""
         return self._source.spec
 
-    def read(self, box: Box, on_hole: OnHole = unheard) -> Voxels:
+    def read(self, box: Box, on_hole: OnHole = ignore_hole) -> Voxels:
         """The voxels of `box`, `delay_s` later."""
         self._sleep(self._delay_s)
         return self._source.read(box, on_hole)

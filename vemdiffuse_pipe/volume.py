@@ -15,8 +15,10 @@ from vemdiffuse_pipe.geometry.frame import Frame
 Voxels = NDArray[np.uint8]
 OnHole = Callable[[Box], None]
 
+CACHE_BYTES = 128 * 10**6  # decoded chunks that an open source keeps for the next read
 
-def unheard(hole: Box) -> None:
+
+def ignore_hole(hole: Box) -> None:
     """For whoever does not ask which voxels were filled."""
 
 
@@ -51,7 +53,7 @@ class Source(Protocol):
         """What the metadata says."""
         ...
 
-    def read(self, box: Box, on_hole: OnHole = unheard) -> Voxels:
+    def read(self, box: Box, on_hole: OnHole = ignore_hole) -> Voxels:
         """The voxels of `box`, which lies inside the volume: uint8, zyx.
 
         `on_hole` hears of each part that the volume does not have and that was filled, where that was asked

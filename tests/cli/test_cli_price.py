@@ -52,12 +52,14 @@ def test_an_offline_plan_imports_nothing_that_reads_or_renders(here: Path) -> No
     assert not imported_by("plan", "assumed.toml", "--offline", "--price") & heavy
 
 
-def test_the_page_of_microns_in_the_readme_is_what_is_printed(here: Path, vemdiffuse: Vemdiffuse) -> None:
+def test_the_page_of_microns_in_the_guide_is_what_is_printed(here: Path, vemdiffuse: Vemdiffuse) -> None:
     shutil.copy(ROOT / "workflows" / "microns.toml", here)
     ended = vemdiffuse("plan", "microns.toml", "--offline", "--price")
     assert ended.code == 0, ended.stderr
     (page,) = re.findall(
-        r"^```text\n(source .*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL
+        r"^```text\n(source .*?)^```$",
+        (ROOT / "workflows" / "planning.md").read_text(),
+        re.MULTILINE | re.DOTALL,
     )
     assert page == ended.stdout.replace(f"{here}/", "")
 
@@ -178,7 +180,7 @@ def test_every_start_of_a_run_over_the_limit_is_refused(
 def test_a_limit_that_cannot_be_checked_is_said_in_one_line(
     stack: Path, vemdiffuse: Vemdiffuse, price: str, said: str
 ) -> None:
-    run_file(stack.parent, f"[cluster]\nmemory_gb = 4\n[price]\n{price}\n")
+    run_file(stack.parent, f'[run]\ndevice = "cpu"\n[cluster]\nmemory_gb = 4\n[price]\n{price}\n')
     for start in (SUBMIT, *reversed(STARTS[:3])):
         ended = vemdiffuse(*start)
         lines = [line for line in ended.stderr.splitlines() if "max_" in line]

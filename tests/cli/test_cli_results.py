@@ -96,7 +96,7 @@ def test_plan_and_dry_run_print_the_same_and_create_nothing(stack: Path, vemdiff
         "16 x 23 x 37 voxels",
         "FLOP a voxel",
         "of RAM",
-        "twice",
+        "renders per voxel",
         "with halos",
     ):
         assert words in planned.stdout
@@ -167,7 +167,7 @@ def test_every_option_of_reconstruct_reaches_the_run_file(stack: Path, vemdiffus
 
 
 def test_status_of_a_complete_output(output: str, vemdiffuse: Vemdiffuse) -> None:
-    assert "1 of 1 done, 0 set aside" in vemdiffuse("status", output).stdout
+    assert "1 of 1 done, 0 failed" in vemdiffuse("status", output).stdout
     facts = json.loads(vemdiffuse("status", output, "--json").stdout)
     assert facts["n_blocks_done"] == facts["n_blocks"] == 1
     assert facts["identity"]["model"] == "linear"

@@ -102,16 +102,14 @@ def test_status_says_who_is_at_work_where_blocks_end_before_they_are_named(
     with Journal(records_of(parse_address(output)), shape) as journal:
         journal.start(0)  # which is done
         journal.beat()
-        assert (
-            "1 process at work, on blocks too short to be seen running" in vemdiffuse("status", output).stdout
-        )
+        assert "1 process running, on blocks too short to be listed" in vemdiffuse("status", output).stdout
     assert "0 running" in vemdiffuse("status", output).stdout
 
 
 def test_watching_what_is_complete_ends_at_once_with_one_line(output: str, vemdiffuse: Vemdiffuse) -> None:
     ended = vemdiffuse("status", output, "--watch")
     assert (ended.code, ended.stderr) == (0, "")
-    assert ended.stdout.startswith("1 of 1 blocks done, 0 running, 0 set aside, ")
+    assert ended.stdout.startswith("1 of 1 blocks done, 0 running, 0 failed, ")
     assert ended.stdout.endswith(" voxels/s, complete\n")
     facts = vemdiffuse("status", output, "--watch", "--json").stdout
     assert json.loads(facts)["n_blocks_done"] == 1

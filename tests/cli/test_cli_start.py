@@ -93,7 +93,7 @@ def test_an_unknown_command_exits_2(vemdiffuse) -> None:
     [
         (SourceError("no volume at \x1b[31mplace\nhere"), 2, "vemdiffuse: no volume at [31mplace here\n"),
         (StorageFullError("the disk is full"), 1, "vemdiffuse: the disk is full\n"),
-        (KeyboardInterrupt(), 130, "run again to resume"),
+        (KeyboardInterrupt(), 130, "rerun to resume"),
         (
             ZeroDivisionError("division by zero"),
             1,
@@ -169,5 +169,5 @@ def test_an_interrupted_run_says_how_to_go_on(here: Path) -> None:
     run.send_signal(signal.SIGINT)
     stdout, stderr = run.communicate(timeout=60)
     assert run.returncode == 130
-    assert "run again" in stdout + stderr
+    assert "rerun" in stdout + stderr
     assert "Traceback" not in stderr

@@ -14,7 +14,7 @@ from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.records.events import Listener
 from vemdiffuse_pipe.running.render_job import RenderJob, RenderStages
 from vemdiffuse_pipe.testing import SlowSource
-from vemdiffuse_pipe.volume import OnHole, Source, VolumeSpec, Voxels, unheard
+from vemdiffuse_pipe.volume import OnHole, Source, VolumeSpec, Voxels, ignore_hole
 
 
 class DeadlySource:
@@ -28,7 +28,7 @@ class DeadlySource:
     def spec(self) -> VolumeSpec:
         return self._source.spec
 
-    def read(self, box: Box, on_hole: OnHole = unheard) -> Voxels:
+    def read(self, box: Box, on_hole: OnHole = ignore_hole) -> Voxels:
         if box == self._deadly and len(list(self._crashes.iterdir())) < self._n_crashes:
             (self._crashes / str(os.getpid())).touch()
             os._exit(1)
@@ -56,7 +56,7 @@ class BrokenSource:
     def __init__(self, source: Source) -> None:
         self.spec = source.spec
 
-    def read(self, box: Box, on_hole: OnHole = unheard) -> Voxels:
+    def read(self, box: Box, on_hole: OnHole = ignore_hole) -> Voxels:
         raise RuntimeError("this machine is broken")
 
 
@@ -69,7 +69,7 @@ class ClaimedSource:
         self._lock, self._chosen = Lock(), source
         self._is_first = True
 
-    def read(self, box: Box, on_hole: OnHole = unheard) -> Voxels:
+    def read(self, box: Box, on_hole: OnHole = ignore_hole) -> Voxels:
         with self._lock:
             if self._is_first:
                 self._is_first = False

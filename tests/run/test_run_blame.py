@@ -29,7 +29,7 @@ from vemdiffuse_pipe.running.reconstruct import prepare, retry, run
 from vemdiffuse_pipe.storage import parse_address
 from vemdiffuse_pipe.storage.retry import RetryPolicy
 from vemdiffuse_pipe.testing import Failure, FlakySource, SlowSource, position_coded
-from vemdiffuse_pipe.volume import OnHole, Source, Voxels, unheard
+from vemdiffuse_pipe.volume import OnHole, Source, Voxels, ignore_hole
 
 HASTY = RetryPolicy(n_attempts=2, base_s=0.001)
 WHOLE = Box.of_shape(SHAPE)
@@ -182,7 +182,7 @@ class HookedSource:
         self.spec = source.spec
         self._source, self._n_left, self._hook = source, n_own, hook
 
-    def read(self, box: Box, on_hole: OnHole = unheard) -> Voxels:
+    def read(self, box: Box, on_hole: OnHole = ignore_hole) -> Voxels:
         self._n_left -= 1
         if self._n_left == -1:
             self._hook()

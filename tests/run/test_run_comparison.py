@@ -130,11 +130,11 @@ def test_in_memory_gives_the_voxels_that_a_run_gives(tmp_path: Path, volume: Vox
 
 def test_the_law_is_the_one_pass_twin_less_what_the_samples_noise_costs(table: ComparedTable) -> None:
     twin = table.rows["one pass"].report.psnr
-    assert [(law.samples, law.psnr) for law in table.laws] == [
+    assert [(law.samples, law.psnr) for law in table.theories] == [
         (1, table.rows["default, one sample"].report.psnr),
         (2, table.rows["default, mean of 2"].report.psnr),
     ]
-    assert [law.expected for law in table.laws] == pytest.approx([twin - 3.0103, twin - 1.7609], abs=1e-4)
+    assert [law.expected for law in table.theories] == pytest.approx([twin - 3.0103, twin - 1.7609], abs=1e-4)
 
 
 def test_costs_are_of_all_samples_together(table: ComparedTable) -> None:
@@ -152,7 +152,7 @@ def test_running_again_takes_rows_as_they_were_and_makes_only_those_that_are_mis
     made: list[str] = []
     first = compare(comparison(DEFAULT), on_row=made.append)
     assert len(made) == 4
-    assert not first[0].laws  # without a one-pass twin there is none
+    assert not first[0].theories  # without a one-pass twin there is none
     file = tmp_path / "rows" / "rows.jsonl"
     assert compare(comparison(DEFAULT), on_row=made.append) == first  # costs and all
     assert len(made) == 4

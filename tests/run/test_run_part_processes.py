@@ -179,9 +179,7 @@ def test_a_signal_before_anything_is_begun_is_no_failure(
     run_file = small_run(tmp_path)
     code, out, err = begun_and_signalled(tmp_path, run_file, number, *arguments)
     assert (code, out) == (0, "")
-    assert err == (
-        f"vemdiffuse: {number.name} was received before a block was taken up; run again to go on from here\n"
-    )
+    assert err == (f"vemdiffuse: {number.name} was received before a block was started; rerun to resume\n")
     assert not Path(run_file.output.url).exists()
 
 

@@ -33,7 +33,7 @@ from vemdiffuse_pipe.running.reconstruct import prepare, run
 from vemdiffuse_pipe.running.rules import MAX_EXHAUSTED_IN_A_ROW
 from vemdiffuse_pipe.storage.retry import RetryPolicy
 from vemdiffuse_pipe.testing import Failure, FlakySource, position_coded
-from vemdiffuse_pipe.volume import OnHole, Source, VolumeSpec, Voxels, unheard
+from vemdiffuse_pipe.volume import OnHole, Source, VolumeSpec, Voxels, ignore_hole
 
 TRUTH = interpolated(position_coded(SHAPE), 5)
 HASTY = RetryPolicy(n_attempts=2, base_s=0.001)
@@ -137,7 +137,7 @@ class Watched:
     def spec(self) -> VolumeSpec:
         return self._source.spec
 
-    def read(self, box: Box, on_hole: OnHole = unheard) -> Voxels:
+    def read(self, box: Box, on_hole: OnHole = ignore_hole) -> Voxels:
         self.n_reads += 1  # by one thread
         return self._source.read(box, on_hole)
 

@@ -144,8 +144,8 @@ def test_jobs_that_end_after_a_minute_lose_no_block_and_are_followed_by_others(t
 
 def steps_of_the_page() -> list[str]:
     """The commands of the section on clusters, in order."""
-    section = (ROOT / "workflows/README.md").read_text().split("\n## A cluster\n")[1].split("\n## ")[0]
-    return re.findall(r"^\$ vemdiffuse (.*)$", section, re.MULTILINE)
+    first, _ = (ROOT / "workflows/cluster.md").read_text().split("\n## How a job ends\n")
+    return re.findall(r"^\$ vemdiffuse (.*)$", first, re.MULTILINE)
 
 
 def test_the_page_on_clusters_leads_to_a_finished_run(tmp_path: Path) -> None:

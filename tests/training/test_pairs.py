@@ -22,7 +22,7 @@ from vemdiffuse_pipe.training.pairs import (
 )
 from vemdiffuse_pipe.training.pool import SlabPool
 from vemdiffuse_pipe.training.slabs import CropSpec, SlabSchedule, TrainingVolume
-from vemdiffuse_pipe.volume import OnHole, Source, VolumeSpec, Voxels, unheard
+from vemdiffuse_pipe.volume import OnHole, Source, VolumeSpec, Voxels, ignore_hole
 
 SIDE = 16
 
@@ -139,7 +139,7 @@ class Endless:
     def __init__(self) -> None:
         self.largest = 0
 
-    def read(self, box: Box, on_hole: OnHole = unheard) -> Voxels:
+    def read(self, box: Box, on_hole: OnHole = ignore_hole) -> Voxels:
         self.largest = max(self.largest, box.n_voxels)
         z, y, x = np.ogrid[box.slices]
         return ((3 * z + y + 2 * x) % 199 + 1).astype(np.uint8)

@@ -42,10 +42,10 @@ class Listening:
         self.records: list[Mapping[str, object]] = []
         self.kept: dict[int, list[torch.Tensor]] = {}
 
-    def begin(self, step: int) -> None:
+    def start(self, step: int) -> None:
         self.records.append({"step": step, "begun": True})
 
-    def hear(self, record: Mapping[str, object]) -> None:
+    def on_record(self, record: Mapping[str, object]) -> None:
         self.records.append(record)
 
     def validate(self, average: nn.Module, step: int) -> float | None:

@@ -67,14 +67,14 @@ def _as_dict(table: ComparedTable) -> dict[str, object]:
         "degradation": table.degradation,
         "ratio": table.ratio,
         "rows": {row: figures.as_dict() for row, figures in table.rows.items()},
-        "theory": [asdict(theory) for theory in table.laws],
+        "theory": [asdict(theory) for theory in table.theories],
     }
 
 
 def _shown(table: ComparedTable, layout: Layout) -> str:
     heading = f"sections {table.degradation}, r = {table.ratio}; generated planes only"
     rows = [("", *COLUMNS, *COSTS), *((row, *_cells(f)) for row, f in table.rows.items())]
-    theories = [_theory_text(theory) for theory in table.laws]
+    theories = [_theory_text(theory) for theory in table.theories]
     return "\n".join([heading, "", layout(rows), *([""] if theories else []), *theories])
 
 

@@ -48,6 +48,10 @@ GROUPS = {
         "compare": "Benchmark models against ground truth.",
     },
     "Hand over": {
+        "view": "Show an output in a viewer, or draw a picture of it.",
+        "pyramid": "Make coarser levels of an output.",
+        "export": "Copy an output into the format of another program.",
+        "schema": "Print the JSON schema of handoff.json.",
         "models": "List models; show, import or export one.",
     },
 }
@@ -55,8 +59,8 @@ COMMANDS = {name: line for commands in GROUPS.values() for name, line in command
 
 MAX_NAME = max(map(len, COMMANDS))  # so that the second column is one column across the groups
 
-_RUNS = ("run", "reconstruct", "retry")
-_WITHOUT_STORES = ("demo", "datasets", "models")
+_RUNS = ("run", "reconstruct", "retry", "pyramid", "export")
+_WITHOUT_STORES = ("demo", "datasets", "models", "schema")
 
 
 def _use_endpoint(context: click.Context, option: click.Parameter, url: str | None) -> None:

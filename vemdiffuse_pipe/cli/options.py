@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from vemdiffuse_pipe.config import RunFile
+
+if TYPE_CHECKING:
+    from vemdiffuse_pipe.running.runner import Runner
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
@@ -77,6 +81,37 @@ bad_sections_option = click.option(
     show_default=True,
     help="Black, constant or duplicated sections: name them and stop, bridge them, or do not look for them.",
 )
+
+
+part_option = click.option(
+    "--part",
+    metavar="I/N",
+    help="Process part I of N, then unfinished blocks of other parts; auto: as the job array says.",
+)
+workers_option = click.option(
+    "--workers",
+    type=click.IntRange(1, 256),
+    default=2,
+    show_default=True,
+    metavar="N",
+    help="Blocks at once.",
+)
+
+
+def part_runner_options(command: Command) -> Command:
+    """Options of commands that work block by block in this process."""
+    for option in (workers_option, part_option):
+        command = option(command)
+    return command
+
+
+def part_runner(part: str | None, workers: int) -> Callable[[], Runner]:
+    """What makes a runner for each job of a command. Raises ConfigError for a part that is none."""
+    from vemdiffuse_pipe.records.parts import parse_part
+    from vemdiffuse_pipe.running.local.runner import LocalRunner
+
+    chosen = None if part is None else parse_part(part, os.environ)
+    return lambda: LocalRunner(chosen, n_workers=workers)
 
 
 def source_options(command: Command) -> Command:

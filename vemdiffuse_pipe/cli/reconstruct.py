@@ -66,6 +66,13 @@ Zyx = tuple[int, int, int]
 )
 @click.option("--workers", type=int, default=1, show_default=True, metavar="N", help="Worker processes.")
 @click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="NAME",
+    help="cpu, cuda or another of torch; auto: CUDA where there is a GPU, else the CPU.",
+)
+@click.option(
     "--format",
     "output_format",
     type=click.Choice(["ome-zarr-0.5", "ome-zarr-0.4", "n5", "precomputed"]),
@@ -95,18 +102,17 @@ def command(
     precision: Literal["float32", "bfloat16"],
     block_shape: Zyx | None,
     workers: int,
+    device: str,
     output_format: OutputFormat,
     as_json: bool,
 ) -> int:
     """Make a volume isotropic, without writing a run file first.
 
-    The equivalent run file is written beside the output. Rerun to resume.
-    Exit code 0: complete. 1: blocks failed, or the run stopped midway. 2: nothing was started.
+    The equivalent run file is written beside the output. Rerun to resume. Exit code 0: complete. 1: not.
 
     \b
     Examples:
       vemdiffuse reconstruct stack.tif isotropic.zarr --voxel-size 50 4.6 4.6
-      vemdiffuse reconstruct stack.tif linear.zarr --voxel-size 50 4.6 4.6 --model linear
     """
     with progress(sys.stderr) as listener:
         outcome = reconstruct(
@@ -130,6 +136,7 @@ def command(
             precision=precision,
             block_shape=block_shape,
             workers=workers,
+            device=device,
             output_format=output_format,
             listener=listener,
         )

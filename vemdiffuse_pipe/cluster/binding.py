@@ -7,6 +7,7 @@ from collections.abc import MutableMapping
 
 from vemdiffuse_pipe.config import ClusterTable, RunTable
 from vemdiffuse_pipe.errors import ConfigError
+from vemdiffuse_pipe.models.device import AUTO
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -19,16 +20,19 @@ def bind_gpu(
 ) -> None:
     """Leave one GPU visible to this process, before CUDA looks: by the worker's number on its machine.
 
-    Nothing is done where `device` is not "cuda", and on a cluster that somebody else started: its workers
-    have been given theirs. Raises ConfigError where there are more workers than GPUs.
+    Nothing is done where `device` is neither "cuda" nor "auto", where it is "auto" and no GPU was assigned,
+    and on a cluster that somebody else started: its workers have been given theirs. Raises ConfigError where
+    there are more workers than GPUs.
     """
     index = worker_index(worker_name, table, cluster)
-    if table.device != "cuda" or index is None:
+    if table.device not in ("cuda", AUTO) or index is None:
         return
     if VISIBLE not in environ:
         environ[VISIBLE] = str(index)
         return
     assigned = [name for name in environ[VISIBLE].split(",") if name]
+    if table.device == AUTO and not assigned:
+        return
     if index >= len(assigned):
         raise ConfigError(
             f"worker {worker_name} is number {index + 1} of its machine, and {VISIBLE} is "

@@ -1,6 +1,6 @@
 """Where a process works: the job of a batch system that it belongs to, and its device by name.
 
-Torch is imported only for a GPU: to look at a run needs none.
+Torch is imported only for a GPU, or to see whether there is one: to look at a run needs none.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
+
+from vemdiffuse_pipe.models.device import device_here
 
 
 def job_id(environment: Mapping[str, str] = os.environ) -> str:
@@ -48,6 +50,7 @@ def is_gone(pid: int, numbers: int) -> bool:
 
 def device_name(device: str) -> str:
     """'cpu', or the device and what it is: 'cuda:0 NVIDIA H200'."""
+    device = device_here(device)
     if not device.startswith("cuda"):
         return device
     import torch
@@ -61,6 +64,7 @@ def gpu_bytes(device: str) -> int | None:
     """Memory of a GPU in bytes, whoever uses it now; None where `device` is no CUDA device of this
     machine.
     """
+    device = device_here(device)
     if not device.startswith("cuda"):
         return None
     import torch
@@ -72,6 +76,7 @@ def gpu_bytes(device: str) -> int | None:
 
 def peak_gpu_bytes(device: str) -> int:
     """Most memory of the GPU that this process has held so far; 0 on a CPU."""
+    device = device_here(device)
     if not device.startswith("cuda"):
         return 0
     import torch

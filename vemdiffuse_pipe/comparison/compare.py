@@ -1,6 +1,6 @@
-"""Methods held against a truth, in one table for each ratio and each way of making sections.
+"""Benchmark models against ground truth: a table for each ratio and each way of making sections.
 
-Rows are kept in a folder as soon as they are there, so that a comparison that was stopped goes on where it
+Rows are kept in a folder as soon as they are there, so that a comparison that was stopped resumes where it
 was. A row is known by what it was made from: the truth's voxels, the sections, the model's weights and how
 it was driven; a row of something else is never taken for it.
 """
@@ -36,26 +36,31 @@ TRUTH = "truth"
 
 @dataclass(frozen=True, slots=True)
 class ComparedTable:
-    """Rows by name. The first is the truth against itself, for the cutoffs and lines that it has."""
+    """The figures of every method at one ratio, of sections made in one way."""
 
     degradation: Degradation
+    """How sections were made of the truth."""
     ratio: int
     rows: dict[str, Figures]
-    laws: tuple[Theory, ...]
+    """By name. The first is the truth compared with itself, for the cutoffs and lines that it has."""
+    theories: tuple[Theory, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Theory:
-    """The mean of K independent samples against the law of perfect ones, both PSNR in dB.
+    """The mean of K independent samples beside the theory of perfect ones, 1 + 1 / K.
 
     Samples that are drawn from the posterior have an error of (1 + 1 / K) times that of the best estimate,
-    so their mean lies 10 log10(1 + 1 / K) dB below it; the one-pass twin stands for the best estimate.
+    so their mean lies 10 log10(1 + 1 / K) dB below it. The one-pass reference stands for the best estimate.
     """
 
     method: str
     samples: int
+    """K."""
     psnr: float
+    """Measured, dB."""
     expected: float
+    """By the theory, dB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +82,16 @@ def compare(
 ) -> list[ComparedTable]:
     """The tables of a comparison; `ratios` and `degradations`: those of the file, unless stated.
 
-    Everything is checked before anything is rendered. `on_row` hears of each row as it is kept. Raises
+    Everything is checked before anything is rendered. `on_row` is given each row as it is kept. Raises
     InputError where the truth, the models and the ratios do not fit together.
+
+    Example:
+
+        >>> from pathlib import Path
+        >>> from vemdiffuse_pipe import compare, load_comparison
+        >>> table, = compare(load_comparison(Path("compare.toml")))
+        >>> table.ratio, list(table.rows)
+        (5, ['truth', 'linear', 'cubic'])
     """
     volume = read_truth(file.truth)
     tables = list(product(degradations or file.compare.degradations, ratios or file.compare.ratios))
@@ -170,14 +183,15 @@ def _drawn(
 
     if draw.draws == "pairs":
         for row, k in missing.items():
-            yield row, _figures(one := render(k, draw.method.seed), one.arrays["em"], degraded)
+            rendered = render(k, draw.method.seed)
+            yield row, _figures(rendered, rendered.arrays["em"], degraded)
         return
     total, seconds, flop, peak = np.zeros(degraded.truth.shape), 0.0, 0.0, 0
     for n in range(1, max(missing.values(), default=0) + 1):
-        one = render(1, draw.method.seed + n - 1)
-        total += one.arrays["em"]
-        seconds, flop, peak = seconds + one.seconds, flop + one.flop, max(peak, one.peak_bytes)
-        cost = Rendered(one.arrays, seconds, flop, peak)
+        sample = render(1, draw.method.seed + n - 1)
+        total += sample.arrays["em"]
+        seconds, flop, peak = seconds + sample.seconds, flop + sample.flop, max(peak, sample.peak_bytes)
+        cost = Rendered(sample.arrays, seconds, flop, peak)
         for row in (row for row, k in missing.items() if k == n):
             yield row, _figures(cost, to_grey(total / n), degraded)
 
@@ -202,14 +216,14 @@ def _key(degraded: Degraded, identity: dict[str, Json]) -> str:
 
 
 def _theories(draws: Sequence[_Draw], rows: dict[str, Figures]) -> Iterator[Theory]:
-    """For each row of independent draws whose one-pass twin, the same weights with 1 step, has a row."""
-    twins = {d.plan.card.sha256: rows[d.method.name].report for d in draws if _is_one_pass(d)}
+    """For each row of independent draws whose one-pass reference, the same weights with 1 step, has a row."""
+    references = {d.plan.card.sha256: rows[d.method.name].report for d in draws if _is_one_pass(d)}
     for draw in draws:
-        twin = twins.get(draw.plan.card.sha256)
-        if twin is None or _is_one_pass(draw) or draw.draws == "pairs":
+        reference = references.get(draw.plan.card.sha256)
+        if reference is None or _is_one_pass(draw) or draw.draws == "pairs":
             continue
         for row, k in draw.counts.items():
-            expected = twin.psnr - 10 * math.log10(1 + 1 / k)
+            expected = reference.psnr - 10 * math.log10(1 + 1 / k)
             yield Theory(draw.method.name, k, rows[row].report.psnr, expected)
 
 

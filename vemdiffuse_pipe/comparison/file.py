@@ -1,4 +1,4 @@
-"""The file of a comparison: a truth, how it is degraded, and the methods that are held against it."""
+"""The file of a comparison: the ground truth, how it is degraded, and the methods to compare with it."""
 
 from __future__ import annotations
 
@@ -90,5 +90,13 @@ class ComparisonFile(Table):
 
 
 def load_comparison(path: Path) -> ComparisonFile:
-    """The comparison at `path`. Raises ConfigError in one sentence."""
+    """The comparison at `path`. Raises ConfigError in one sentence.
+
+    Example:
+
+        >>> from pathlib import Path
+        >>> from vemdiffuse_pipe import load_comparison
+        >>> load_comparison(Path("compare.toml")).truth.url
+        'truth.tif'
+    """
     return check(ComparisonFile, read_tables(path, "workflows/compare_fib25.toml is one to start from"))

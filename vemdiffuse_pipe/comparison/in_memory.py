@@ -21,25 +21,24 @@ from vemdiffuse_pipe.plan.plan import Plan, make_plan
 from vemdiffuse_pipe.volume import VolumeSpec, Voxels
 
 SAMPLED_S = 0.02
-HERE = RunTable()  # this machine, its first device, all of its cores
+THIS_MACHINE = RunTable()  # its first device, all of its cores
 
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """What was made, and what it cost.
-
-    `arrays`: by name, uint8, zyx. `seconds`: of rendering, without loading the model. `flop`: operations by
-    the plan's estimate. `peak_bytes`: the most memory that the process held meanwhile, looked at 50 times
-    a second.
-    """
+    """What was made, and what it cost."""
 
     arrays: dict[str, Voxels]
+    """By name, uint8, zyx."""
     seconds: float
+    """Of rendering, without loading the model."""
     flop: float
+    """Floating-point operations, by the plan's estimate."""
     peak_bytes: int
+    """The most memory that the process held meanwhile, looked at 50 times a second."""
 
 
-def plan_in_memory(sections: Voxels, model: ModelTable, run: RunTable = HERE) -> Plan:
+def plan_in_memory(sections: Voxels, model: ModelTable, run: RunTable = THIS_MACHINE) -> Plan:
     """The plan for sections in memory; `model.ratio` is given. Raises PlanError, ModelError.
 
     The contrast is that of the sections, levels 0 and 255 left out. Voxel sizes do not matter here.
@@ -56,7 +55,7 @@ def plan_in_memory(sections: Voxels, model: ModelTable, run: RunTable = HERE) ->
     return make_plan(run_file, spec, find_card(model.name, model.task))
 
 
-def reconstruct_in_memory(sections: Voxels, model: ModelTable, run: RunTable = HERE) -> Rendered:
+def reconstruct_in_memory(sections: Voxels, model: ModelTable, run: RunTable = THIS_MACHINE) -> Rendered:
     """The planes of `sections` (uint8, zyx) by `model`, as one block, and what they cost.
 
     The same voxels as a run on a stored volume gives, with the same contrast. Raises PlanError, ModelError.
@@ -88,18 +87,18 @@ def _contrast(sections: Voxels) -> tuple[float, float]:
 @contextmanager
 def _peak_bytes() -> Iterator[Sequence[int]]:
     """The memory of this process while the context lasts, growing by one figure every 20 ms."""
-    process, done, found = psutil.Process(), threading.Event(), [0]
+    process, done, peaks = psutil.Process(), threading.Event(), [0]
 
     def look() -> None:
         while not done.wait(SAMPLED_S):
-            found.append(process.memory_info().rss)
+            peaks.append(process.memory_info().rss)
 
-    found.append(process.memory_info().rss)
+    peaks.append(process.memory_info().rss)
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
     try:
-        yield found
+        yield peaks
     finally:
-        found.append(process.memory_info().rss)
+        peaks.append(process.memory_info().rss)
         done.set()
         thread.join()

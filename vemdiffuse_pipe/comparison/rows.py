@@ -16,15 +16,15 @@ MAY_BE_ABSENT = ("cutoff_xy", "cutoff_xz", "cutoff_yz", "flicker")
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """A row: its report, and what it cost; 0 where nothing was rendered.
-
-    `flop_per_voxel`, `voxels_per_s`: of the output, all samples together. `peak_bytes`: of the process.
-    """
+    """A row: its report, and what it cost; 0 where nothing was rendered."""
 
     report: Report
     flop_per_voxel: float = 0.0
+    """Of the output, all samples together."""
     voxels_per_s: float = 0.0
+    """Of the output, all samples together."""
     peak_bytes: int = 0
+    """The most memory that the process held."""
 
     def as_dict(self) -> dict[str, float | None]:
         """All figures by name, for JSON."""
@@ -33,7 +33,7 @@ class Figures:
 
 
 class RowFolder:
-    """Rows by their keys, in `folder`/rows.jsonl. What was kept before is there again.
+    """Rows by their keys, in `folder`/rows.jsonl, those of an earlier comparison included.
 
     A line that is torn, because the machine stopped in it, is passed over: its row is made again. Raises
     ConfigError where the folder cannot be used.

@@ -22,7 +22,7 @@ Degradation = Literal["dropped", "averaged"]
 
 @dataclass(frozen=True, slots=True)
 class Degraded:
-    """Sections and the truth that a reconstruction of them is held against; uint8, zyx.
+    """Sections and the ground truth of their reconstruction; uint8, zyx.
 
     Plane u * r of `truth` lies where the centre of section u lies: (M - 1) * r + 1 planes for M sections.
     """

@@ -1,4 +1,4 @@
-"""Interpolation of a whole volume at once: the reference that every reconstruction is held against."""
+"""Interpolation of a whole volume at once: the reference that every reconstruction is compared with."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""How good a reconstructed volume is, held against the isotropic truth, in one report."""
+"""How good a reconstructed volume is, compared with the isotropic ground truth, in one report."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -16,49 +16,60 @@ from vemdiffuse_pipe.evaluation.fsim import fsim
 from vemdiffuse_pipe.evaluation.gmsd import gmsd
 from vemdiffuse_pipe.evaluation.spectrum import high_frequency_ratios
 from vemdiffuse_pipe.evaluation.structure import BORDER, WIDTH, psnr, ssim_3d, ssim_of_view
-from vemdiffuse_pipe.evaluation.views import Direction, View, views, window
+from vemdiffuse_pipe.evaluation.views import AXES, Direction, View, views, window
 from vemdiffuse_pipe.volume import Voxels
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was measured over the generated planes.
+    """What was measured over the generated planes; `*_xy`, `*_xz`, `*_yz` are of views in those planes.
 
-    `psnr`: dB, over all voxels, inf for equal volumes. `ssim`: 3-D window. `*_xy`, `*_xz`, `*_yz`: means
-    over at most 32 evenly spaced views. `hf_*`: energy in the upper half of the spectrum along that axis
-    over the truth's; below 1 texture was lost, above 1 invented. `fsc`, `fsc50`: where the Fourier shell
-    correlation with the truth falls below 1/7, and below 1/2, as fractions of Nyquist (`resolution_nm` makes
-    nm of them); `fsc_z`, `fsc_y`, `fsc_x`: below 1/7, among the frequencies nearest that axis. `cutoff_*`:
-    decorrelation cutoff of the prediction alone, a fraction of Nyquist, to be held against the truth's own;
-    None where there is none. `flicker`: steps between generated planes over the truth's; None where no two
-    are neighbours. `lines_*`: share of the fine energy along that axis, over the sections'.
-    Better is up for PSNR, SSIM, FSIM and FSC, down for GMSD, and near 1 for `hf_*`, `flicker`, `lines_*`.
+    Views: at most 32, evenly spaced. Better is up for PSNR, SSIM, FSIM and FSC, down for GMSD, and near 1 for
+    `hf_*`, `flicker` and `lines_*`.
     """
 
     psnr: float
+    """dB, over all voxels of generated planes; inf for equal volumes."""
     ssim: float
+    """3-D window; the map of the whole volume, averaged over generated planes, 5 voxels or more inside."""
     ssim_xy: float
+    """Maps of whole views, averaged over generated rows, 5 pixels or more inside."""
     ssim_xz: float
     ssim_yz: float
     fsim_xy: float
+    """Maps of views of at most 256 x 256 px, pooled over generated rows."""
     fsim_xz: float
     fsim_yz: float
     gmsd_xy: float
+    """As for FSIM."""
     gmsd_xz: float
     gmsd_yz: float
     hf_z: float
+    """Energy in the upper half of the spectrum along z, of whole columns, over the truth's; below 1 texture
+    was lost, above 1 invented."""
     hf_y: float
+    """The same along y, of generated planes."""
     hf_x: float
     fsc: float
+    """Where the Fourier shell correlation with the truth falls below 1/7, as a fraction of Nyquist
+    (`resolution_nm` makes nm of it)."""
     fsc50: float
+    """Where it falls below 1/2."""
     fsc_z: float
+    """Where it falls below 1/7 among the frequencies nearest z."""
     fsc_y: float
     fsc_x: float
     cutoff_xy: float | None
+    """Decorrelation cutoff of the prediction alone, a fraction of Nyquist, to be compared with the truth's;
+    None where there is none."""
     cutoff_xz: float | None
+    """Views hold measured rows as well: where those are sharper than the planes between, it is theirs."""
     cutoff_yz: float | None
     flicker: float | None
+    """Steps between neighbouring generated planes over the truth's; None where no two are neighbours."""
     lines_y: float
+    """Share of fine energy along y of generated planes, over that of the truth's other planes, or over the
+    truth's where all are generated."""
     lines_x: float
 
     def as_dict(self) -> dict[str, float | None]:
@@ -68,46 +79,25 @@ class Report:
 
 
 def evaluate(prediction: Voxels, truth: Voxels, *, planes: Sequence[int] | None = None) -> Report:
-    """A reconstructed volume held against the truth, over the generated planes only.
+    """A reconstructed volume compared with ground truth, over the generated planes only.
 
     `prediction`, `truth`: (z, y, x) uint8 of one shape, at least 11 voxels along each axis. `planes`: the
     generated planes; None for all. In every other plane the prediction is replaced by the truth, so what
     it holds there changes nothing: no metric rewards a measured section, and a window that reaches from a
-    generated plane into a measured one sees the same on both sides.
-
-    PSNR: voxels of generated planes. SSIM: maps of whole volumes and whole views, averaged over generated
-    planes and rows, 5 voxels or more inside. FSIM, GMSD: maps of views of at most 256 x 256 px, pooled over
-    generated rows. HF along y and x: generated planes; along z: whole columns. FSC: see
-    `shell_correlation`. Cutoffs: views as for SSIM; along xz and yz they hold measured rows, and where
-    those are sharper than the planes between, the cutoff is theirs. Flicker: pairs of generated planes.
-    Lines: generated planes against the truth's others, or against the truth where all are generated.
-    Raises ConfigError for any other input.
+    generated plane into a measured one sees the same on both sides. Raises ConfigError for any other input.
     """
     _check_volumes(prediction, truth)
     generated = _checked_planes(planes, len(truth))
     prediction = _with_truth_elsewhere(prediction, truth, generated)
-    hf_z, hf_y, hf_x = high_frequency_ratios(prediction, truth, generated)
-
-    def mean(metric: Callable[[View], float], direction: Direction) -> float:
-        return float(np.mean([metric(v) for v in views(prediction, truth, generated, direction)]))
-
-    def cutoff(direction: Direction) -> float | None:
-        return decorrelation_cutoff(v.prediction for v in views(prediction, truth, generated, direction))
-
+    fields: dict[str, float | None] = {}
+    for direction in AXES:
+        fields |= _of_views(prediction, truth, generated, direction)
     shells = shell_correlation(prediction, truth, generated)
+    hf_z, hf_y, hf_x = high_frequency_ratios(prediction, truth, generated)
     lines_y, lines_x = line_scores((prediction[z] for z in generated), _sections(truth, generated))
     return Report(
         psnr=psnr(prediction, truth, generated),
         ssim=ssim_3d(prediction, truth, generated),
-        ssim_xy=mean(ssim_of_view, "xy"),
-        ssim_xz=mean(ssim_of_view, "xz"),
-        ssim_yz=mean(ssim_of_view, "yz"),
-        fsim_xy=mean(_fsim_of_view, "xy"),
-        fsim_xz=mean(_fsim_of_view, "xz"),
-        fsim_yz=mean(_fsim_of_view, "yz"),
-        gmsd_xy=mean(_gmsd_of_view, "xy"),
-        gmsd_xz=mean(_gmsd_of_view, "xz"),
-        gmsd_yz=mean(_gmsd_of_view, "yz"),
         hf_z=hf_z,
         hf_y=hf_y,
         hf_x=hf_x,
@@ -116,13 +106,24 @@ def evaluate(prediction: Voxels, truth: Voxels, *, planes: Sequence[int] | None 
         fsc_z=shells.crossing(shells.z),
         fsc_y=shells.crossing(shells.y),
         fsc_x=shells.crossing(shells.x),
-        cutoff_xy=cutoff("xy"),
-        cutoff_xz=cutoff("xz"),
-        cutoff_yz=cutoff("yz"),
         flicker=flicker(prediction, truth, generated),
         lines_y=lines_y,
         lines_x=lines_x,
+        **fields,  # type: ignore[arg-type]
     )
+
+
+def _of_views(
+    prediction: Voxels, truth: Voxels, generated: Sequence[int], direction: Direction
+) -> dict[str, float | None]:
+    """The fields of a report that are of views in one direction, by name."""
+    seen = list(views(prediction, truth, generated, direction))
+    return {
+        f"ssim_{direction}": float(np.mean([ssim_of_view(v) for v in seen])),
+        f"fsim_{direction}": float(np.mean([_fsim_of_view(v) for v in seen])),
+        f"gmsd_{direction}": float(np.mean([_gmsd_of_view(v) for v in seen])),
+        f"cutoff_{direction}": decorrelation_cutoff(v.prediction for v in seen),
+    }
 
 
 def _sections(truth: Voxels, generated: Sequence[int]) -> Voxels:

@@ -1,4 +1,4 @@
-"""How much fine texture there is along one axis, whatever its phase, against a truth or against sections."""
+"""Fine texture along one axis, whatever its phase, relative to that of ground truth or of sections."""
 
 from __future__ import annotations
 

@@ -217,6 +217,6 @@ Planes are drawn, not seen: a sample may show detail that was not there.
 
 ## Validation
 
-`planes.npy` is what comes out for `sections.npy` and `noise.npy`, a made-up volume. How good planes of real
+`planes.npy` is what comes out for `sections.npy` and `noise.npy`, a synthetic volume. How good planes of real
 tissue are is measured by `vemdiffuse compare`.
 """

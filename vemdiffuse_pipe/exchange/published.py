@@ -95,13 +95,13 @@ def state_dict_of(file: Path, averaged: bool) -> dict[str, Tensor]:
         raise ModelError(f"{file} holds a {type(content).__name__}; needed: a state dictionary")
     states = {str(k): v for k, v in content.items() if isinstance(v, Mapping)}
     if states and not any(isinstance(v, Tensor) for v in content.values()):
-        wanted = [name for name in (AVERAGES if averaged else RAWS) if name in states]
-        if not wanted:
+        known = [name for name in (AVERAGES if averaged else RAWS) if name in states]
+        if not known:
             raise ModelError(
                 f"{file} holds the states {', '.join(states)[:200]}; needed with "
                 f"{'--ema' if averaged else '--raw'}: one of {', '.join(AVERAGES if averaged else RAWS)}"
             )
-        content = states[wanted[0]]
+        content = states[known[0]]
     tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
     return {name.removeprefix("module.").removeprefix("denoise_fn."): v for name, v in tensors.items()}
 
@@ -132,7 +132,7 @@ def renamed(theirs: Mapping[str, Tensor], network: UdimNetwork, file: Path) -> d
             f"lacks {missing[0]}" if missing else f"holds {foreign[0][:120]}, which no UDiM of this kind has"
         )
         raise ModelError(f"{file} {what} ({len(missing)} missing, {len(foreign)} foreign); is --kind right?")
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for ours, expected in network.state_dict().items():
         tensor = theirs[names[ours]]
         flat = ours.startswith("attention.") and tuple(tensor.shape) == tuple(expected.shape[:-1])
@@ -142,8 +142,8 @@ def renamed(theirs: Mapping[str, Tensor], network: UdimNetwork, file: Path) -> d
             )
         if not tensor.is_floating_point() or not tensor.isfinite().all():
             raise ModelError(f"{file}: {names[ours]} holds what is no finite number; is it damaged?")
-        found[ours] = tensor.reshape(expected.shape).float()
-    return found
+        tensors[ours] = tensor.reshape(expected.shape).float()
+    return tensors
 
 
 def _their_name(ours: str, network: UdimNetwork) -> str:

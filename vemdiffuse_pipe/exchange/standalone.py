@@ -75,13 +75,13 @@ def architecture_source() -> str:
     Made of the sources of our own modules, without their imports of each other.
     """
     modules = [errors, samplers, preconditioning, lean]
-    strangers = {name: source for module in modules for name, source in _strangers(module, modules)}
+    needed = {name: source for module in modules for name, source in _needed(module, modules)}
     foreign = {line for module in modules for line in _foreign_imports(module)}
     parts = [
         '"""The planes between two sections, by the lean diffusion network of vemdiffuse_pipe."""',
         "from __future__ import annotations",
         "\n".join(sorted({*foreign, "from dataclasses import dataclass"})),
-        *strangers.values(),
+        *needed.values(),
         *(_body(module) for module in modules),
         inspect.getsource(linear_planes),
         inspect.getsource(GapNetwork),
@@ -89,15 +89,16 @@ def architecture_source() -> str:
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 
 
-def _strangers(module: ModuleType, bundled: list[ModuleType]) -> Iterator[tuple[str, str]]:
+def _needed(module: ModuleType, bundled: list[ModuleType]) -> Iterator[tuple[str, str]]:
     """Names that a module imports from modules of ours that are not bundled, and their sources."""
-    here = {m.__name__ for m in bundled}
+    bundled_names = {m.__name__ for m in bundled}
     for node in ast.parse(inspect.getsource(module)).body:
         name = str(node.module) if isinstance(node, ast.ImportFrom) else ""
-        if isinstance(node, ast.ImportFrom) and name.startswith(f"{OURS}.") and name not in here:
+        if isinstance(node, ast.ImportFrom) and name.startswith(f"{OURS}.") and name not in bundled_names:
             for alias in node.names:
-                thing = getattr(import_module(name), alias.name)
-                yield alias.name, _fields(thing) if is_dataclass(thing) else inspect.getsource(thing)
+                definition = getattr(import_module(name), alias.name)
+                source = _fields(definition) if is_dataclass(definition) else inspect.getsource(definition)
+                yield alias.name, source
 
 
 def _fields(kind: Any) -> str:

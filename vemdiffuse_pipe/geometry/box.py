@@ -16,7 +16,7 @@ class Box:
 
     @classmethod
     def of_shape(cls, shape: Zyx, start: Zyx = (0, 0, 0)) -> Box:
-        """The box of `shape` that begins at `start`."""
+        """The box of `shape` from `start` on."""
         return cls(start, _add(start, shape))
 
     @property

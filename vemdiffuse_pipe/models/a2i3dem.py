@@ -37,7 +37,7 @@ class AxialNetwork(nn.Module):
 
     @property
     def decoder(self) -> tuple[str, ...]:
-        """How the names of the parameters of the bottleneck and of what follows it begin."""
+        """Prefixes of the names of the parameters of the bottleneck and of all that follows it."""
         return f"down.{len(self.config.channels) - 1}.", "up.", "grow.", "leave."
 
     def forward(self, planes: Tensor) -> Tensor:

@@ -247,10 +247,10 @@ def _check_sizes(card: ModelCard, path: Path) -> None:
         raise ModelError(f"{path} has a model card that cannot be used (sizes.{_first(error)})") from None
     expected = with_network(card, sizes)
     for name in _FROM_SIZES:
-        said, right = getattr(card, name), getattr(expected, name)
-        if said != right:
+        stated, right = getattr(card, name), getattr(expected, name)
+        if stated != right:
             raise ModelError(
-                f"{path} has a model card that contradicts itself: it says {name} {said}; "
+                f"{path} has a model card that contradicts itself: it says {name} {stated}; "
                 f"a {card.kind} network of its sizes has {right}"
             )
     if card.sampler not in (card.samplers or ("",)):

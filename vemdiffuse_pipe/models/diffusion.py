@@ -16,8 +16,8 @@ from vemdiffuse_pipe.models.udim import UdimNetwork
 # Mean and deviation that take grey levels 0 to 255 to [-1, 1].
 WHOLE_RANGE = (127.5, 127.5)
 # Grey levels of UDiM lie in [-1, 1], and it is trained from 0.001 to 151. An error of the noise that it
-# predicts is sigma times as large in the plane, and a flow, unlike a chain, keeps it: begun at 80 a sample
-# ends under noise of 20 grey levels. So flows begin around the interpolation, under noise of 127 grey levels,
+# predicts is sigma times as large in the plane, and a flow, unlike a chain, keeps it: started at 80 a sample
+# ends under noise of 20 grey levels. So flows start around the interpolation, under noise of 127 grey levels,
 # in which it drowns, and end at 5, which the last evaluation takes away (benchmarks/README.md).
 UDIM_LEVELS = NoiseRange(0.04, 1.0)
 

@@ -59,7 +59,7 @@ class LeanNetwork(nn.Module):
 
     @property
     def decoder(self) -> tuple[str, ...]:
-        """How the names of the parameters of the bottleneck and of what follows it begin."""
+        """Prefixes of the names of the parameters of the bottleneck and of all that follows it."""
         return f"down.{len(self.config.channels) - 1}.", "up.", "grow.", "planes_out", "difficulty_out"
 
     def on(self, device: str | torch.device) -> LeanNetwork:

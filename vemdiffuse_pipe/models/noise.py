@@ -66,8 +66,8 @@ def voxel_noise(
     last = torch.tensor(sample // 2 << 16 | step, device=planes.device)
     words = philox4x32((x, y, planes[:, None, None], last), (seed & _WORD, seed >> 32))
     halves = torch.stack([h for w in torch.broadcast_tensors(*words) for h in (w & 0xFFFF, w >> 16)], dim=-1)
-    begin = x0 - first * LANES
-    noise = _quantiles(planes.device)[halves.flatten(-2)[..., begin : begin + nx]]
+    start = x0 - first * LANES
+    noise = _quantiles(planes.device)[halves.flatten(-2)[..., start : start + nx]]
     return -noise if sample % 2 else noise
 
 

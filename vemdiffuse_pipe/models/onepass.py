@@ -25,7 +25,7 @@ def predicted_residual(network: LeanNetwork, sections: Tensor, positions: Tensor
     """What the lean network makes of a gap without noise: (b, n, y, x), the residual over its scale.
 
     `sections`: (b, 2, y, x) standardised grey; `positions`: (n,). The noisy planes are zeros, and so is the
-    noise level that it is told.
+    noise level.
     """
     b, _, y, x = sections.shape
     zeros = sections.new_zeros((b, len(positions), y, x)).contiguous(memory_format=torch.channels_last)

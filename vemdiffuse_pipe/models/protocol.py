@@ -15,31 +15,30 @@ from vemdiffuse_pipe.models.samplers import Noise
 
 @dataclass(frozen=True, slots=True)
 class GapView:
-    """What a model is given of a batch of tiles of one gap.
-
-    `sections`: (b, 2 + 2 * reach, y, x) float32 grey levels 0..255, ascending in z, the gap's own two in
-    the middle; beyond the ends of the volume they are mirrored. `positions`: (n,) float64 in (0, 1).
-    `ratio`: width of the gap in planes, which need not be whole.
-
-    Of a section that is restored: (b, 1, y, x), with `card.halo_px` pixels of the source around the tile and
-    mirrored at the edges of the volume; one position, 0, and ratio 1.
-    """
+    """What a model is given of a batch of tiles: of one gap, or of one section that is restored."""
 
     sections: Tensor
+    """(b, 2 + 2 * reach, y, x) float32 grey levels 0..255, ascending in z, the gap's two sections in the
+    middle; beyond the ends of the volume they are mirrored. Of a restored section: (b, 1, y, x), with
+    `card.halo_px` pixels of the source around the tile, mirrored at the edges of the volume."""
     positions: Tensor
+    """(n,) float64 in (0, 1), where the wanted planes lie; of a restored section 0."""
     ratio: float
+    """Width of the gap in planes, which need not be whole; of a restored section 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a model is used. `contrast`: mean and deviation of the volume's grey levels; one-pass networks
-    need neither `steps`, evaluations for a sample, nor `sampler`.
-    """
+    """How a model is used; one-pass networks need neither `steps` nor `sampler`."""
 
     steps: int = 1
+    """Evaluations for a sample."""
     sampler: str = ""
+    """One of `kinds.SAMPLERS`."""
     contrast: tuple[float, float] = (0.0, 1.0)
+    """Mean and deviation of the volume's grey levels."""
     precision: str = "float32"
+    """Arithmetic of the network: float32 or bfloat16."""
 
 
 class Model(Protocol):
@@ -47,7 +46,7 @@ class Model(Protocol):
 
     @property
     def card(self) -> ModelCard:
-        """Its facts."""
+        """What the model is: kind, sizes, ratios that it serves, how it is sampled."""
         ...
 
     def generate(self, gap: GapView, noise: Noise) -> Tensor:

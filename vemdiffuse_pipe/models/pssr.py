@@ -1,7 +1,7 @@
 r"""PSSR: a U-Net of residual blocks that shuffles pixels on its way up, for restoration of images.
 
 After Fang et al., Nat. Methods 2021 (point-scanning super-resolution): a residual encoder of 34 layers' kind,
-and a decoder that grows by pixel shuffle. Its kernels before a shuffle begin equal within each 2 x 2
+and a decoder that grows by pixel shuffle. Its kernels before a shuffle start equal within each 2 x 2
 (Aitken et al. 2017), so that no checkerboard is there to be unlearned, and nothing is blurred to hide one.
 
     image -> level 0 -------------------------+-> out
@@ -39,7 +39,7 @@ class Pssr(nn.Module):
 
     @property
     def decoder(self) -> tuple[str, ...]:
-        """How the names of the parameters of the bottleneck and of what follows it begin."""
+        """Prefixes of the names of the parameters of the bottleneck and of all that follows it."""
         return f"down.{len(self.config.channels) - 1}.", "grow.", "join.", "tail."
 
     def forward(self, image: Tensor) -> Tensor:
@@ -80,7 +80,7 @@ def _joining(n_in: int, n_out: int) -> nn.Sequential:
 
 
 def _growing(n_in: int, n_out: int) -> nn.Sequential:
-    """Twice the pixels: a 1 x 1 convolution whose four kernels of a 2 x 2 begin equal, and a shuffle."""
+    """Twice the pixels: a 1 x 1 convolution whose four kernels of a 2 x 2 start equal, and a shuffle."""
     conv = nn.Conv2d(n_in, 4 * n_out, 1)
     with torch.no_grad():
         for parameter in (conv.weight, conv.bias):

@@ -36,7 +36,7 @@ class Sru3dNetwork(nn.Module):
 
     @property
     def decoder(self) -> tuple[str, ...]:
-        """How the names of the parameters of the bottleneck and of what follows it begin."""
+        """Prefixes of the names of the parameters of the bottleneck and of all that follows it."""
         return f"down.{len(self.config.channels) - 1}.", "rise.", "up.", "grow.", "leave."
 
     def forward(self, sections: Tensor) -> Tensor:

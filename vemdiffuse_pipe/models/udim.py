@@ -3,7 +3,7 @@
     lower, upper, noisy --conv--> 32 --> 64 --> 128 --> 256 --attention--> back up --conv--> noise
                                   1      1/2    1/4     1/8     (what was met on the way down beside it)
 
-Every residual block is told the noise level, as a continuous gamma (Chen et al. 2021), and the number of
+Every residual block is given the noise level, as a continuous gamma (Chen et al. 2021), and the number of
 the plane, by scale and shift (Perez et al. 2018). Group normalisation and attention look over the whole
 tile, so tiles have one size and are not exact. Lu et al. 2024, from its description; 16,615,873 parameters
 with the number of the plane, 15,677,345 without, conditioned on one image.
@@ -43,7 +43,7 @@ class UdimNetwork(nn.Module):
 
     @property
     def decoder(self) -> tuple[str, ...]:
-        """How the names of the parameters of the bottleneck and of what follows it begin."""
+        """Prefixes of the names of the parameters of the bottleneck and of all that follows it."""
         return "before.", "attention.", "after.", "up.", "normalise.", "leave."
 
     def forward(self, inputs: Tensor, gamma: Tensor, layer: Tensor | None = None) -> Tensor:
@@ -68,7 +68,7 @@ class UdimNetwork(nn.Module):
     def _embed(self, gamma: Tensor, layer: Tensor | None) -> Tensor:
         parts: list[Tensor] = [self.embed_gamma(sinusoid(gamma, self.config.inner))]
         if self.embed_layer is not None:
-            assert layer is not None, "a network that knows its layers is told the layer"
+            assert layer is not None, "a network that knows its layers is given the layer"
             parts.append(self.embed_layer(sinusoid(layer, self.config.inner)))
         return F.silu(torch.cat(parts, dim=1))
 
@@ -147,7 +147,7 @@ def _mlp(n_in: int, n_out: int) -> nn.Sequential:
 
 
 def _zeroed(layer: nn.Conv2d) -> nn.Conv2d:
-    """The layer, its weights zero: a block begins as the identity."""
+    """The layer, its weights zero: a block starts as the identity."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer

@@ -44,6 +44,12 @@ def events(output: str | RunOutput) -> list[LoggedEvent]:
     """All that was logged so far, in order of time. Torn lines, and lines that are no events, do not count.
 
     Raises OutputError where there is no such output.
+
+    Example:
+
+        >>> from vemdiffuse_pipe import events
+        >>> events("isotropic.zarr")[0].what
+        'run started'
     """
     return _log(output).new()
 

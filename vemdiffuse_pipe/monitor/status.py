@@ -150,6 +150,12 @@ def status(output: str | RunOutput, *, now: float | None = None, oldest_s: float
 
     `now`: seconds since 1970, else the clock. `oldest_s`: the age at which a heartbeat no longer counts, else
     three times what its process waits between two.
+
+    Example:
+
+        >>> from vemdiffuse_pipe import status
+        >>> status("isotropic.zarr").is_complete
+        True
     """
     return Watched(output).status(now=now, oldest_s=oldest_s)
 

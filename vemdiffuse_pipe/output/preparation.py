@@ -10,8 +10,8 @@ from vemdiffuse_pipe.cluster.memory import share_arenas
 from vemdiffuse_pipe.config import RunFile
 from vemdiffuse_pipe.errors import OutputError
 from vemdiffuse_pipe.models.card import BUILTIN, find_card, shipped_models
+from vemdiffuse_pipe.models.device import device_here
 from vemdiffuse_pipe.plan.assumed import assumed_spec, check_assumed
-from vemdiffuse_pipe.plan.estimate import CACHE_BYTES
 from vemdiffuse_pipe.plan.plan import Plan, make_plan
 from vemdiffuse_pipe.storage import open_source, parse_address, source_address
 from vemdiffuse_pipe.storage.sink import check_can_be_written
@@ -33,6 +33,21 @@ def prepare(run_file: RunFile) -> tuple[Source, Plan]:
     source = open_run_source(run_file)
     check_assumed(run_file.source, source.spec)
     return source, make_plan(run_file, source.spec, find_card(run_file.model.name, run_file.model.task))
+
+
+def plan_run(run_file: RunFile) -> Plan:
+    """The plan of a run file: what it would do, before anything is computed. Metadata only.
+
+    Raises InputError where the run file, the volume and the model do not fit together.
+
+    Example:
+
+        >>> from pathlib import Path
+        >>> from vemdiffuse_pipe import load_run_file, plan_run
+        >>> plan_run(load_run_file(Path("linear.toml"))).output.shape
+        (23, 48, 40)
+    """
+    return prepare(run_file)[1]
 
 
 def prepare_offline(run_file: RunFile) -> Plan:
@@ -67,7 +82,6 @@ def open_run_source(run_file: RunFile) -> Source:
         window=table.window,
         missing=table.missing,
         corrupt=table.corrupt,
-        cache_bytes=CACHE_BYTES,
     )
 
 
@@ -83,7 +97,7 @@ def open_run_model(plan: Plan, device: str | None = None) -> Model:
         steps=sampling.steps,
         contrast=plan.contrast,
         precision=sampling.precision,
-        device=device or table.run.device,
+        device=device_here(device or table.run.device),
         sampler=sampling.sampler,
         task=table.model.task,
     )

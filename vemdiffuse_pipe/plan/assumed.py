@@ -1,4 +1,4 @@
-"""A source that is not asked: what the run file says of it, to plan on paper and to check later."""
+"""A source that is not opened: what the run file says of it, to plan on paper and to check later."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def assumed_spec(table: SourceTable) -> VolumeSpec:
     assumed = table.assume
     if assumed is None:
         raise PlanError(
-            "planning offline needs to be told what the source is: [source.assume] with shape, "
+            "planning offline needs to know what the source is: [source.assume] with shape, "
             "voxel_size_nm, chunk_shape and dtype"
         )
     if table.region_nm is not None:
@@ -47,7 +47,9 @@ def check_assumed(table: SourceTable, found: VolumeSpec) -> None:
         "chunk_shape": (assumed.chunk_shape, found.chunk_shape),
         "dtype": (assumed.dtype, found.dtype),
     }
-    wrong = [f"{name} is {is_so}, not {said}" for name, (said, is_so) in pairs.items() if said != is_so]
+    wrong = [
+        f"{name} is {actual}, not {stated}" for name, (stated, actual) in pairs.items() if stated != actual
+    ]
     size_nm, found_nm = exact_nm(assumed.voxel_size_nm), found.frame.voxel_size_nm
     if any(abs(a - b) > TOLERANCE * b for a, b in zip(size_nm, found_nm, strict=True)):
         wrong.append(f"voxel_size_nm is {show_nm(found_nm)}, not {show_nm(size_nm)}")

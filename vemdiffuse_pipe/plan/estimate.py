@@ -15,10 +15,10 @@ import numpy as np
 from vemdiffuse_pipe.errors import PlanError
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.plan.plan import Plan
+from vemdiffuse_pipe.volume import CACHE_BYTES
 
 # Interpreter, torch, dask and tensorstore: measured 315 to 440 MB (Linux, torch 2.13 for CPU).
 PROCESS_BYTES = 480 * 10**6
-CACHE_BYTES = 128 * 10**6  # decoded chunks that the source keeps
 FRAGMENTATION = 1.4  # memory that is free but cannot be given back; measured 1.05 to 1.3 (Linux, glibc)
 GIVEN_BACK_BYTES = (
     32 * 2**20
@@ -57,7 +57,15 @@ class Estimate:
 
 
 def estimate(plan: Plan, *, n_threads: int = 1) -> Estimate:
-    """The costs of `plan`, with `n_threads` tiles rendered at once in a worker process. Pure arithmetic."""
+    """The costs of `plan`, with `n_threads` tiles rendered at once in a worker process. Pure arithmetic.
+
+    Example:
+
+        >>> from pathlib import Path
+        >>> from vemdiffuse_pipe import estimate, load_run_file, plan_run
+        >>> estimate(plan_run(load_run_file(Path("linear.toml")))).n_blocks
+        1
+    """
     n_gaps, planes_rendered, gap_flop = _gaps(plan)
     n_tiles = _along(plan, 1, _n_tiles(plan, 1)) * _along(plan, 2, _n_tiles(plan, 2))
     pixels = _along(plan, 1, _rendered(plan, 1)) * _along(plan, 2, _rendered(plan, 2))

@@ -136,13 +136,13 @@ class Plan:
     def source_box(self, output_box: Box) -> Box:
         """What must be read to render `output_box`: whole gaps, whole tiles, cut at the volume.
 
-        A model that looks at no neighbours is given no more of a tile than lies in the box.
+        A model that looks at no neighbours is handed no more of a tile than lies in the box.
         """
         whole_box = output_box.shift(self.origin)
         first, stop = self.gaps.sections_for(whole_box.start[0], whole_box.stop[0], self.card.reach_sections)
         wide = whole_box if self.card.is_local else self.lattice.reach(whole_box)
-        given = self.model_input_box(wide).intersect(self.source.frame.box)
-        return Box((first, *given.start[1:]), (stop, *given.stop[1:]))
+        input_box = self.model_input_box(wide).intersect(self.source.frame.box)
+        return Box((first, *input_box.start[1:]), (stop, *input_box.stop[1:]))
 
     def model_input_box(self, output_box: Box) -> Box:
         """What a model is given for a box of the output of the whole volume: in the plane, source pixels with

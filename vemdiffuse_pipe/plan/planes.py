@@ -45,8 +45,8 @@ def choose_planes(
         _check_extent(source, gaps)
         return gaps, source.frame.refined_z(gaps.r)
     if ratio is not None or grid == "exact":
-        found, key = ("an exact grid", "grid") if ratio is None else (f"ratio {ratio}", "ratio")
-        raise PlanError(f"{found}; task {card.task} makes no planes between sections: leave {key} out")
+        option, key = ("an exact grid", "grid") if ratio is None else (f"ratio {ratio}", "ratio")
+        raise PlanError(f"{option}; task {card.task} makes no planes between sections: leave {key} out")
     singles = Singles(source.shape[0], rejected)
     _check_extent(source, singles)
     return singles, source.frame.refined_yx(card.scale)

@@ -13,6 +13,7 @@ import numpy as np
 from vemdiffuse_pipe.cluster.resources import threads_per_worker
 from vemdiffuse_pipe.errors import CorruptDataError, MissingDataError, PlanError
 from vemdiffuse_pipe.geometry.box import Box
+from vemdiffuse_pipe.models.device import device_here
 from vemdiffuse_pipe.output.measurements import with_contrast
 from vemdiffuse_pipe.output.preparation import open_run_model
 from vemdiffuse_pipe.plan.estimate import gap_flops
@@ -63,7 +64,9 @@ def measure_speed(
     with suppress(_EnoughError):
         render_block(plan, model, sections, box, hardware, on_planes)
     first = 1 if len(ends) > 2 else 0
-    origin = f"from {len(ends) - 1} of {len(flops)} gaps of block {box}, rendered on {table.device}"
+    origin = (
+        f"from {len(ends) - 1} of {len(flops)} gaps of block {box}, rendered on {device_here(table.device)}"
+    )
     return replace(
         speed, origin=origin, flop=sum(flops[first : len(ends) - 1]), render_s=ends[-1] - ends[first]
     )
@@ -84,7 +87,7 @@ def _read_one(
             speed = Speed(
                 flop=0.0,
                 render_s=0.0,
-                is_gpu=plan.run_file.run.device != "cpu",
+                is_gpu=device_here(plan.run_file.run.device) != "cpu",
                 origin="",
                 read_bytes=needed.n_voxels * itemsize,
                 read_s=clock() - began,

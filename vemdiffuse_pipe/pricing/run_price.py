@@ -5,6 +5,7 @@ from __future__ import annotations
 from vemdiffuse_pipe.cluster.resources import threads_per_worker
 from vemdiffuse_pipe.config import RunFile
 from vemdiffuse_pipe.errors import PlanError
+from vemdiffuse_pipe.models.device import AUTO, device_here
 from vemdiffuse_pipe.plan.plan import Plan
 from vemdiffuse_pipe.pricing.plan_price import Price, check_limit, price, stated_speed
 from vemdiffuse_pipe.volume import Source
@@ -62,7 +63,7 @@ def check_price_limit(plan: Plan) -> None:
     Where that is not known `limit_not_checked` says so.
     """
     table = plan.run_file.price
-    if table.max_gpu_hours is not None and plan.run_file.run.device != "cpu" and not _unknown(plan.run_file):
+    if table.max_gpu_hours is not None and not _unknown(plan.run_file):
         check_limit(stated_price(plan), table)
 
 
@@ -71,7 +72,10 @@ def limit_not_checked(run_file: RunFile) -> str:
 
     '' where there is none, or where `check_price_limit` does it.
     """
-    table, unit = run_file.price, "core" if run_file.run.device == "cpu" else "gpu"
+    table = run_file.price
+    if table.max_core_hours is None and table.max_gpu_hours is None:
+        return ""  # before torch is imported, to see which device there is
+    unit = "core" if _is_on_cpu(run_file) else "gpu"
     limit = table.max_core_hours if unit == "core" else table.max_gpu_hours
     why = _unknown(run_file)
     if limit is None or not why:
@@ -84,8 +88,15 @@ def limit_not_checked(run_file: RunFile) -> str:
 
 def _unknown(run_file: RunFile) -> str:
     """Why the hours of the run are not known before a block is rendered; '' where they are."""
-    if run_file.run.device == "cpu":
+    if _is_on_cpu(run_file):
         return "nothing says how fast a core is"
     if run_file.price.tflops is None:
         return "[price] has no tflops, which says how fast a GPU is"
     return "how much a mask leaves is not known yet" if run_file.mask is not None else ""
+
+
+def _is_on_cpu(run_file: RunFile) -> bool:
+    """True where the run will use no GPU; auto is what a job of [cluster] has, else what this machine has."""
+    if run_file.run.device == AUTO and run_file.cluster is not None:
+        return run_file.cluster.gpus == 0
+    return device_here(run_file.run.device) == "cpu"

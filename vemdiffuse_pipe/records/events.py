@@ -67,7 +67,7 @@ class RunStarted:
     """A run is about to start its first block."""
 
     title: str
-    """What is made, in one line."""
+    """What is made; on a second line the device, where the machine decides it."""
     digest: str
     """The identity of the run, 16 hexadecimal digits."""
     engine: str

@@ -26,6 +26,7 @@ from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.grey import to_grey, uncertainty_to_grey
 from vemdiffuse_pipe.geometry.lattice import Tile
 from vemdiffuse_pipe.geometry.plane_groups import PlaneGroup
+from vemdiffuse_pipe.models.device import device_here
 from vemdiffuse_pipe.models.noise import degrees_of_freedom, voxel_noise
 from vemdiffuse_pipe.models.protocol import GapView, Model
 from vemdiffuse_pipe.plan.plan import Plan
@@ -153,7 +154,7 @@ class _GapRenderer:
 
     def _generate(self, items: list[tuple[int, Tile]]) -> list[Floats]:
         """The wanted planes of each (sample, tile): (planes, tile y, tile x) float32, in grey levels."""
-        device = torch.device(self.hardware.device)
+        device = torch.device(device_here(self.hardware.device))
         all_planes = range(self.gap.first_plane, self.gap.first_plane + self.gap.n_planes)
         wanted = self.planes if self.model.card.is_local else all_planes
         positions = [self.gap.position(p) for p in wanted]

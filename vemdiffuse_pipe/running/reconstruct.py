@@ -56,6 +56,13 @@ def run(
 
     Raises InputError where nothing can be started, also for an output of another run; StorageFullError when
     the output has no room left. What is done stays done.
+
+    Example:
+
+        >>> from pathlib import Path
+        >>> from vemdiffuse_pipe import load_run_file, run
+        >>> run(load_run_file(Path("linear.toml"))).is_complete
+        True
     """
     from vemdiffuse_pipe.running.execution import Limits, run_checked_plan  # imports torch
 
@@ -90,12 +97,22 @@ def reconstruct(
     precision: Literal["float32", "bfloat16"] = "float32",
     block_shape: Zyx | None = None,
     workers: int = 1,
+    device: str = "auto",
     output_format: OutputFormat = "ome-zarr-0.5",
     listener: Listener = silent,
 ) -> Outcome:
     """Make the volume at `source` isotropic, at `output`; rerun to resume.
 
-    The run file that says the same is written beside it, as `<output>.toml`. Raises as `run`.
+    The run file that says the same is written beside the output, as `<output>.toml`. Raises what `run`
+    raises.
+
+    Example:
+
+        >>> from vemdiffuse_pipe import reconstruct
+        >>> size = (50, 4.6, 4.6)
+        >>> outcome = reconstruct("stack.tif", "isotropic.zarr", voxel_size_nm=size, model="linear")
+        >>> outcome.n_done, outcome.n_blocks
+        (1, 1)
     """
     voxels = {"voxel_size_nm": voxel_size_nm, "level": level, "channel": channel, "window": window}
     files = {"series": series, "pattern": pattern}
@@ -106,7 +123,7 @@ def reconstruct(
         "source": {"url": source, **voxels, **files, **policies},
         "output": {"url": output, "format": output_format},
         "model": {"name": model, "ratio": ratio, "grid": grid, **draws},
-        "run": {"block_shape": block_shape, "workers": workers, "engine": engine},
+        "run": {"block_shape": block_shape, "workers": workers, "engine": engine, "device": device},
     }
     return _reconstruct(config.parse(tables), listener)
 
@@ -169,7 +186,14 @@ def _asked(run_file: RunFile, plan: Plan) -> RunFile:
 
 
 def retry(output: str | RunOutput, *, listener: Listener = silent) -> Outcome:
-    """Retry the blocks of an output that are marked failed, and all that is missing; raises as `run`."""
+    """Retry the blocks of an output that are marked failed, and all that is missing; raises as `run`.
+
+    Example:
+
+        >>> from vemdiffuse_pipe import retry
+        >>> retry("isotropic.zarr").failed_blocks
+        ()
+    """
     from vemdiffuse_pipe.running.execution import run_checked_plan  # imports torch
 
     output = output if isinstance(output, RunOutput) else open_run_output(output)

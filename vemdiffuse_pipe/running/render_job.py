@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from vemdiffuse_pipe.cluster.hosts import device_name
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.grid import BlockGrid
+from vemdiffuse_pipe.models.device import AUTO
 from vemdiffuse_pipe.models.protocol import Model
+from vemdiffuse_pipe.output.description import write_manifest
 from vemdiffuse_pipe.output.preparation import open_run_model, open_run_source
 from vemdiffuse_pipe.output.provenance import write_filled_provenance
 from vemdiffuse_pipe.output.run_output import RunOutput, open_run_output
@@ -46,8 +49,10 @@ class RenderJob:
 
     @property
     def title(self) -> str:
-        """What is made of the sections, and how large its voxels are."""
-        return task_text(self.plan)
+        """What is made of the sections; on a second line the device, where this machine decides it."""
+        if self.device != AUTO or self.plan.run_file.run.is_elsewhere:
+            return task_text(self.plan)
+        return f"{task_text(self.plan)}\ndevice: {device_name(self.device)}"
 
     @property
     def digest(self) -> str:
@@ -91,9 +96,10 @@ class RenderJob:
         )
 
     def finish(self) -> None:
-        """Bring the provenance of the output to what the receipts say was filled."""
+        """Bring the provenance of the output to what the receipts say was filled, and describe the output."""
         output = self.output or open_run_output(self.plan.run_file.output.url)
         write_filled_provenance(output, self.plan)
+        write_manifest(output)
 
     def __getstate__(self) -> dict[str, object]:
         return {**vars(self), "source": None, "model": None, "output": None}

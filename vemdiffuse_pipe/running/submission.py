@@ -40,6 +40,15 @@ def make_submission(
     """The submission of `run_file`, which is stored in `file`. Nothing is written.
 
     `n_jobs`: else max_jobs of the run file. Raises what `check_run` raises.
+
+    Example:
+
+        >>> from pathlib import Path
+        >>> from vemdiffuse_pipe import load_run_file, make_submission
+        >>> file = Path("linear.toml")
+        >>> submission = make_submission(load_run_file(file), file, "slurm", 8, None)
+        >>> "#SBATCH --array=1-8" in submission.script
+        True
     """
     _, plan = prepare(run_file)
     check_run(plan, Where.JOBS)
@@ -57,6 +66,15 @@ def submit(run_file: RunFile, submission: Submission) -> str:
     answer.
 
     Raises InputError where the output cannot be created, and ConfigError where the scheduler refuses.
+
+    Example:
+
+        >>> from pathlib import Path
+        >>> from vemdiffuse_pipe import load_run_file, make_submission, submit
+        >>> file = Path("linear.toml")
+        >>> run_file = load_run_file(file)
+        >>> submit(run_file, make_submission(run_file, file, "slurm", 8, None))
+        'Submitted batch job 1'
     """
     program = SUBMIT[submission.scheduler]
     if shutil.which(program) is None:

@@ -38,7 +38,14 @@ class Dataset(BaseModel):
 
 @cache
 def datasets() -> Mapping[str, Dataset]:
-    """All public volumes, by name."""
+    """All public volumes, by name.
+
+    Example:
+
+        >>> from vemdiffuse_pipe import datasets
+        >>> "microns" in datasets()
+        True
+    """
     tables = tomllib.loads(Path(__file__).with_name("datasets.toml").read_text())
     return MappingProxyType({name: Dataset.model_validate(table) for name, table in tables.items()})
 

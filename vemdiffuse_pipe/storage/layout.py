@@ -1,6 +1,7 @@
 """The output group, as small objects: every object of an output but its voxels, in the order of writing.
 
     OUT/  zarr.json            {"vemdiffuse": the run's description}      written last: it makes an output
+                               and the image that other programs open: the levels of the first array
           em/zarr.json         OME-Zarr image with one level
           em/0/zarr.json       the array: shards of chunks
           em/0/c/...           voxels, written by the blocks
@@ -28,14 +29,17 @@ from vemdiffuse_pipe.volume import Voxels
 
 Version = Literal["0.5", "0.4"]
 Objects = dict[str, bytes]  # key -> content, in the order of writing
+Multiscale = dict[str, Json]
 
 GROUP = "vemdiffuse"  # the attribute that makes a group an output of ours
 SINK = "vemdiffuse_sink"  # beside it: what reopening needs
 PROVENANCE = "provenance"
 LEVEL = "0"
 ZSTD_LEVEL = 3
+SHOWN_RANGE = {"uncertainty": (0, 80)}  # stored values; of other arrays all grey levels are shown
 
 _AXES = ("z", "y", "x")
+_LITTLE: Json = {"name": "bytes", "configuration": {"endian": "little"}}
 
 
 def output_objects(
@@ -58,14 +62,16 @@ def output_objects(
                 documents = images.precomputed_objects(frame, chunk_shape, shard_shape, attributes)
             case _:
                 documents = {}
-                image = _image(name, frame, version)
-                objects |= _group(f"{name}/", {"ome": image} if version == "0.5" else image, version)
-                objects |= _volume(f"{name}/{LEVEL}/", frame.shape, chunk_shape, shard_shape, version)
+                image = image_group(name, [frame], version)
+                objects |= {f"{name}/{key}": data for key, data in image.items()}
+                objects |= volume(f"{name}/{LEVEL}/", frame.shape, chunk_shape, shard_shape, version)
         objects |= {f"{name}/{key}": images.document(content) for key, content in documents.items()}
     objects |= _provenance(f"{PROVENANCE}/", provenance, version)
-    return objects | _group(
-        "", {GROUP: attributes, SINK: _sink_attributes(frame, arrays, output_format)}, version
-    )
+    root: dict[str, Json] = {GROUP: attributes, SINK: _sink_attributes(frame, arrays, output_format)}
+    if output_format in ("ome-zarr-0.4", "ome-zarr-0.5"):
+        first = multiscale(arrays[0], [frame], version, prefix=f"{arrays[0]}/")
+        root = {**image_attributes(first, version), **root}
+    return objects | _group("", root, version)
 
 
 def _sink_attributes(frame: Frame, arrays: Sequence[str], output_format: OutputFormat) -> Json:
@@ -78,18 +84,59 @@ def _sink_attributes(frame: Frame, arrays: Sequence[str], output_format: OutputF
     }
 
 
-def _image(name: str, frame: Frame, version: Version) -> dict[str, Json]:
-    """One multiscale image with one level; the translation is the centre of voxel 0."""
-    scale: Json = {"type": "scale", "scale": [float(s) for s in frame.voxel_size_nm]}
-    translation: Json = {"type": "translation", "translation": [float(c) for c in frame.centre_nm]}
+def multiscale(name: str, levels: Sequence[Frame], version: Version, prefix: str = "") -> Multiscale:
+    """One image: the path of each level, below `prefix`, its scale, and the centre of its voxel 0.
+
+    `levels`: where each level lies, finest first. `omero` says how it is shown: its name and its range.
+    """
     image: dict[str, Json] = {
         "name": name,
         "axes": [{"name": axis, "type": "space", "unit": "nanometer"} for axis in _AXES],
-        "datasets": [{"path": LEVEL, "coordinateTransformations": [scale, translation]}],
+        "datasets": [
+            {"path": f"{prefix}{level}", "coordinateTransformations": _transformations(placed)}
+            for level, placed in enumerate(levels)
+        ],
     }
-    if version == "0.5":
-        return {"version": version, "multiscales": [image]}
-    return {"multiscales": [{**image, "version": version}]}
+    if version == "0.4":
+        image["version"] = version
+    return {"multiscales": [image], "omero": {"channels": [_channel(name)]}}
+
+
+def root_document(
+    document: Mapping[str, Json], name: str, levels: Sequence[Frame], version: Version
+) -> dict[str, Json]:
+    """The metadata of an output's group, with the levels of its first image named in it.
+
+    `document`: what is stored now: of version 0.5 the whole zarr.json, of 0.4 the attributes.
+    """
+    image = image_attributes(multiscale(name, levels, version, prefix=f"{name}/"), version)
+    if version == "0.4":
+        return {**document, **image}
+    attributes = document.get("attributes")
+    known = attributes if isinstance(attributes, Mapping) else {}
+    return {**document, "attributes": {**known, **image}}
+
+
+def image_group(name: str, levels: Sequence[Frame], version: Version) -> Objects:
+    """The objects of an image's own group, by key within it."""
+    return _group("", image_attributes(multiscale(name, levels, version), version), version)
+
+
+def image_attributes(image: Multiscale, version: Version) -> dict[str, Json]:
+    """The attributes of a group that is `image`, where its version keeps them."""
+    return {"ome": {"version": version, **image}} if version == "0.5" else image
+
+
+def _transformations(frame: Frame) -> Json:
+    scale: Json = {"type": "scale", "scale": [float(s) for s in frame.voxel_size_nm]}
+    translation: Json = {"type": "translation", "translation": [float(c) for c in frame.centre_nm]}
+    return [scale, translation]
+
+
+def _channel(name: str) -> Json:
+    shown = SHOWN_RANGE.get(name, (0, 255))
+    window: Json = {"min": 0, "max": 255, "start": shown[0], "end": shown[1]}
+    return {"label": name, "color": "FFFFFF", "active": True, "window": window}
 
 
 def _group(prefix: str, attributes: Mapping[str, Json], version: Version) -> Objects:
@@ -100,7 +147,11 @@ def _group(prefix: str, attributes: Mapping[str, Json], version: Version) -> Obj
     return _document(f"{prefix}.zgroup", {"zarr_format": 2}) | _document(f"{prefix}.zattrs", attributes)
 
 
-def _volume(prefix: str, shape: Zyx, chunk_shape: Zyx, shard_shape: Zyx, version: Version) -> Objects:
+def volume(
+    prefix: str, shape: Zyx, chunk_shape: Zyx, shard_shape: Zyx, version: Version, dtype: str = "uint8"
+) -> Objects:
+    """One level of an OME-Zarr image: the metadata of its array. `dtype`: numpy's name."""
+    typesize = np.dtype(dtype).itemsize
     if version == "0.4":
         compressor: Json = {
             "id": "blosc",
@@ -109,22 +160,24 @@ def _volume(prefix: str, shape: Zyx, chunk_shape: Zyx, shard_shape: Zyx, version
             "shuffle": 0,
             "blocksize": 0,
         }
-        return _array_2(prefix, shape, chunk_shape, compressor)
+        return _array_2(prefix, shape, chunk_shape, compressor, dtype)
     blosc: Json = {
         "cname": "zstd",
         "clevel": ZSTD_LEVEL,
         "shuffle": "noshuffle",
-        "typesize": 1,
+        "typesize": typesize,
         "blocksize": 0,
     }
+    as_bytes: Json = {"name": "bytes"} if typesize == 1 else _LITTLE
     sharding: Json = {
         "chunk_shape": list(chunk_shape),
-        "codecs": [{"name": "bytes"}, {"name": "blosc", "configuration": blosc}],
-        "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
+        "codecs": [as_bytes, {"name": "blosc", "configuration": blosc}],
+        "index_codecs": [_LITTLE, {"name": "crc32c"}],
         "index_location": "end",
     }
     codec: Json = {"name": "sharding_indexed", "configuration": sharding}
-    return _array_3(prefix, shape, shard_shape, codec, {"dimension_names": list(_AXES)})
+    more: Mapping[str, Json] = {"dimension_names": list(_AXES)}
+    return _array_3(prefix, shape, shard_shape, codec, more, dtype)
 
 
 def _provenance(prefix: str, provenance: Voxels, version: Version) -> Objects:
@@ -138,12 +191,14 @@ def _provenance(prefix: str, provenance: Voxels, version: Version) -> Objects:
     return {f"{prefix}c/0": data} | array
 
 
-def _array_2(prefix: str, shape: Sequence[int], chunks: Sequence[int], compressor: Json) -> Objects:
+def _array_2(
+    prefix: str, shape: Sequence[int], chunks: Sequence[int], compressor: Json, dtype: str = "uint8"
+) -> Objects:
     document: dict[str, Json] = {
         "zarr_format": 2,
         "shape": list(shape),
         "chunks": list(chunks),
-        "dtype": "|u1",
+        "dtype": np.dtype(dtype).newbyteorder("<").str,
         "compressor": compressor,
         "fill_value": 0,
         "order": "C",
@@ -154,13 +209,18 @@ def _array_2(prefix: str, shape: Sequence[int], chunks: Sequence[int], compresso
 
 
 def _array_3(
-    prefix: str, shape: Sequence[int], chunks: Sequence[int], codec: Json, more: Mapping[str, Json]
+    prefix: str,
+    shape: Sequence[int],
+    chunks: Sequence[int],
+    codec: Json,
+    more: Mapping[str, Json],
+    dtype: str = "uint8",
 ) -> Objects:
     document: dict[str, Json] = {
         "zarr_format": 3,
         "node_type": "array",
         "shape": list(shape),
-        "data_type": "uint8",
+        "data_type": dtype,
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(chunks)}},
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
         "fill_value": 0,

@@ -18,38 +18,48 @@ from vemdiffuse_pipe.geometry.box import Box, Zyx
 from vemdiffuse_pipe.geometry.grid import BlockGrid
 from vemdiffuse_pipe.storage import faults, objects, stores
 from vemdiffuse_pipe.storage.address import Address
+from vemdiffuse_pipe.storage.encodings import Encode, encoder
 from vemdiffuse_pipe.storage.images import chunk_counts, sharding
 from vemdiffuse_pipe.storage.levels import Reader
-from vemdiffuse_pipe.volume import Voxels
 
 if TYPE_CHECKING:
     import tensorstore
+
+RAW = encoder("raw", "uint8")
 
 
 class ShardWriter:
     """Writes whole shards of the scale whose chunks are in the folder `address`."""
 
-    def __init__(self, address: Address, shape: Zyx, chunk_shape: Zyx, shard_shape: Zyx) -> None:
+    def __init__(
+        self,
+        address: Address,
+        shape: Zyx,
+        chunk_shape: Zyx,
+        shard_shape: Zyx,
+        encode: Encode = RAW,
+    ) -> None:
         self._address = address
+        self._encode = encode
         self._chunks = BlockGrid(shape, chunk_shape)
         self._shards = BlockGrid(shape, shard_shape)
         self._sharding = sharding(shape, chunk_shape, shard_shape)
 
-    def write(self, box: Box, voxels: Voxels) -> None:
+    def write(self, box: Box, voxels: NDArray[np.generic]) -> None:
         """Write the shards that make up `box`; `voxels` are of its shape."""
         for shard in self._shards.touching(box):
             shard_box = self._shards.box(shard)
             code, content = self._shard(shard_box, voxels[shard_box.relative_to(box.start).slices])
             objects.write_bytes_atomically(self._address / self._name(code), content)
 
-    def _shard(self, shard_box: Box, voxels: Voxels) -> tuple[int, bytes]:
+    def _shard(self, shard_box: Box, voxels: NDArray[np.generic]) -> tuple[int, bytes]:
         from cloudvolume.datasource.precomputed.sharding import ShardingSpecification
 
         specification = ShardingSpecification.from_dict(self._sharding)
         encoded: dict[int, bytes] = {}
         for chunk, chunk_box in _chunks_of(self._chunks, shard_box):
             part = voxels[chunk_box.relative_to(shard_box.start).slices]
-            encoded[morton.code_of(chunk, self._chunks.counts)] = part.tobytes()  # z y x in C is x y z in F
+            encoded[morton.code_of(chunk, self._chunks.counts)] = self._encode(part)
         content: bytes = specification.synthesize_shard(encoded)
         return min(encoded) >> int(str(self._sharding["preshift_bits"])), content
 

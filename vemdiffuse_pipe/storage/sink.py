@@ -46,6 +46,18 @@ def create_sink(
     one at once each ends with the same: what the first of them wrote.
 
     Raises OutputError where the output cannot be made here, or as described; StorageFullError.
+
+    Example:
+
+        >>> import numpy as np
+        >>> from vemdiffuse_pipe import Frame, create_sink
+        >>> voxels = np.zeros((8, 8, 8), np.uint8)
+        >>> frame = Frame(voxels.shape, (10, 10, 10))
+        >>> sink = create_sink(
+        ...     "small.zarr", frame, arrays=("em",), chunk_shape=(8, 8, 8), shard_shape=(8, 8, 8),
+        ...     attributes={}, provenance=np.ones(8, np.uint8),
+        ... )
+        >>> sink.write("em", frame.box, voxels)
     """
     check_can_be_written(url)
     address = parse_address(url)

@@ -19,9 +19,7 @@ from vemdiffuse_pipe.storage.catalogue import source_address
 from vemdiffuse_pipe.storage.grey import ToGrey, Window, to_grey
 from vemdiffuse_pipe.storage.holes import Policies
 from vemdiffuse_pipe.storage.levels import Level, Reader, Volume
-from vemdiffuse_pipe.volume import OnHole, Source, VolumeSpec, Voxels, unheard
-
-CACHE_BYTES = 256 << 20
+from vemdiffuse_pipe.volume import CACHE_BYTES, OnHole, Source, VolumeSpec, Voxels, ignore_hole
 
 _FORMATS = "OME-Zarr, zarr, N5, neuroglancer precomputed, TIFF, MRC or HDF5"
 
@@ -53,6 +51,12 @@ def open_source(
     value and says so. `cache_bytes`: how much decoded data is kept for the next read.
 
     Raises SourceError where there is no volume that can be used.
+
+    Example:
+
+        >>> from vemdiffuse_pipe import Box, open_source
+        >>> open_source("isotropic.zarr/em").read(Box((5, 0, 0), (6, 48, 40))).shape
+        (1, 48, 40)
     """
     given_nm = exact_nm(voxel_size_nm) if voxel_size_nm is not None else None
     volume = find_volume(source_address(url), series, pattern)
@@ -128,7 +132,7 @@ class StoredSource:
         """What the metadata says."""
         return self._spec
 
-    def read(self, box: Box, on_hole: OnHole = unheard) -> Voxels:
+    def read(self, box: Box, on_hole: OnHole = ignore_hole) -> Voxels:
         """The voxels of `box`: uint8, zyx, contiguous. `on_hole` hears of each part that was filled.
 
         Raises SourceError where `box` is not inside the volume, else DataError or TransientError.

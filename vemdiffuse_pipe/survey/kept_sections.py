@@ -7,11 +7,11 @@ from itertools import pairwise
 import numpy as np
 
 from vemdiffuse_pipe.geometry.box import Box
-from vemdiffuse_pipe.volume import OnHole, Source, Voxels, unheard
+from vemdiffuse_pipe.volume import OnHole, Source, Voxels, ignore_hole
 
 
 def read_kept(
-    source: Source, source_box: Box, rejected: tuple[int, ...], on_hole: OnHole = unheard
+    source: Source, source_box: Box, rejected: tuple[int, ...], on_hole: OnHole = ignore_hole
 ) -> Voxels:
     """The voxels of a box; rejected sections, which may be unreadable, are left 0 and never asked for."""
     first, stop = source_box.start[0], source_box.stop[0]

@@ -43,14 +43,14 @@ def _save(path: Path, network: Network, card: ModelCard) -> None:
 
 
 def card_of(
-    card: ModelCard, file: TrainFile, made: TrainingData, step: int, seconds: float, where: str
+    card: ModelCard, file: TrainFile, data: TrainingData, step: int, seconds: float, where: str
 ) -> ModelCard:
     """The card with what is known now: data, steps, device, time, licence."""
-    px = made.cuts[0]
+    px = data.cuts[0]
     axis = {"z": "z", "y": "y, z in its place", "x": "x, z in its place", "yx": "y and x, z in their place"}
-    begun = f", begun with {Path(file.train.checkpoint).name}" if file.train.checkpoint else ""
-    sizes = sorted({show_nm(v.source.spec.frame.voxel_size_nm) for v in made.volumes})
-    ratios = ", ".join(map(str, sorted(made.ratios)))
+    origin = f", started from {Path(file.train.checkpoint).name}" if file.train.checkpoint else ""
+    sizes = sorted({show_nm(v.source.spec.frame.voxel_size_nm) for v in data.volumes})
+    ratios = ", ".join(map(str, sorted(data.ratios)))
     what = f"gaps along {axis[file.data.axis]}, at ratios {ratios}"
     if not file.model.task_facts.fills_gaps:
         what = "sections one by one"
@@ -59,10 +59,10 @@ def card_of(
     return replace(
         card,
         name=file.output.name,
-        trained_on=file.output.trained_on or f"{len(made.volumes)} volumes of formats and places not stated",
+        trained_on=file.output.trained_on or f"{len(data.volumes)} volumes of formats and places not stated",
         training=(
             f"{step} steps of {file.train.batch_size} crops of {px.rows} x {px.columns} px, {where}, "
-            f"{seconds / 3600:.2f} hours, {file.train.precision}, seed {file.train.seed}{compared}{begun}"
+            f"{seconds / 3600:.2f} hours, {file.train.precision}, seed {file.train.seed}{compared}{origin}"
         ),
         voxel_size_nm=f"{'; '.join(sizes)}; {what}",
         licence=file.output.licence or "not stated",

@@ -27,12 +27,12 @@ ISOTROPIC = Fraction(3, 2)  # dz / dxy below which a volume counts as isotropic,
 
 def ratios(table: DataTable, sources: Sequence[Source]) -> dict[int, float]:
     """Weight of each r. Raises PlanError where it does not go with the voxels of the sources."""
-    given = table.ratios or ({table.ratio: 1.0} if table.ratio else None)
+    stated = table.ratios or ({table.ratio: 1.0} if table.ratio else None)
     for source in sources:
-        _check_ratio(table, given, source)
-    if given is not None and table.grid == "whole":
-        return dict(given)
-    if given is not None or (table.axis == "z" and table.grid == "exact"):
+        _check_ratio(table, stated, source)
+    if stated is not None and table.grid == "whole":
+        return dict(stated)
+    if stated is not None or (table.axis == "z" and table.grid == "exact"):
         raise ConfigError(
             'data.grid = "exact" takes r from the voxels of thick sections: leave data.ratio and data.ratios '
             'out, and train along y and x, axis = "yx"'
@@ -49,7 +49,7 @@ def around(r: Fraction | int) -> dict[int, float]:
     return {below: 1.0} if r <= below else {below: float(below + 1 - r), below + 1: float(r - below)}
 
 
-def _check_ratio(table: DataTable, given: dict[int, float] | None, source: Source) -> None:
+def _check_ratio(table: DataTable, stated: dict[int, float] | None, source: Source) -> None:
     sizes = source.spec.frame.voxel_size_nm
     exact = sizes[0] / min(sizes[1:])
     shown = f"{source.spec.url} has voxels of {show_nm(sizes)} nm, dz / dxy {float(exact):.4g}"
@@ -57,9 +57,9 @@ def _check_ratio(table: DataTable, given: dict[int, float] | None, source: Sourc
         raise PlanError(
             f'{shown}: between its sections there is no truth to learn from; train along y and x, axis = "yx"'
         )
-    if table.axis != "z" and given is not None and not any(abs(r - exact) < 1 for r in given):
+    if table.axis != "z" and stated is not None and not any(abs(r - exact) < 1 for r in stated):
         raise PlanError(
-            f"{shown}, and data.ratio is {', '.join(map(str, given))}: the network would never see "
+            f"{shown}, and data.ratio is {', '.join(map(str, stated))}: the network would never see "
             f"the gaps that it is for; give {round(exact)}"
         )
 

@@ -1,4 +1,4 @@
-"""Batches of gaps: sections and the true planes between them, cut out of slabs and augment.
+"""Batches of gaps: sections and the true planes between them, cut out of slabs and augmented.
 
         section       targets        section
            |   |   |   |   |   |   |   |           along the axis of the gap; r is drawn anew for every batch

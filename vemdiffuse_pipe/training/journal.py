@@ -33,15 +33,15 @@ class Journal:
         """All lines that are whole: a kill may have cut the last one."""
         if not self.path.exists():
             return []
-        found = []
+        records = []
         for line in self.path.read_text().splitlines():
             try:
                 record = json.loads(line)
             except ValueError:
                 continue
             if isinstance(record, dict):
-                found.append(record)
-        return found
+                records.append(record)
+        return records
 
     def draw(self) -> None:
         """loss.png beside it: the loss by step, both as logged."""

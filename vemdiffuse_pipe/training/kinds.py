@@ -39,12 +39,14 @@ Contrast = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class ObjectiveInputs:
-    """What objectives are made from. `scale`: that of residuals, in deviations of the grey levels."""
+    """What objectives are made from."""
 
     table: NetworkTable
     sizes: Sizes
     scale: float
+    """Of residuals, in deviations of the grey levels."""
     autocast: bool
+    """True where the network runs in bfloat16."""
 
 
 OBJECTIVES: dict[str, Callable[[ObjectiveInputs], Objective]] = {
@@ -61,35 +63,34 @@ OBJECTIVES: dict[str, Callable[[ObjectiveInputs], Objective]] = {
 
 @dataclass(frozen=True, slots=True)
 class TrainableModel:
-    """A network in training. `card`: of the checkpoint that it will become, without what training will tell.
-
-    `as_model`: the network as the pipeline uses it, for a volume of some contrast. `sizes`: of the network in
-    the checkpoint.
-    """
+    """A network in training, and what its checkpoint will be."""
 
     network: nn.Module
     objective: Objective
     card: ModelCard
+    """Of the checkpoint, without what is only known after training."""
     as_model: Callable[[nn.Module, Contrast], Model]
+    """The network as the pipeline uses it, for a volume of some contrast."""
     sizes: Sizes
+    """Of the network in the checkpoint."""
 
     def exported(self, network: nn.Module) -> Network:
         """A network of the same weights as checkpoints hold it: of `sizes`, without a lean second head."""
         plain = new_network(self.card.kind, self.sizes)
-        own = plain.state_dict()
-        plain.load_state_dict({name: value for name, value in network.state_dict().items() if name in own})
+        known = plain.state_dict()
+        plain.load_state_dict({name: value for name, value in network.state_dict().items() if name in known})
         return cast(Network, plain)
 
 
 def build(
     table: NetworkTable, train: TrainTable, sizes: Sizes, ratios: Mapping[int, float], residual_scale: float
 ) -> TrainableModel:
-    """What [model] describes, begun with the checkpoint of [train] where there is one. Raises ModelError."""
+    """What [model] describes, started from the checkpoint of [train], if any. Raises ModelError."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(train.seed % 2**63)
         network = _new(table, sizes)
     if train.checkpoint is not None:
-        _begin_with(network, train.checkpoint, table, sizes)
+        _start_from(network, train.checkpoint, table, sizes)
     freeze(network, train.parts)
     autocast = train.precision == "bfloat16"
     objective = OBJECTIVES[table.kind](ObjectiveInputs(table, sizes, residual_scale, autocast))
@@ -134,7 +135,7 @@ def _new(table: NetworkTable, sizes: Sizes) -> nn.Module:
     return new_network(table.kind, sizes)
 
 
-def _begin_with(network: nn.Module, checkpoint: str, table: NetworkTable, sizes: Sizes) -> None:
+def _start_from(network: nn.Module, checkpoint: str, table: NetworkTable, sizes: Sizes) -> None:
     card = find_card(checkpoint, table.task)
     if card.kind != table.kind:
         raise ModelError(
@@ -145,8 +146,8 @@ def _begin_with(network: nn.Module, checkpoint: str, table: NetworkTable, sizes:
             f"{checkpoint} is a network of {_shown(card.network_sizes)}; [model] asks for {_shown(sizes)}: "
             "give it the sizes of the checkpoint"
         )
-    begun = load_network(find_checkpoint(checkpoint), card)
-    network.load_state_dict({**network.state_dict(), **begun.state_dict()})
+    stored = load_network(find_checkpoint(checkpoint), card)
+    network.load_state_dict({**network.state_dict(), **stored.state_dict()})
 
 
 def _shown(sizes: Sizes) -> str:

@@ -4,7 +4,7 @@ step      the batch of the step, a function of (seed, step), made ahead by a thr
   |       its loss, by the objective; gradients clipped; Adam; moving average
   |       every log_every steps: a line of the journal; a loss that is no number ends training
   |       every validate_every: the average, driven by the real sampler; the best is kept
-  +-----  every save_every, and when it ends: the state, from which the same command goes on
+  +-----  every save_every, and when it ends: the state, from which the same command resumes
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ Record = Mapping[str, object]
 
 
 class Watcher(Protocol):
-    """Who is told what happens. Only the first of several processes tells."""
+    """Receives what happens during training. Only the first of several processes calls it."""
 
-    def begin(self, step: int) -> None:
-        """Training goes on after so many steps; what was told of later ones will be told again."""
+    def start(self, step: int) -> None:
+        """Training resumes after `step` steps; records of later steps will be emitted again."""
         ...
 
-    def hear(self, record: Record) -> None:
+    def on_record(self, record: Record) -> None:
         """A line for the journal: `step`, and `loss` or `score`."""
         ...
 
@@ -73,13 +73,18 @@ class TrainingJob:
 
 @dataclass(frozen=True, slots=True)
 class TrainingOutcome:
-    """How training ended. `stopped`: why before its last step; empty where it did not. `best`: a score."""
+    """How training ended."""
 
     step: int
+    """Steps done."""
     stopped: Stopped
+    """Why it ended before its last step; empty where it did not."""
     best: float | None
+    """Score of the best validation, dB; None without one."""
     best_step: int
+    """The step of the best validation."""
     elapsed_s: float
+    """Seconds of training, those before a resume included."""
 
 
 def lr_at(table: TrainTable, lr: float, step: int) -> float:
@@ -116,7 +121,7 @@ class _Loop:
         self.losses: list[Tensor] = []
         self.validated_at = -1
         if processes.is_first:
-            watcher.begin(self.state.progress.step)
+            watcher.start(self.state.progress.step)
 
     def run(self) -> TrainingOutcome:
         """All steps that are left."""
@@ -168,7 +173,7 @@ class _Loop:
         data, elapsed = self.job.batches, self.state.progress.elapsed_s
         decoded, used = data.n_bytes
         if self.processes.is_first:
-            self.watcher.hear(
+            self.watcher.on_record(
                 {
                     "step": step,
                     "loss": loss,
@@ -198,14 +203,14 @@ class _Loop:
 
     def _reason(self) -> Stopped:
         table, p = self.table, self.state.progress
-        found = 0
+        reason = 0
         if self.watcher.is_interrupted():
-            found = 3
+            reason = 3
         elif table.hours is not None and p.elapsed_s >= 3600 * table.hours:
-            found = 2
+            reason = 2
         elif table.patience is not None and p.n_since_best >= table.patience:
-            found = 1
-        return STOPS[self.processes.decide(found)]
+            reason = 1
+        return STOPS[self.processes.decide(reason)]
 
     def _finish(self) -> None:
         """The last validation; without any, the last average is what is kept."""

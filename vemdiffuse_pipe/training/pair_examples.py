@@ -48,7 +48,7 @@ def depth(ratio: int, reach: int) -> int:
 
 
 def with_raw(file: TrainFile, data: TrainingData, raws: Sequence[Source | None]) -> TrainingData:
-    """What is learnt from, each volume with its raw one: the one that is stated, or one that is data.
+    """What is learnt from, each volume with its raw one: the one that is stated, or one that is made.
 
     No voxel is read. Raises ConfigError where a raw volume is not of the same place.
     """

@@ -24,7 +24,7 @@ from vemdiffuse_pipe.training.crops import Crop, SlabCrops
 from vemdiffuse_pipe.training.gaps import GapBatch
 from vemdiffuse_pipe.training.pool import HeldSlab, SlabPool
 from vemdiffuse_pipe.training.slabs import evenly
-from vemdiffuse_pipe.volume import OnHole, Source, VolumeSpec, Voxels, unheard
+from vemdiffuse_pipe.volume import OnHole, Source, VolumeSpec, Voxels, ignore_hole
 
 Floats = NDArray[np.float32]
 
@@ -37,8 +37,8 @@ def with_noise(clean: Voxels, *, peak: float, read_std: float, seed: int) -> Vox
     """
     rng = np.random.Generator(np.random.Philox(key=seed))
     noisy = np.empty(clean.shape, np.uint8)
-    sections, made = (v.reshape(-1, *clean.shape[-2:]) for v in (clean, noisy))
-    for section, out in zip(sections, made, strict=True):  # one at a time: floats are large
+    sections, noisy_sections = (v.reshape(-1, *clean.shape[-2:]) for v in (clean, noisy))
+    for section, out in zip(sections, noisy_sections, strict=True):  # one at a time: floats are large
         counts = rng.poisson(section.astype(np.float64) * (peak / 255))
         to_grey(counts * (255 / peak) + read_std * rng.standard_normal(section.shape), out=out)
     return noisy
@@ -73,7 +73,7 @@ class MadeRaw:
         frame = Frame((z, y // k, x // k), (dz, dy * k, dx * k), of.frame.corner_nm)
         return replace(of, frame=frame, chunk_shape=(cz, max(1, cy // k), max(1, cx // k)))
 
-    def read(self, box: Box, on_hole: OnHole = unheard) -> Voxels:
+    def read(self, box: Box, on_hole: OnHole = ignore_hole) -> Voxels:
         """The voxels of `box`: uint8, zyx. Raises what reading the clean volume raises."""
         (z, y, x), (z_stop, y_stop, x_stop), k = box.start, box.stop, self.scale
         clean = self.clean.read(Box((z, y * k, x * k), (z_stop, y_stop * k, x_stop * k)), on_hole)
@@ -110,8 +110,8 @@ class PairBatches(SlabCrops):
         numbers = range(first, first + self.batch_size)[share]
         raws, cleans = zip(*map(self._pair, numbers), strict=True)
         raw = torch.from_numpy(np.stack(raws))
-        given = enlarged(raw, self.scale)
-        return GapBatch(given.repeat(1, 2, 1, 1), torch.from_numpy(np.stack(cleans)), 2)
+        sections = enlarged(raw, self.scale)
+        return GapBatch(sections.repeat(1, 2, 1, 1), torch.from_numpy(np.stack(cleans)), 2)
 
     def _pair(self, number: int) -> tuple[Floats, Floats]:
         """Raw, with a pixel of halo for superres, and clean, each (1, y, x), augmented alike."""
@@ -132,7 +132,7 @@ class PairBatches(SlabCrops):
 
 
 def rim_px(scale: int) -> int:
-    """What a cut needs beside its clean crop: the halo of the raw one, and room to begin with a raw pixel."""
+    """What a cut needs beside its clean crop: the halo of the raw one, and room to start at a raw pixel."""
     return 2 * (scale - 1) * scale + scale - 1
 
 

@@ -50,7 +50,7 @@ class ProcessGroup:
         return self._reduced(value) / self.size if self.size > 1 else value
 
     def decide(self, value: int) -> int:
-        """What the first process says, told to all."""
+        """The value of the first process, the same for all."""
         return int(self._reduced(value if self.is_first else 0)) if self.size > 1 else value
 
     def _reduced(self, value: float) -> float:
@@ -71,16 +71,16 @@ def joined(device: str, batch_size: int) -> Iterator[ProcessGroup]:
             f"train.batch_size = {batch_size} is not shared evenly by {size} processes; "
             f"take {-(-batch_size // size) * size}"
         )
-    here = _device(device)
+    own = _device(device)
     if size > 1 and device == "cuda":
-        here = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    _check(here)
+        own = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    _check(own)
     if size == 1:
-        yield ProcessGroup(here)
+        yield ProcessGroup(own)
         return
-    distributed.init_process_group("nccl" if here.type == "cuda" else "gloo", timeout=MAX_WAIT)
+    distributed.init_process_group("nccl" if own.type == "cuda" else "gloo", timeout=MAX_WAIT)
     try:
-        yield ProcessGroup(here, distributed.get_rank(), size)
+        yield ProcessGroup(own, distributed.get_rank(), size)
     finally:
         distributed.destroy_process_group()
 

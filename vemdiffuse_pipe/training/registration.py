@@ -202,10 +202,10 @@ def _misalignment(moved: Image, clean: Image, valid: Mask) -> NDArray[np.float64
     shifts = []
     for y in range(0, clean.shape[0] - PATCH_PX + 1, PATCH_PX // 2):
         for x in range(0, clean.shape[1] - PATCH_PX + 1, PATCH_PX // 2):
-            here = np.s_[y : y + PATCH_PX, x : x + PATCH_PX]
-            if valid[here].all() and moved[here].std() > 0 and clean[here].std() > 0:
+            patch = np.s_[y : y + PATCH_PX, x : x + PATCH_PX]
+            if valid[patch].all() and moved[patch].std() > 0 and clean[patch].std() > 0:
                 window = np.hanning(PATCH_PX)[:, None] * np.hanning(PATCH_PX)
-                a, b = ((v[here] - v[here].mean()) * window for v in (clean, moved))
+                a, b = ((v[patch] - v[patch].mean()) * window for v in (clean, moved))
                 shift, *_ = phase_cross_correlation(a, b, upsample_factor=20, normalization=None)
                 shifts.append(float(np.hypot(*shift)))
     return np.array(shifts)

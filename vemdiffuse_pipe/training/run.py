@@ -1,6 +1,6 @@
 """A training run file done: volumes opened, the loop run, and its folder kept.
 
-FOLDER/  state.safetensors    everything needed to go on, and what the training was begun with
+FOLDER/  state.safetensors    everything needed to resume, and the identity of the training
          NAME.safetensors     the checkpoint: the best so far, for `--model`
          log.jsonl loss.png   what happened, a line a record; the curve
          step_N.png           one gap that was held back, as drawn after N steps
@@ -23,7 +23,6 @@ from vemdiffuse_pipe.config import Json, Table
 from vemdiffuse_pipe.evaluation.picture import picture
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.output.identity import check_identity
-from vemdiffuse_pipe.plan.estimate import CACHE_BYTES
 from vemdiffuse_pipe.storage import open_source
 from vemdiffuse_pipe.storage.faults import writing
 from vemdiffuse_pipe.storage.retry import RetryPolicy, with_retries
@@ -44,21 +43,23 @@ from vemdiffuse_pipe.training.sizes import RESIDUAL
 from vemdiffuse_pipe.training.slabs import TrainingVolume
 from vemdiffuse_pipe.training.state import stored_identity
 from vemdiffuse_pipe.training.validation import Validation
-from vemdiffuse_pipe.volume import OnHole, Source, VolumeSpec, Voxels, unheard
+from vemdiffuse_pipe.volume import OnHole, Source, VolumeSpec, Voxels, ignore_hole
 
 FINE_TUNING_LR, LR = 1e-5, 1e-3
-# What changes no weight: how long, where, and how often it is written down.
+# Keys that change no weight: how long, where, how often the state is saved and logged.
 FREE = {"hours", "patience", "save_every", "log_every", "device", "compile"}
 PICTURE_SCALE = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What `train` data. `checkpoint`: None where none was written yet."""
+    """What `train` made."""
 
     outcome: TrainingOutcome
     folder: Path
+    """The folder of the run."""
     checkpoint: Path | None
+    """None where none was written yet."""
 
 
 class PersistentSource:
@@ -72,20 +73,27 @@ class PersistentSource:
         """That of the source."""
         return self._source.spec
 
-    def read(self, box: Box, on_hole: OnHole = unheard) -> Voxels:
+    def read(self, box: Box, on_hole: OnHole = ignore_hole) -> Voxels:
         """The voxels of `box`. Raises what the source raises, RetriesExhaustedError after the last try."""
         return with_retries(lambda: self._source.read(box, on_hole), RetryPolicy(), lambda reason: None)
 
 
 def train(file: TrainFile, *, listener: Callable[[Record], None] = lambda record: None) -> Trained:
-    """Do what a training run file says; running again goes on. `listener` hears what the journal is given.
+    """Do what a training run file says; rerun to resume. `listener` is given each record of the journal.
 
-    Raises InputError where nothing can be started, also for a folder of another training; TrainingError where
+    Raises InputError where training cannot start, also for a folder of another training; TrainingError where
     the loss is no number; StorageFullError. The state that was saved last stays.
+
+    Example:
+
+        >>> from pathlib import Path
+        >>> from vemdiffuse_pipe import load_train_file, train
+        >>> train(load_train_file(Path("train.toml"))).outcome.step
+        1
     """
     share_arenas()
     folder = Path(file.output.folder).expanduser().absolute()
-    begun_with = stored_identity(folder / "state.safetensors")
+    stored = stored_identity(folder / "state.safetensors")
     with joined(file.train.device, file.train.batch_size) as processes:
         examples, scale = examples_of(file.model.task), file.model.task_facts.scale
         data = training_data(file, [_opened(table, table.url) for table in file.source])
@@ -94,7 +102,7 @@ def train(file: TrainFile, *, listener: Callable[[Record], None] = lambda record
         data = data.with_volumes(lambda i, volume: _surveyed(file.source[i], volume))
         batches = examples.batches(file, data)
         try:
-            return _trained(file, data, batches, processes, folder, begun_with, listener)
+            return _trained(file, data, batches, processes, folder, stored, listener)
         finally:
             batches.close()
 
@@ -105,21 +113,21 @@ def _trained(
     batches: Batches,
     processes: ProcessGroup,
     folder: Path,
-    begun_with: dict[str, Any] | None,
+    stored: dict[str, Any] | None,
     listener: Callable[[Record], None],
 ) -> Trained:
-    scale = _residual_scale(file, begun_with, batches)
-    trainee = kinds.build(file.model, file.train, data.sizes, data.ratios, scale)
+    scale = _residual_scale(file, stored, batches)
+    trainable = kinds.build(file.model, file.train, data.sizes, data.ratios, scale)
     identity = identity_of(file, data, scale)
-    if begun_with is not None:
-        check_identity(str(folder), begun_with, identity)
+    if stored is not None:
+        check_identity(str(folder), stored, identity)
     validation = None
     if file.validation is not None and processes.is_first:
         validation = examples_of(file.model.task).validation(file, data, processes.device)
     lr = file.train.lr or (FINE_TUNING_LR if file.train.checkpoint else LR)
     state_file = folder / "state.safetensors"
-    job = TrainingJob(trainee.network, trainee.objective, batches, file.train, state_file, identity, lr)
-    watcher = _Watcher(file, data, trainee, validation, processes, folder, listener)
+    job = TrainingJob(trainable.network, trainable.objective, batches, file.train, state_file, identity, lr)
+    watcher = _Watcher(file, data, trainable, validation, processes, folder, listener)
     with signals.received(watcher.interrupt):
         outcome = run_loop(job, processes, watcher)
     if processes.is_first:
@@ -134,20 +142,20 @@ class _Watcher:
         self,
         file: TrainFile,
         data: TrainingData,
-        trainee: kinds.TrainableModel,
+        trainable: kinds.TrainableModel,
         validation: Validation | None,
         processes: ProcessGroup,
         folder: Path,
         listener: Callable[[Record], None],
     ) -> None:
-        self.file, self.data, self.trainee, self.validation = file, data, trainee, validation
+        self.file, self.data, self.trainable, self.validation = file, data, trainable, validation
         self.processes, self.folder, self.listener = processes, folder, listener
         self.checkpoint = folder / f"{file.output.name}.safetensors"
         self._asked: SimpleQueue[object] = SimpleQueue()
         self._seconds = 0.0
 
-    def begin(self, step: int) -> None:
-        """Open the journal from `step` on; here the folder is data."""
+    def start(self, step: int) -> None:
+        """Open the journal from `step` on; here the folder is made."""
         self.journal = Journal(self.folder, step)
 
     def interrupt(self, number: object) -> None:
@@ -158,8 +166,8 @@ class _Watcher:
         """True from the first signal on."""
         return not self._asked.empty()
 
-    def hear(self, record: Record) -> None:
-        """Write a record down, and tell the listener."""
+    def on_record(self, record: Record) -> None:
+        """Write a record to the journal, and hand it to the listener."""
         seconds = record.get("seconds")
         self._seconds = seconds if isinstance(seconds, float) else self._seconds
         self.journal.add(record)
@@ -170,9 +178,9 @@ class _Watcher:
         if self.validation is None or self.file.validation is None:
             return None
         contrast = self.data.volumes[self.file.validation.source].contrast
-        scores, panels = self.validation.scores(self.trainee.as_model(average, contrast))
+        scores, panels = self.validation.scores(self.trainable.as_model(average, contrast))
         total = scores.total(self.file.validation.line_weight)
-        self.hear(
+        self.on_record(
             {"step": step, "score": round(total, 4), **{k: round(v, 4) for k, v in scores.as_dict().items()}}
         )
         path = self.folder / f"step_{step}.png"
@@ -186,8 +194,8 @@ class _Watcher:
         where = device_name(str(self.processes.device)) + (
             f" x {self.processes.size}" if self.processes.size > 1 else ""
         )
-        card = card_of(self.trainee.card, self.file, self.data, step, self._seconds, where)
-        write_checkpoint(self.checkpoint, self.trainee.exported(average), card)
+        card = card_of(self.trainable.card, self.file, self.data, step, self._seconds, where)
+        write_checkpoint(self.checkpoint, self.trainable.exported(average), card)
 
 
 def identity_of(file: TrainFile, data: TrainingData, scale: float) -> dict[str, Json]:
@@ -231,7 +239,6 @@ def _opened(table: TrainingSource, url: str, scale: int = 1) -> Source:
             window=table.window,
             missing=table.missing,
             corrupt=table.corrupt,
-            cache_bytes=CACHE_BYTES,
         )
     )
 
@@ -244,8 +251,8 @@ def _surveyed(table: TrainingSource, volume: TrainingVolume) -> TrainingVolume:
     return replace(volume, contrast=contrast, holes=(*volume.holes, *holes))
 
 
-def _residual_scale(file: TrainFile, begun_with: dict[str, Any] | None, batches: Batches) -> float:
-    """As given; as the checkpoint was trained, or as this training was begun; else measured.
+def _residual_scale(file: TrainFile, stored: dict[str, Any] | None, batches: Batches) -> float:
+    """As given; as the checkpoint was trained, or as this training was started; else measured.
 
     1 where the network does not answer with residuals.
     """
@@ -255,5 +262,5 @@ def _residual_scale(file: TrainFile, begun_with: dict[str, Any] | None, batches:
         return file.model.residual_scale
     if file.train.checkpoint is not None:
         return kinds.residual_scale_of(file.train.checkpoint, file.model.task)
-    found = (begun_with or {}).get("residual_scale")
-    return found if isinstance(found, float) else measured_residual_scale(batches)
+    scale = (stored or {}).get("residual_scale")
+    return scale if isinstance(scale, float) else measured_residual_scale(batches)

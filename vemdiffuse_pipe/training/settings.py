@@ -95,7 +95,7 @@ class DataTable(Table):
 class ValidationTable(Table):
     """[validation] what is held back, of source number `source`: a region, or a share at the end of an axis.
 
-    Every so often `gaps` gaps of `crop_px` are drawn by the real sampler and held against what was measured.
+    Every so often `gaps` gaps of `crop_px` are drawn by the real sampler and compared with what was measured.
     A model's score is its PSNR, less `line_weight` for each dB of excess or lack of fine lines.
     """
 
@@ -158,7 +158,7 @@ class TrainTable(Table):
     """[train] how long, how fast, where.
 
     Training ends after `steps`, after `hours`, or when `patience` validations in a row were no better.
-    `from`: a checkpoint to begin with; `parts`: what of it is trained. `lr` is 1e-3, and 1e-5 with `from`.
+    `from`: a checkpoint to start from; `parts`: what of it is trained. `lr` is 1e-3, and 1e-5 with `from`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
@@ -211,7 +211,15 @@ class TrainFile(Table):
 
 
 def load(path: Path) -> TrainFile:
-    """The training run file at `path`. Raises ConfigError in one sentence."""
+    """The training run file at `path`. Raises ConfigError in one sentence.
+
+    Example:
+
+        >>> from pathlib import Path
+        >>> from vemdiffuse_pipe import load_train_file
+        >>> load_train_file(Path("train.toml")).train.steps
+        1
+    """
     return parse(read_tables(path, WHERE_FROM))
 
 

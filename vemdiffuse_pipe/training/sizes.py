@@ -27,17 +27,17 @@ RESIDUAL = {"lean", "regression"}  # kinds that answer with a share of what line
 def sizes_of(table: NetworkTable, ratios: Iterable[int], crop_px: tuple[int, int]) -> Sizes:
     """The sizes of the network. Raises ConfigError for those that no such network has."""
     kind = KINDS[table.kind].sizes
-    given = {key: value for key in SIZE_KEYS if (value := getattr(table, key)) is not None}
+    stated = {key: value for key in SIZE_KEYS if (value := getattr(table, key)) is not None}
     implied = _implied(table, sorted(ratios), crop_px)
     known = [name for name in _names(kind) if name not in implied]
-    wrong = [key for key in given if key not in known]
+    wrong = [key for key in stated if key not in known]
     if wrong:
         raise ConfigError(
             f"model.{wrong[0]} is no size of a network of kind {table.kind}, which has {', '.join(known)}"
         )
     _check_options(table)
     try:
-        return TypeAdapter(kind).validate_json(json.dumps({**given, **implied}))
+        return TypeAdapter(kind).validate_json(json.dumps({**stated, **implied}))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in ("model", *first["loc"]))[:80]
@@ -45,7 +45,7 @@ def sizes_of(table: NetworkTable, ratios: Iterable[int], crop_px: tuple[int, int
 
 
 def _names(kind: type[Sizes]) -> list[str]:
-    return [one.name for one in fields(kind)]  # type: ignore[arg-type]
+    return [field.name for field in fields(kind)]  # type: ignore[arg-type]
 
 
 def _implied(table: NetworkTable, ratios: list[int], crop_px: tuple[int, int]) -> dict[str, int]:

@@ -143,8 +143,8 @@ class SlabSchedule:
     def __post_init__(self) -> None:
         parts = [part for v in range(len(self.volumes)) for part in self._parts(v)]
         object.__setattr__(self, "parts", parts)
-        wanted = self.wanted_samples_per_slab or max(map(self._samples_to_be_worth_reading, parts))
-        object.__setattr__(self, "samples_per_slab", wanted)
+        n_samples = self.wanted_samples_per_slab or max(map(self._samples_to_be_worth_reading, parts))
+        object.__setattr__(self, "samples_per_slab", n_samples)
 
     def window(self, sample: int) -> range:
         """Numbers of the slabs that sample number `sample` may come from."""
@@ -225,10 +225,10 @@ def _around(cell: Box, extent: Zyx) -> Box:
 
 
 def _too_small(volume: TrainingVolume, cut: CropSpec) -> str:
-    found, needed = (" x ".join(map(str, shape)) for shape in (volume.region.shape, cut.extent))
+    room, needed = (" x ".join(map(str, shape)) for shape in (volume.region.shape, cut.extent))
     left = ", less what is held back or rejected," if volume.holes else ""
     return (
-        f"the region of {volume.source.spec.url},{left} {found} voxels, has no room for a slab of "
+        f"the region of {volume.source.spec.url},{left} {room} voxels, has no room for a slab of "
         f"{needed} along {'zyx'[cut.axis]}; {needed} is the smallest that would do: take a larger region, "
         "or a smaller crop_px or ratio"
     )

@@ -1,4 +1,4 @@
-"""Everything that training needs to go on, in one file that is replaced as a whole.
+"""Everything that training needs to resume, in one file that is replaced as a whole.
 
 network.*  average.*  adam.I.*      tensors; the position in the data is a function of the step
 metadata: identity, step, elapsed_s, best, n_since_best
@@ -56,8 +56,8 @@ class TrainingState:
         with torch.no_grad():
             for a, b in zip(self.average.parameters(), self.network.parameters(), strict=True):
                 a.lerp_(b, 1 - ema)
-            for own, other in zip(self.average.buffers(), self.network.buffers(), strict=True):
-                own.copy_(other)
+            for kept, other in zip(self.average.buffers(), self.network.buffers(), strict=True):
+                kept.copy_(other)
 
     def save(self, path: Path, identity: Identity) -> None:
         """Write it all, durably: after a crash there is the file before or this one.
@@ -77,7 +77,7 @@ class TrainingState:
         objects.write_bytes_atomically(parse_address(path), safetensors.torch.save(whole, metadata))
 
     def restore(self, path: Path) -> None:
-        """Go on where `path` was written; nothing where there is no such file. Raises ModelError."""
+        """Resume from the state at `path`; nothing changes where there is no such file. Raises ModelError."""
         if not path.exists():
             return
         try:
@@ -87,7 +87,7 @@ class TrainingState:
             self._load(tensors)
         except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise ModelError(
-                f"{path} is not the state of this training ({str(error)[:200]}); move it away to begin anew"
+                f"{path} is not the state of this training ({str(error)[:200]}); move it away to start anew"
             ) from None
 
     def _load(self, tensors: Mapping[str, Tensor]) -> None:
@@ -106,9 +106,9 @@ def stored_identity(path: Path) -> dict[str, Any] | None:
         return None
     try:
         with safetensors.safe_open(path, "pt") as file:
-            found = json.loads(file.metadata()["identity"])
+            identity = json.loads(file.metadata()["identity"])
     except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{path} is no state of a training ({str(error)[:200]}); move it away") from None
-    if not isinstance(found, dict):
+    if not isinstance(identity, dict):
         raise ModelError(f"{path} does not say which training it belongs to; move it away")
-    return found
+    return identity

@@ -90,11 +90,11 @@ class Validation:
         lines = [texture_score(planes, sections, axis) for axis in self.axes]
         mean_lines = math.exp(float(np.mean(np.log(np.maximum(lines, 1e-6)))))
         rows, columns = (_texture(ones, truths, axis) for axis in (0, 1))
-        found = Scores(_psnr(means, truths), rows, columns, mean_lines)
+        scores = Scores(_psnr(means, truths), rows, columns, mean_lines)
         middle = len(truths[0]) // 2
         below = seen[0].sections[len(seen[0].sections) // 2 - 1]
         titles = {"below": below, "one sample": ones[0][middle], "mean": means[0][middle]}
-        return found, {**titles, "truth": truths[0][middle]}
+        return scores, {**titles, "truth": truths[0][middle]}
 
     def drawn(self, model: Model, gap: HeldGap, index: int) -> NDArray[np.float32]:
         """Samples of a gap: (k, r - 1, y, x) grey levels. The noise is the gap's own."""

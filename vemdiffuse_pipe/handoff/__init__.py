@@ -1,0 +1,1 @@
+"""What other programs and human eyes get: pyramids, exports, the manifest, the viewer."""
