@@ -22,6 +22,7 @@ from vemdiffuse_pipe.config import Json, RunFile
 from vemdiffuse_pipe.errors import ConfigError, OutputError
 from vemdiffuse_pipe.geometry.grey import UNCERTAINTY_STEP
 from vemdiffuse_pipe.geometry.grid import BlockGrid
+from vemdiffuse_pipe.output.choices import with_stored_choices
 from vemdiffuse_pipe.output.identity import check_identity
 from vemdiffuse_pipe.plan.measured import Measured
 from vemdiffuse_pipe.plan.plan import Plan, choose_block, digest
@@ -84,7 +85,10 @@ class RunOutput:
         except ConfigError as error:
             raise OutputError(f"the run file that {self.url} was made with is damaged: {error}") from None
         return _on_this_machine(run_file).model_copy(
-            update={"output": run_file.output.model_copy(update={"url": str(self.address)})}
+            update={
+                "output": run_file.output.model_copy(update={"url": str(self.address)}),
+                "model": with_stored_choices(run_file.model, self.identity),
+            }
         )
 
     @cached_property
