@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from vemdiffuse_pipe.config import Json, ModelTable, check
+from vemdiffuse_pipe.config import Json, ModelTable, RunFile, check
 from vemdiffuse_pipe.errors import ConfigError, OutputError
 
 
@@ -38,3 +38,21 @@ def with_choices_of(stored: ModelTable, table: ModelTable) -> ModelTable:
     if table.core_px is None and table.tile_px is None and table.overlap_px is None:
         update.update(core_px=stored.core_px, tile_px=stored.tile_px, overlap_px=stored.overlap_px)
     return table.model_copy(update=update)
+
+
+def with_precision_of_device(run_file: RunFile) -> RunFile:
+    """The run file, float32 stated where it leaves the precision open and the GPU here has no bfloat16.
+
+    What GPUs elsewhere have is not known; all of 2020 and later have it.
+    """
+    table = run_file.run
+    if run_file.model.precision != "auto" or table.is_elsewhere or not table.device.startswith("cuda"):
+        return run_file
+    import torch
+
+    from vemdiffuse_pipe.models.checkpoint import has_bfloat16
+
+    if not torch.cuda.is_available() or has_bfloat16(table.device):
+        return run_file
+    model = run_file.model.model_copy(update={"precision": "float32"})
+    return run_file.model_copy(update={"model": model})
