@@ -88,6 +88,7 @@ def load_model(
     if contrast is None and card.needs_contrast:
         raise ModelError(f"model {name} needs the contrast of the volume, which was not measured")
     check_precision(precision, device)
+    torch.backends.cudnn.allow_tf32 = False  # float32 means float32, as on a CPU
     network = on_device(load_network(find_checkpoint(name), card), device)
     capture_network(network, device, capture)
     settings = Settings(steps, sampler or card.sampler, contrast or (0.0, 1.0), precision)
