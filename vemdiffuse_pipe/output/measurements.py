@@ -27,7 +27,7 @@ def with_measurements(plan: Plan, source: Source, output: RunOutput | None = Non
 
 
 def with_choices(plan: Plan, output: RunOutput) -> Plan:
-    """The plan, what its run file leaves open chosen as it was for `output`. Raises OutputError, PlanError."""
+    """The plan, what its run file leaves open taken from `output`. Raises OutputError, PlanError."""
     model = with_choices_of(output.run_file.model, plan.run_file.model)
     run_file = plan.run_file.model_copy(update={"model": model})
     return make_plan(run_file, plan.source, plan.card, plan.measured)

@@ -91,7 +91,7 @@ def estimate(plan: Plan, *, n_threads: int = 1) -> Estimate:
         flop=flop,
         flop_per_voxel=flop / n_voxels,
         ram_bytes=_ram_bytes(plan, n_threads),
-        gpu_bytes=_gpu_bytes(plan),
+        gpu_bytes=_gpu_bytes(plan, tiles_at_once(plan)),
     )
 
 
@@ -260,13 +260,18 @@ def _tile_pixel_bytes(plan: Plan) -> int:
     return _activation_bytes(plan) + 3 * 4 * plan.gaps.most_planes
 
 
-def _gpu_bytes(plan: Plan) -> int:
+def least_gpu_bytes(plan: Plan) -> int:
+    """Bytes that a GPU must have: `gpu_bytes` where the batch is stated, else those with one tile."""
+    return _gpu_bytes(plan, 1 if plan.run_file.run.tile_batch == "auto" else tiles_at_once(plan))
+
+
+def _gpu_bytes(plan: Plan, n_tiles: int) -> int:
     """Upper bound of one GPU's memory: the device's own, a call's tiles, a gap's sections and moments."""
     if plan.card.is_local:
         return 0
     block = _largest_block(plan)
     sections = (2 + 2 * plan.card.reach_sections) * prod(plan.source_box(block).shape[1:])
-    return int(GPU_BYTES + tiles_at_once(plan) * tile_bytes(plan) + sections + _moments_bytes(plan, block))
+    return int(GPU_BYTES + n_tiles * tile_bytes(plan) + sections + _moments_bytes(plan, block))
 
 
 def _activation_bytes(plan: Plan) -> int:
