@@ -24,7 +24,7 @@ pack() {
     (cd "$here" && find vemdiffuse_pipe -type f ! -name '*.pyc' | tar -cf - -T -) | tar -xf - -C "$1"
     cp "$here"/tests/gpu/test_gpu.py "$1/tests/"
     cp "$here"/benchmarks/gpu.py "$here"/benchmarks/gpu.sh "$1/"
-    printf '[pytest]\nmarkers = gpu: needs a GPU\n' >"$1/tests/pytest.ini"
+    printf '[pytest]\nmarkers = gpu: needs a GPU\njunit_family = xunit1\n' >"$1/tests/pytest.ini"
     git -C "$here" describe --always --dirty >"$1/commit" 2>/dev/null || echo unknown >"$1/commit"
     PYTHONPATH="$here" "$python" "$here/benchmarks/gpu.py" pack "$1" ${2:+--source "$2"}
     size=$(du -sk "$1" | cut -f1)

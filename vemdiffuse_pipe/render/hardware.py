@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from vemdiffuse_pipe.config import Json
 from vemdiffuse_pipe.plan.estimate import tile_bytes, tiles_at_once
 from vemdiffuse_pipe.plan.plan import Plan
 
@@ -75,6 +76,15 @@ class RenderCounts:
         """Count a call that has to be repeated in halves."""
         with self._lock:
             self.n_out_of_memory += 1
+
+    def as_notes(self, capture_state: str = "") -> dict[str, Json]:
+        """What a receipt says of rendering. `capture_state`: how the network was called, if not as it is."""
+        return {
+            "n_voxels_rendered": self.n_voxels,
+            "tile_batch": self.tile_batch,
+            **({"n_out_of_memory": self.n_out_of_memory} if self.n_out_of_memory else {}),
+            **({"network": capture_state} if capture_state else {}),
+        }
 
 
 def free_bytes(device: str) -> int:
