@@ -121,7 +121,9 @@ def check_precision(precision: str, device: str) -> None:
 
 
 def has_bfloat16(device: str) -> bool:
-    """True where a GPU multiplies matrices of bfloat16: compute capability 8.0, of 2020, and later."""
+    """True unless there is a GPU here of before 2020: bfloat16 needs compute capability 8.0."""
+    if not torch.cuda.is_available():
+        return True
     major, _ = torch.cuda.get_device_capability(device)
     return major >= 8
 

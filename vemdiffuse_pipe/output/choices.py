@@ -48,11 +48,9 @@ def with_precision_of_device(run_file: RunFile) -> RunFile:
     table = run_file.run
     if run_file.model.precision != "auto" or table.is_elsewhere or not table.device.startswith("cuda"):
         return run_file
-    import torch
+    from vemdiffuse_pipe.models.checkpoint import has_bfloat16  # imports torch
 
-    from vemdiffuse_pipe.models.checkpoint import has_bfloat16
-
-    if not torch.cuda.is_available() or has_bfloat16(table.device):
+    if has_bfloat16(table.device):
         return run_file
     model = run_file.model.model_copy(update={"precision": "float32"})
     return run_file.model_copy(update={"model": model})
