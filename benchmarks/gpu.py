@@ -26,13 +26,13 @@ from statistics import mean
 
 import numpy as np
 import torch
+from vemdiffuse_pipe.output.opening import identity_of, open_run_model
 
 from vemdiffuse_pipe import config
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.frame import Frame, exact_nm
 from vemdiffuse_pipe.models.capture import capture_state
 from vemdiffuse_pipe.models.card import find_card
-from vemdiffuse_pipe.output.opening import identity_of, open_run_model
 from vemdiffuse_pipe.plan.estimate import estimate
 from vemdiffuse_pipe.plan.plan import Plan, make_plan
 from vemdiffuse_pipe.render.block import Hardware, RenderCounts, render_block

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from vemdiffuse_pipe.output.opening import open_run_model
 
 from vemdiffuse_pipe import config
 from vemdiffuse_pipe.geometry.box import Box, Zyx
@@ -22,7 +23,6 @@ from vemdiffuse_pipe.geometry.grid import BlockGrid
 from vemdiffuse_pipe.models.card import find_card
 from vemdiffuse_pipe.models.noise import voxel_noise
 from vemdiffuse_pipe.models.protocol import Model
-from vemdiffuse_pipe.output.opening import open_run_model
 from vemdiffuse_pipe.plan.estimate import estimate
 from vemdiffuse_pipe.plan.plan import Plan, make_plan
 from vemdiffuse_pipe.render.block import Hardware, RenderCounts, render_block

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 from vemdiffuse_pipe.config import Json, ModelTable, RunFile, check
 from vemdiffuse_pipe.errors import ConfigError, OutputError
+from vemdiffuse_pipe.models.device import with_gpu
 
 
 def with_stored_choices(table: ModelTable, identity: Mapping[str, Json]) -> ModelTable:
@@ -40,17 +41,19 @@ def with_choices_of(stored: ModelTable, table: ModelTable) -> ModelTable:
     return table.model_copy(update=update)
 
 
-def with_precision_of_device(run_file: RunFile) -> RunFile:
-    """The run file, float32 stated where it leaves the precision open and the GPU here has no bfloat16.
+def with_device_here(run_file: RunFile) -> RunFile:
+    """The run file, what its device decides decided: "auto" is cuda where this machine has a GPU, and float32
+    is stated where the precision is open and the GPU has no bfloat16.
 
-    What GPUs elsewhere have is not known; all of 2020 and later have it.
+    Of machines elsewhere nothing is known: "auto" stays, and GPUs are taken to have bfloat16.
     """
-    table = run_file.run
-    if run_file.model.precision != "auto" or table.is_elsewhere or not table.device.startswith("cuda"):
+    table, model = run_file.run, run_file.model
+    if table.is_elsewhere:
         return run_file
-    from vemdiffuse_pipe.models.checkpoint import has_bfloat16  # imports torch
+    device = with_gpu(table.device)
+    if model.precision == "auto" and device.startswith("cuda"):
+        from vemdiffuse_pipe.models.checkpoint import has_bfloat16  # imports torch
 
-    if has_bfloat16(table.device):
-        return run_file
-    model = run_file.model.model_copy(update={"precision": "float32"})
-    return run_file.model_copy(update={"model": model})
+        if not has_bfloat16(device):
+            model = model.model_copy(update={"precision": "float32"})
+    return run_file.model_copy(update={"run": table.model_copy(update={"device": device}), "model": model})

@@ -85,7 +85,7 @@ def _render_gaps(
 
 
 def _finished_planes(out: dict[str, Voxels], hardware: Hardware) -> FinishedPlanes:
-    return DevicePlanes(out, torch.device(hardware.device)) if hardware.is_gpu else HostPlanes(out)
+    return DevicePlanes(out, hardware.torch_device) if hardware.is_gpu else HostPlanes(out)
 
 
 def _generate(batch: Batch) -> Generated:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vemdiffuse_pipe.config import Json
+from vemdiffuse_pipe.models.device import device_here
 from vemdiffuse_pipe.plan.estimate import tile_bytes, tiles_at_once
 from vemdiffuse_pipe.plan.plan import Plan
 
@@ -43,15 +44,20 @@ class Hardware:
     limit: TileLimit = field(default_factory=TileLimit, compare=False)
 
     @property
+    def torch_device(self) -> torch.device:
+        """The device in this process, which "auto" leaves open."""
+        return torch.device(device_here(self.device))
+
+    @property
     def is_gpu(self) -> bool:
         """True where work is queued on a device of its own, while this process goes on."""
-        return self.device.startswith("cuda")
+        return self.torch_device.type == "cuda"
 
     def tiles_at_once(self, plan: Plan) -> int:
         """Tiles for the next call of the model, at least one."""
         wanted = tiles_at_once(plan) if self.tile_batch == "auto" else self.tile_batch
         if self.tile_batch == "auto" and self.is_gpu:
-            wanted = min(wanted, int(SHARE_OF_FREE_MEMORY * free_bytes(self.device) / tile_bytes(plan)))
+            wanted = min(wanted, int(SHARE_OF_FREE_MEMORY * free_bytes(self.torch_device) / tile_bytes(plan)))
         return max(1, min(wanted, self.limit.n_tiles))
 
 
@@ -87,7 +93,7 @@ class RenderCounts:
         }
 
 
-def free_bytes(device: str) -> int:
+def free_bytes(device: torch.device) -> int:
     """Bytes of a GPU that this process can still have: free ones, and those its allocator keeps unused."""
     free, _ = torch.cuda.mem_get_info(device)
     return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

@@ -128,7 +128,7 @@ class GapTiles:
     @property
     def device(self) -> torch.device:
         """Where it is computed."""
-        return torch.device(self.block.hardware.device)
+        return self.block.hardware.torch_device
 
     def _view(self, items: list[Item]) -> GapView:
         return GapView(

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from vemdiffuse_pipe.cluster.hosts import device_name
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.grid import BlockGrid
-from vemdiffuse_pipe.models.device import AUTO
 from vemdiffuse_pipe.models.capture import capture_state
+from vemdiffuse_pipe.models.device import AUTO
 from vemdiffuse_pipe.models.protocol import Model
 from vemdiffuse_pipe.output.description import write_manifest
 from vemdiffuse_pipe.output.preparation import open_run_model, open_run_source
