@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from vemdiffuse_pipe.cluster.binding import visible_devices
 from vemdiffuse_pipe.config import Json, ModelTable, RunFile, check
 from vemdiffuse_pipe.errors import ConfigError, OutputError
 from vemdiffuse_pipe.models.device import with_gpu
@@ -42,8 +43,9 @@ def with_choices_of(stored: ModelTable, table: ModelTable) -> ModelTable:
 
 
 def with_device_here(run_file: RunFile) -> RunFile:
-    """The run file, what its device decides decided: "auto" is cuda where this machine has a GPU, and float32
-    is stated where the precision is open and the GPU has no bfloat16.
+    """The run file, what its device decides decided: "auto" is cuda where this machine has a GPU, float32 is
+    stated where the precision is open and the GPU has no bfloat16, and local workers are one a GPU where
+    their number is open.
 
     Of machines elsewhere nothing is known: "auto" stays, and GPUs are taken to have bfloat16.
     """
@@ -56,4 +58,7 @@ def with_device_here(run_file: RunFile) -> RunFile:
 
         if not has_bfloat16(device):
             model = model.model_copy(update={"precision": "float32"})
-    return run_file.model_copy(update={"run": table.model_copy(update={"device": device}), "model": model})
+    update: dict[str, object] = {"device": device}
+    if device == "cuda" and table.engine == "local" and "workers" not in table.model_fields_set:
+        update["workers"] = max(1, len(visible_devices()))
+    return run_file.model_copy(update={"run": table.model_copy(update=update), "model": model})
