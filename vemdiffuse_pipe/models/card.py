@@ -99,6 +99,16 @@ class ModelCard:
         return self.context_px <= self.halo_px * self.scale
 
     @property
+    def tile_halo_px(self) -> int:
+        """Pixels around what a tile contributes, in whole multiples, beyond which nothing changes it.
+
+        `context_px` counts from any pixel of a cell of `multiple_px`. What a tile contributes is made of
+        whole cells, and convolutions look equally far from the first and the last pixel of a cell.
+        """
+        within_cell = self.multiple_px - 1 if self.facts.is_convolutional else 0
+        return -(-(self.context_px - within_cell) // self.multiple_px) * self.multiple_px
+
+    @property
     def samplers(self) -> tuple[str, ...]:
         """What can drive it, by name; none where it draws no samples."""
         return self.facts.samplers

@@ -32,7 +32,8 @@ class Kind:
     """What holds for every model of a kind. `samplers`: what can drive it; the first is the usual one.
 
     `needs_contrast`: sees standardised grey levels, so the volume's mean and deviation must be known.
-    `fills_gaps`: False for those that only restore sections.
+    `fills_gaps`: False for those that only restore sections. `is_convolutional`: False where windows of
+    attention, which are larger than a cell of the coarsest level, look further to one side than to the other.
     """
 
     sizes: type[Sizes]
@@ -41,6 +42,7 @@ class Kind:
     needs_contrast: bool = True
     needs_weights: bool = True
     fills_gaps: bool = True
+    is_convolutional: bool = True
 
     @property
     def is_stochastic(self) -> bool:
@@ -59,7 +61,7 @@ KINDS: dict[str, Kind] = {
     "regression": Kind(LeanConfig),
     "udim": Kind(UdimConfig, SAMPLERS, is_tile_exact=False, needs_contrast=False),
     "cddpm": Kind(UdimConfig, SAMPLERS, is_tile_exact=False, needs_contrast=False),
-    "a2i3dem": Kind(AxialConfig),
+    "a2i3dem": Kind(AxialConfig, is_convolutional=False),
     "sru3d": Kind(Sru3dConfig),
     "rcan": Kind(RcanConfig, is_tile_exact=False, fills_gaps=False),
     "pssr": Kind(PssrConfig, fills_gaps=False),

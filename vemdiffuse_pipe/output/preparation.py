@@ -11,6 +11,7 @@ from vemdiffuse_pipe.config import RunFile
 from vemdiffuse_pipe.errors import OutputError
 from vemdiffuse_pipe.models.card import BUILTIN, find_card, shipped_models
 from vemdiffuse_pipe.models.device import device_here
+from vemdiffuse_pipe.output.choices import with_device_here
 from vemdiffuse_pipe.plan.assumed import assumed_spec, check_assumed
 from vemdiffuse_pipe.plan.plan import Plan, make_plan
 from vemdiffuse_pipe.storage import open_source, parse_address, source_address
@@ -27,7 +28,7 @@ def prepare(run_file: RunFile) -> tuple[Source, Plan]:
     Local paths are made absolute, so that what is stored in the output means the same from anywhere.
     Raises InputError where the run file, the volume and the model do not fit together.
     """
-    run_file = with_absolute_paths(run_file)
+    run_file = with_device_here(with_absolute_paths(run_file))
     check_can_be_written(run_file.output.url)
     _check_apart(run_file)
     source = open_run_source(run_file)
@@ -100,6 +101,7 @@ def open_run_model(plan: Plan, device: str | None = None) -> Model:
         device=device_here(device or table.run.device),
         sampler=sampling.sampler,
         task=table.model.task,
+        capture=table.run.capture,
     )
 
 
