@@ -175,6 +175,7 @@ BUILTIN: dict[Task, dict[str, ModelCard]] = {
     },
 }
 WEIGHTS = Path(__file__).parent / "weights"
+AUTO = "auto"  # not a model yet: a self-test chooses one when a run begins
 ONE_PASS = {"one-pass": "default"}  # the same weights, evaluated once: the best single estimate
 
 
@@ -205,6 +206,11 @@ def find_checkpoint(model: str) -> Path:
         return WEIGHTS / f"{ONE_PASS.get(model, model)}.safetensors"
     if os.path.isfile(model):  # noqa: PTH113 (Path's own raises for a name that is too long)
         return Path(model)
+    if model == AUTO:
+        raise ModelError(
+            f"model {AUTO} is chosen by a self-test when a run begins, so that it cannot be planned before; "
+            "name a model here: `vemdiffuse selftest SOURCE` says which"
+        )
     known = ", ".join(shipped_models())
     raise ModelError(f"no model {model[:80]!r}; known: {known}, or the path of a .safetensors checkpoint")
 

@@ -21,7 +21,8 @@ from skimage.registration import optical_flow_ilk
 from torch import Tensor
 
 from vemdiffuse_pipe.models.card import FLOW, ModelCard
-from vemdiffuse_pipe.models.protocol import GapView, Noise
+from vemdiffuse_pipe.models.protocol import GapView
+from vemdiffuse_pipe.models.samplers import Noise
 
 RADIUS_PX, N_WARPS = 15, 3
 

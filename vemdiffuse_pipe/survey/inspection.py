@@ -117,8 +117,9 @@ def inspect(
     """What the volume at `url` is: format, levels, shapes, voxel sizes. Metadata only, unless more is asked.
 
     `peek`: also draw its middle section and a cut along z into this PNG file. `sections`: also read a coarse
-    level through, for sections without data, and measure how sections lie on each other. The other arguments are those of `open_source`. Raises
-    SourceError where there is no volume; with `peek` and `sections` also DataError and TransientError.
+    level through, for sections without data, and measure how sections lie on each other. The other arguments
+    are those of `open_source`. Raises SourceError where there is no volume; with `peek` and `sections` also
+    DataError and TransientError.
 
     Example:
 
