@@ -21,7 +21,7 @@ from vemdiffuse_pipe.selftest.places import WINDOW_PX, draw_places, given_sectio
 from vemdiffuse_pipe.selftest.run import selftest
 from vemdiffuse_pipe.selftest.verdict import ModelScores, judge
 from vemdiffuse_pipe.testing import ArraySource, Failure, FlakySource, position_coded
-from vemdiffuse_pipe.volume import OnHole, VolumeSpec, Voxels, unheard
+from vemdiffuse_pipe.volume import OnHole, VolumeSpec, Voxels, ignore_hole
 
 THICK = (Fraction(30), Fraction(10), Fraction(10))
 TISSUE = phantom((9, 48, 56), 1)
@@ -64,7 +64,7 @@ def test_places_are_the_same_each_time_and_one_more_changes_none() -> None:
         spec = VolumeSpec("-", "-", Frame((10**4, 10**6, 10**6), THICK), "uint8", (64, 64, 64), (64, 64, 64))
         n_read = 0
 
-        def read(self, box: Box, on_hole: OnHole = unheard) -> Voxels:
+        def read(self, box: Box, on_hole: OnHole = ignore_hole) -> Voxels:
             self.n_read += box.n_voxels
             rng = np.random.default_rng(box.start[0])
             return rng.integers(1, 255, box.shape).astype(np.uint8)

@@ -14,7 +14,7 @@ from vemdiffuse_pipe.geometry.frame import Frame
 from vemdiffuse_pipe.phantom import phantom
 from vemdiffuse_pipe.survey.alignment import MAX_PAIRS, Alignment, PairShift, measure_alignment
 from vemdiffuse_pipe.testing import ArraySource, Failure, FlakySource
-from vemdiffuse_pipe.volume import OnHole, VolumeSpec, Voxels, unheard
+from vemdiffuse_pipe.volume import OnHole, VolumeSpec, Voxels, ignore_hole
 
 SIDE = 120
 TISSUE = phantom((1, SIDE, SIDE), 4)[0].astype(np.float32)
@@ -81,7 +81,7 @@ def test_of_a_deep_stack_a_bounded_number_of_pairs_is_read_in_whole_chunks() -> 
         spec = VolumeSpec("-", "-", Frame((10**6, SIDE, SIDE), VOXEL_NM), "uint8", (64, 64, 64), (64, 64, 64))
         n_read = 0
 
-        def read(self, box: Box, on_hole: OnHole = unheard) -> Voxels:
+        def read(self, box: Box, on_hole: OnHole = ignore_hole) -> Voxels:
             self.n_read += box.shape[0]
             assert box.start[0] // 64 == (box.stop[0] - 1) // 64
             return np.broadcast_to(TISSUE.astype(np.uint8), box.shape)

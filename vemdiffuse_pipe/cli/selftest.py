@@ -42,6 +42,8 @@ def command(
     voxel_size_nm: tuple[float, float, float] | None,
     level: str | None,
     channel: int | None,
+    series: int | None,
+    pattern: str | None,
     window: tuple[float, float] | None,
     models: str,
     places: int,
@@ -61,7 +63,15 @@ def command(
     from vemdiffuse_pipe.selftest.run import selftest  # imports torch
     from vemdiffuse_pipe.storage import open_source
 
-    opened = open_source(source, voxel_size_nm=voxel_size_nm, level=level, channel=channel, window=window)
+    opened = open_source(
+        source,
+        voxel_size_nm=voxel_size_nm,
+        level=level,
+        channel=channel,
+        series=series,
+        pattern=pattern,
+        window=window,
+    )
     names = [name.strip() for name in models.split(",") if name.strip()]
     test = selftest(
         opened,
