@@ -111,12 +111,14 @@ class OutputTable(Table):
 class ModelTable(Table):
     """[model] what fills the gaps, or restores sections. Every key here changes voxels.
 
+    `name`: a model, the path of a checkpoint, or auto: the best of `candidates` by a self-test of the volume.
     `grid`: whole, planes at fractions of the section distance, sections kept; exact, planes as far apart as
     pixels. `core_px`: what a tile of an exact network contributes. `tile_px`, `overlap_px`: blended tiles.
     """
 
     task: Task = "isotropic"
     name: str = "default"
+    candidates: Annotated[tuple[str, ...], Field(min_length=1, max_length=64)] | None = None
     ratio: Annotated[int, Field(ge=1, le=1024)] | None = None
     grid: Grid = "whole"
     samples: Annotated[int, Field(ge=1, le=64)] | None = None
