@@ -29,6 +29,7 @@ Policy = Literal["fail", "fill", "bridge"]
 BadSections = Literal["refuse", "bridge", "keep"]
 Task = Literal["isotropic", "denoise", "superres"]
 Grid = Literal["whole", "exact"]
+Precision = Literal["auto", "float32", "bfloat16"]
 SamplerName = Literal["dpmpp-2m", "heun", "ancestral", "ancestral-rescaled"]
 OutputFormat = Literal["ome-zarr-0.5", "ome-zarr-0.4", "n5", "precomputed"]
 Scheduler = Literal["slurm", "lsf", "pbs", "sge"]
@@ -110,19 +111,22 @@ class OutputTable(Table):
 class ModelTable(Table):
     """[model] what fills the gaps, or restores sections. Every key here changes voxels.
 
-    `grid`: whole, planes at whole fractions of the section distance, every section kept; exact, planes as far
-    apart as pixels, whatever dz / dxy is.
+    `name`: a model, the path of a checkpoint, or auto: the best of `candidates` by a self-test of the volume.
+    `grid`: whole, planes at fractions of the section distance, sections kept; exact, planes as far apart as
+    pixels. `core_px`: what a tile of an exact network contributes. `tile_px`, `overlap_px`: blended tiles.
     """
 
     task: Task = "isotropic"
     name: str = "default"
+    candidates: Annotated[tuple[str, ...], Field(min_length=1, max_length=64)] | None = None
     ratio: Annotated[int, Field(ge=1, le=1024)] | None = None
     grid: Grid = "whole"
     samples: Annotated[int, Field(ge=1, le=64)] | None = None
     sampler: SamplerName | None = None
     steps: Annotated[int, Field(ge=1, le=1000)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "auto"
+    core_px: Annotated[int, Field(ge=8, le=8192)] | None = None
     tile_px: Annotated[int, Field(ge=16, le=8192)] | None = None
     overlap_px: Annotated[int, Field(ge=0, le=4096)] | None = None
 
@@ -137,7 +141,8 @@ class RunTable(Table):
     workers: Annotated[int, Field(ge=1, le=4096)] = 1
     engine: Annotated[str, AfterValidator(_engine)] = "threads"
     threads: Annotated[int, Field(ge=1, le=256)] | None = None
-    tile_batch: Annotated[int, Field(ge=1, le=4096)] = 1
+    tile_batch: Annotated[int, Field(ge=1, le=4096)] | Literal["auto"] = "auto"
+    capture: Literal["auto", "compile", "graphs", "off"] = "auto"
     device: str = "auto"
     max_memory_gb: Length | None = None
     dashboard: bool = False

@@ -39,8 +39,13 @@ def test_a_device_that_is_not_there_starts_nothing(stack: Path, vemdiffuse: Call
     assert not Path("out.zarr").exists()
 
 
-def test_the_device_is_no_part_of_the_identity(stack: Path) -> None:
-    tables = {"source": {"url": str(stack), "voxel_size_nm": (50, 4.6, 4.6)}, "output": {"url": "out.zarr"}}
+def test_the_device_is_no_part_of_the_identity_where_nothing_is_left_to_it(stack: Path) -> None:
+    """It chooses precision and tiles where the run file leaves them open."""
+    tables = {
+        "source": {"url": str(stack), "voxel_size_nm": (50, 4.6, 4.6)},
+        "output": {"url": "out.zarr"},
+        "model": {"precision": "float32", "overlap_px": 32},
+    }
     plans = [prepare(config.parse({**tables, "run": {"device": d}}))[1] for d in ("auto", "cpu", "cuda")]
     assert len({str(plan.identity()) for plan in plans}) == 1
 

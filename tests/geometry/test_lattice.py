@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from vemdiffuse_pipe.errors import PlanError
 from vemdiffuse_pipe.geometry.box import Box
-from vemdiffuse_pipe.geometry.lattice import Tile, TileLattice
+from vemdiffuse_pipe.geometry.lattice import CoreLattice, Tile, TileLattice
 
 
 @st.composite
@@ -81,3 +81,57 @@ def test_no_tile_is_needless(lattice: TileLattice) -> None:
 def test_an_overlap_where_three_tiles_would_meet_is_refused(overlap: int) -> None:
     with pytest.raises(PlanError):
         TileLattice((32, 32), (9, 9), overlap)
+
+
+@st.composite
+def cores_and_box(draw: st.DrawFn) -> tuple[CoreLattice, Box]:
+    multiple = draw(st.integers(1, 3))
+    core, halo = multiple * draw(st.integers(1, 6)), multiple * draw(st.integers(0, 4))
+    y, x = draw(st.integers(1, 41)), draw(st.integers(1, 41))
+    y0, x0 = draw(st.integers(0, y - 1)), draw(st.integers(0, x - 1))
+    box = Box((3, y0, x0), (4, draw(st.integers(y0 + 1, y)), draw(st.integers(x0 + 1, x))))
+    return CoreLattice((y, x), core, halo, multiple), box
+
+
+def _flat(box: Box) -> Box:
+    return Box((0, *box.start[1:]), (1, *box.stop[1:]))
+
+
+@given(cores_and_box())
+def test_every_pixel_of_a_box_is_kept_of_one_tile_and_seen_with_its_halo(
+    case: tuple[CoreLattice, Box],
+) -> None:
+    lattice, box = case
+    plane = Box.of_shape((1, *lattice.shape))
+    kept = np.zeros(lattice.shape, int)
+    for tile in lattice.touching(box):
+        core, window = lattice.kept(tile), lattice.window(tile)
+        kept[core.intersect(_flat(box)).slices[1:]] += 1
+        around = Box(
+            (0, core.start[1] - lattice.halo_px, core.start[2] - lattice.halo_px),
+            (1, core.stop[1] + lattice.halo_px, core.stop[2] + lattice.halo_px),
+        )
+        assert window.contains(around.intersect(plane))
+        assert tile.start == window.start[1:]
+        assert all(a % lattice.multiple_px == 0 for a in (*window.start[1:], *window.stop[1:]))
+        assert all(a <= b for a, b in zip(window.shape[1:], lattice.tile_px, strict=True))
+    assert (kept[box.slices[1:]] == 1).all()
+    assert kept.sum() == box.n_voxels
+
+
+@given(cores_and_box())
+def test_what_cores_cost_is_what_brute_force_counts(case: tuple[CoreLattice, Box]) -> None:
+    lattice, box = case
+    windows = [lattice.window(tile) for tile in lattice.touching(box)]
+    rows, columns = (lattice.n_rendered(axis, box.start[axis + 1], box.stop[axis + 1]) for axis in (0, 1))
+    assert rows * columns == sum(w.n_voxels for w in windows)
+    assert len(windows) == lattice.n_touching(box)
+    start = (3, min(w.start[1] for w in windows), min(w.start[2] for w in windows))
+    stop = (4, max(w.stop[1] for w in windows), max(w.stop[2] for w in windows))
+    assert lattice.reach(box) == Box(start, stop).intersect(Box((3, 0, 0), (4, *lattice.shape)))
+
+
+@pytest.mark.parametrize(("core", "halo"), [(0, 8), (12, 8), (16, 4)])
+def test_cores_that_are_not_whole_cells_are_refused(core: int, halo: int) -> None:
+    with pytest.raises(PlanError, match="multiples of 8"):
+        CoreLattice((32, 32), core, halo, 8)

@@ -9,6 +9,7 @@ from vemdiffuse_pipe.cli.options import print_json, print_table
 from vemdiffuse_pipe.cli.price_report import price_rows
 from vemdiffuse_pipe.cluster.resources import estimate_here, threads_per_worker
 from vemdiffuse_pipe.geometry.frame import show_nm
+from vemdiffuse_pipe.geometry.lattice import CoreLattice
 from vemdiffuse_pipe.plan.assumed import ASSUMED
 from vemdiffuse_pipe.plan.estimate import Estimate
 from vemdiffuse_pipe.plan.plan import Plan
@@ -124,8 +125,13 @@ def _model(plan: Plan) -> str:
 def _tiles(plan: Plan, figures: Estimate) -> str:
     lattice = plan.lattice
     y, x = lattice.tile_px
+    how = (
+        f"of {lattice.core_px} px with a halo of {lattice.halo_px}, {y} x {x} px at most"
+        if isinstance(lattice, CoreLattice)
+        else f"of {y} x {x} px, {lattice.identity['overlap_px']} px shared"
+    )
     return (
-        f"{show_count(lattice.n_tiles)} a plane, of {y} x {x} px, {lattice.overlap_px} px shared\n"
+        f"{show_count(lattice.n_tiles)} a plane, {how}\n"
         f"{show_count(figures.n_tiles_rendered)} renders; {figures.renders_per_voxel:.2f} renders per voxel"
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import isfinite
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,13 +23,13 @@ def to_grey(values: NDArray[np.floating], out: NDArray[np.uint8] | None = None) 
     out = np.empty(values.shape, np.uint8) if out is None else out
     low, high = (values.min(), values.max()) if values.size else (0, 0)
     if not (low >= 0 and high <= 255):
-        if not (np.isfinite(low) and np.isfinite(high)):
-            raise DataError(f"grey levels from {low} to {high} are not finite numbers; is the model damaged?")
+        check_finite(low, high)
         values = np.clip(values, 0, 255)  # interpolation has no need of it, and it costs more than the rest
     np.add(values, np.asarray(HALF_AND_A_BIT, values.dtype), out=out, casting="unsafe")
     return out
 
 
-def uncertainty_to_grey(deviations: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Standard deviations, in grey levels, as stored: a quarter of a grey level a step, at most 63.75."""
-    return to_grey(deviations / np.asarray(UNCERTAINTY_STEP, deviations.dtype))
+def check_finite(low: float, high: float) -> None:
+    """Raises DataError unless the lowest and the highest of some grey levels are numbers."""
+    if not (isfinite(low) and isfinite(high)):
+        raise DataError(f"grey levels from {low} to {high} are not finite numbers; is the model damaged?")

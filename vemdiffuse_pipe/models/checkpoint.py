@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from vemdiffuse_pipe.config import Task
 from vemdiffuse_pipe.errors import ConfigError, ModelError
 from vemdiffuse_pipe.models.a2i3dem import AxialNetwork
+from vemdiffuse_pipe.models.capture import capture_network
 from vemdiffuse_pipe.models.card import ModelCard, find_card, find_checkpoint, with_network
 from vemdiffuse_pipe.models.diffusion import LeanDiffusion, UdimDiffusion
+from vemdiffuse_pipe.models.flow import OpticalFlow
 from vemdiffuse_pipe.models.interpolation import Interpolation
 from vemdiffuse_pipe.models.lean import LeanNetwork
 from vemdiffuse_pipe.models.onepass import AxialRestoration, LeanRegression, OneImage, VolumetricNetwork
@@ -72,10 +74,11 @@ def load_model(
     device: str = "cpu",
     sampler: str = "",
     task: Task = "isotropic",
+    capture: str = "off",
 ) -> Model:
     """The model that `name` means, ready to render on `device`. Raises ConfigError or ModelError.
 
-    `sampler`: as its card says if left empty.
+    `sampler`: as its card says if left empty. `capture`: of its network, see models/capture.py.
     """
     check_device(device)
     card = find_card(name, task)
@@ -83,9 +86,14 @@ def load_model(
         return Filter(task, name)
     if card.kind == "interpolation":
         return Interpolation(1 if card.name == "linear" else 3)
+    if card.kind == "flow":
+        return OpticalFlow()
     if contrast is None and card.needs_contrast:
         raise ModelError(f"model {name} needs the contrast of the volume, which was not measured")
+    check_precision(precision, device)
+    torch.backends.cudnn.allow_tf32 = False  # float32 means float32, as on a CPU
     network = on_device(load_network(find_checkpoint(name), card), device)
+    capture_network(network, device, capture)
     settings = Settings(steps, sampler or card.sampler, contrast or (0.0, 1.0), precision)
     return as_model(card, network, settings)
 
@@ -107,6 +115,20 @@ def on_device(network: nn.Module, device: str | torch.device) -> nn.Module:
     for parameter in (p for p in network.parameters() if p.dim() == 4):
         parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     return network
+
+
+def check_precision(precision: str, device: str) -> None:
+    """Raises ConfigError where a GPU has no such arithmetic."""
+    if precision == "bfloat16" and device.startswith("cuda") and not has_bfloat16(device):
+        raise ConfigError(f'{device} has no bfloat16 arithmetic; set precision = "float32" in [model]')
+
+
+def has_bfloat16(device: str) -> bool:
+    """True unless there is a GPU here of before 2020: bfloat16 needs compute capability 8.0."""
+    if not torch.cuda.is_available():
+        return True
+    major, _ = torch.cuda.get_device_capability(device)
+    return major >= 8
 
 
 def check_device(name: str) -> None:

@@ -12,7 +12,6 @@ from functools import lru_cache
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import map_coordinates
 from torch import Tensor
 
 from vemdiffuse_pipe.models.card import CUBIC, LINEAR, ModelCard
@@ -50,6 +49,8 @@ def linear_planes(sections: Tensor, positions: Tensor) -> Tensor:
 @lru_cache(maxsize=1024)  # on an exact grid gaps differ in where their planes lie
 def _spline_weights(positions: tuple[float, ...], n_sections: int) -> NDArray[np.float32]:
     """Weight of each section for each position: the spline through a unit impulse at that section."""
+    from scipy.ndimage import map_coordinates  # where networks alone are used scipy need not be there
+
     middle = n_sections // 2 - 1
     wide = 2 * n_sections
     rows = []

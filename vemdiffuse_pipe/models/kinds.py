@@ -1,6 +1,7 @@
 """The kinds of models: what holds for all networks of a kind; what differs is said by their sizes.
 
     kind        network                     draws     tiles               ratio
+    flow        none: optical flow          no        one size, inexact   any
     filter      none: of one section        no        exact               none: it fills no gap
     lean        LeanNetwork                 samples   exact               any
     regression  LeanNetwork, one pass       no        exact               any
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 
 from vemdiffuse_pipe.models.sizes.a2i3dem import AxialConfig
 from vemdiffuse_pipe.models.sizes.lean import LeanConfig
-from vemdiffuse_pipe.models.sizes.parameter_free import FilterSizes, InterpolationSizes
+from vemdiffuse_pipe.models.sizes.parameter_free import FilterSizes, FlowSizes, InterpolationSizes
 from vemdiffuse_pipe.models.sizes.plain import PssrConfig, RcanConfig
 from vemdiffuse_pipe.models.sizes.protocol import Sizes
 from vemdiffuse_pipe.models.sizes.sru3d import Sru3dConfig
@@ -32,7 +33,8 @@ class Kind:
     """What holds for every model of a kind. `samplers`: what can drive it; the first is the usual one.
 
     `needs_contrast`: sees standardised grey levels, so the volume's mean and deviation must be known.
-    `fills_gaps`: False for those that only restore sections.
+    `fills_gaps`: False for those that only restore sections. `is_convolutional`: False where windows of
+    attention, which are larger than a cell of the coarsest level, look further to one side than to the other.
     """
 
     sizes: type[Sizes]
@@ -41,6 +43,7 @@ class Kind:
     needs_contrast: bool = True
     needs_weights: bool = True
     fills_gaps: bool = True
+    is_convolutional: bool = True
 
     @property
     def is_stochastic(self) -> bool:
@@ -54,12 +57,13 @@ USUAL_STEPS = {"dpmpp-2m": 10, "heun": 35, "ancestral": 1000, "ancestral-rescale
 
 KINDS: dict[str, Kind] = {
     "interpolation": Kind(InterpolationSizes, needs_contrast=False, needs_weights=False),
+    "flow": Kind(FlowSizes, is_tile_exact=False, needs_contrast=False, needs_weights=False),
     "filter": Kind(FilterSizes, needs_contrast=False, needs_weights=False, fills_gaps=False),
     "lean": Kind(LeanConfig, ODE_SAMPLERS),
     "regression": Kind(LeanConfig),
     "udim": Kind(UdimConfig, SAMPLERS, is_tile_exact=False, needs_contrast=False),
     "cddpm": Kind(UdimConfig, SAMPLERS, is_tile_exact=False, needs_contrast=False),
-    "a2i3dem": Kind(AxialConfig),
+    "a2i3dem": Kind(AxialConfig, is_convolutional=False),
     "sru3d": Kind(Sru3dConfig),
     "rcan": Kind(RcanConfig, is_tile_exact=False, fills_gaps=False),
     "pssr": Kind(PssrConfig, fills_gaps=False),

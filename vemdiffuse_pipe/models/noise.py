@@ -18,10 +18,10 @@ so the mean of two comes near the best estimate, where the mean of two independe
 from __future__ import annotations
 
 from functools import cache
+from statistics import NormalDist
 
 import numpy as np
 import torch
-from scipy.special import ndtri
 from torch import Tensor
 
 LANES = 8
@@ -88,5 +88,5 @@ def _multiply(a: Tensor, m: int) -> tuple[Tensor, Tensor]:
 
 @cache
 def _quantiles(device: torch.device) -> Tensor:
-    table = ndtri((np.arange(65536) + 0.5) / 65536)
+    table = np.array([NormalDist().inv_cdf((i + 0.5) / 65536) for i in range(65536)])
     return torch.from_numpy((table / table.std()).astype(np.float32)).to(device)

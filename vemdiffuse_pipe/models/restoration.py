@@ -16,7 +16,6 @@ from functools import cache
 
 import numpy as np
 import torch
-from scipy.ndimage import map_coordinates
 from torch import Tensor
 
 from vemdiffuse_pipe.config import Task
@@ -89,6 +88,8 @@ def _weights(task: str, name: str, halo_px: int) -> tuple[tuple[float, ...], ...
     if name == "gaussian":
         bell = np.exp(-0.5 * (offsets / GAUSSIAN_SIGMA_PX) ** 2)
         return (tuple(bell / bell.sum()),)
+    from scipy.ndimage import map_coordinates  # where networks alone are used scipy need not be there
+
     order, wide = (1 if name == "linear" else 3), 4 * halo_px + 8
     rows = []
     for phase in PHASES[task]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from vemdiffuse_pipe.output.choices import with_choices_of
 from vemdiffuse_pipe.output.run_output import RunOutput
 from vemdiffuse_pipe.plan.plan import Plan, make_plan
 from vemdiffuse_pipe.storage.retry import RetryPolicy, with_retries
@@ -13,13 +14,23 @@ from vemdiffuse_pipe.volume import Source
 
 
 def with_measurements(plan: Plan, source: Source, output: RunOutput | None = None) -> Plan:
-    """The plan with what its voxels say. An output that exists was made with answers: these are used again.
+    """The plan with what its voxels say. An output that exists was made with answers: these are used again,
+    and so is what was chosen where the run file leaves it open.
 
     Raises SourceError, PlanError, DataError, TransientError.
     """
+    if output is not None:
+        plan = with_choices(plan, output)
     if output is not None and _asks_the_same(output, plan):
         return make_plan(plan.run_file, plan.source, plan.card, output.measured)
     return with_contrast(without_lost_sections(plan, source), source)
+
+
+def with_choices(plan: Plan, output: RunOutput) -> Plan:
+    """The plan, what its run file leaves open taken from `output`. Raises OutputError, PlanError."""
+    model = with_choices_of(output.run_file.model, plan.run_file.model)
+    run_file = plan.run_file.model_copy(update={"model": model})
+    return make_plan(run_file, plan.source, plan.card, plan.measured)
 
 
 def with_contrast(plan: Plan, source: Source) -> Plan:

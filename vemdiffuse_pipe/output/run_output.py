@@ -22,6 +22,8 @@ from vemdiffuse_pipe.config import Json, RunFile
 from vemdiffuse_pipe.errors import ConfigError, OutputError
 from vemdiffuse_pipe.geometry.grey import UNCERTAINTY_STEP
 from vemdiffuse_pipe.geometry.grid import BlockGrid
+from vemdiffuse_pipe.models.device import AUTO
+from vemdiffuse_pipe.output.choices import with_stored_choices
 from vemdiffuse_pipe.output.identity import check_identity
 from vemdiffuse_pipe.plan.measured import Measured
 from vemdiffuse_pipe.plan.plan import Plan, choose_block, digest
@@ -84,7 +86,10 @@ class RunOutput:
         except ConfigError as error:
             raise OutputError(f"the run file that {self.url} was made with is damaged: {error}") from None
         return _on_this_machine(run_file).model_copy(
-            update={"output": run_file.output.model_copy(update={"url": str(self.address)})}
+            update={
+                "output": run_file.output.model_copy(update={"url": str(self.address)}),
+                "model": with_stored_choices(run_file.model, self.identity),
+            }
         )
 
     @cached_property
@@ -205,12 +210,15 @@ def _description(plan: Plan) -> dict[str, Json]:
 
 
 def _on_this_machine(run_file: RunFile) -> RunFile:
-    """The run file without other machines: those of whoever made the output are nobody else's concern."""
-    if not run_file.run.is_elsewhere and run_file.cluster is None:
-        return run_file
-    engine = "threads" if run_file.run.is_elsewhere else run_file.run.engine
-    run = run_file.run.model_copy(update={"engine": engine, "dashboard": False})
-    return run_file.model_copy(update={"run": run, "cluster": None})
+    """The run file without other machines and their GPUs: those of whoever made the output are nobody else's
+    concern.
+    """
+    table, update = run_file.run, dict[str, object]()
+    if table.device.startswith("cuda"):
+        update["device"] = AUTO
+    if table.is_elsewhere or run_file.cluster is not None:
+        update |= {"engine": "threads" if table.is_elsewhere else table.engine, "dashboard": False}
+    return run_file.model_copy(update={"run": table.model_copy(update=update), "cluster": None})
 
 
 def _layout(plan: Plan) -> dict[str, Json]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from vemdiffuse_pipe.errors import PlanError
 from vemdiffuse_pipe.geometry.box import Box
-from vemdiffuse_pipe.plan.plan import Plan
+from vemdiffuse_pipe.plan.plan import Plan, is_on_gpu
 from vemdiffuse_pipe.volume import CACHE_BYTES
 
 # Interpreter, torch, dask and tensorstore: measured 315 to 440 MB (Linux, torch 2.13 for CPU).
@@ -23,6 +23,8 @@ FRAGMENTATION = 1.4  # memory that is free but cannot be given back; measured 1.
 GIVEN_BACK_BYTES = (
     32 * 2**20
 )  # what is as large is mapped by itself, and given back whole (glibc, mallopt(3))
+GPU_BYTES = 10**9  # libraries, kernels, weights
+USEFUL_PIXELS = 2**22  # of one call of a network: it keeps a GPU busy for milliseconds
 BLOCKS_IN_FLIGHT = 3  # of one worker: one is read, one rendered, one written
 
 
@@ -30,8 +32,8 @@ BLOCKS_IN_FLIGHT = 3  # of one worker: one is read, one rendered, one written
 class Estimate:
     """Costs of a plan. `ram_bytes`: upper bound for one worker process; `gpu_bytes`: for one GPU.
 
-    `renders_per_voxel`: how often a generated voxel is rendered on average; more than 1 by the overlap of
-    tiles, and by tiles and gaps that straddle blocks. `n_chunk_reads`, `chunk_read_bytes`: chunks of the
+    `renders_per_voxel`: how often a generated voxel is rendered for one sample, by halos and the overlap of
+    tiles and by tiles and gaps that straddle blocks. `n_chunk_reads`, `chunk_read_bytes`: chunks of the
     source that are fetched for the `read_bytes` that are needed, and what they decode to; a chunk that
     serves a whole column of blocks counts once. `flop_per_voxel`: of the output, all included.
     """
@@ -89,7 +91,7 @@ def estimate(plan: Plan, *, n_threads: int = 1) -> Estimate:
         flop=flop,
         flop_per_voxel=flop / n_voxels,
         ram_bytes=_ram_bytes(plan, n_threads),
-        gpu_bytes=_gpu_bytes(plan),
+        gpu_bytes=_gpu_bytes(plan, tiles_at_once(plan)),
     )
 
 
@@ -116,11 +118,11 @@ def _n_tiles(plan: Plan, axis: int) -> Callable[[int, int], int]:
 
 
 def _rendered(plan: Plan, axis: int) -> Callable[[int, int], int]:
-    """Pixels along `axis` that are rendered for [start, stop): whole tiles where a model has context."""
+    """Pixels along `axis` that are rendered for [start, stop): whole tiles where a network has context."""
     if plan.card.is_local:
         return lambda start, stop: stop - start
-    n_tiles, tile_px = _n_tiles(plan, axis), plan.lattice.tile_px[axis - 1]
-    return lambda start, stop: n_tiles(start, stop) * tile_px
+    first = plan.origin[axis]
+    return lambda start, stop: plan.lattice.n_rendered(axis - 1, first + start, first + stop)
 
 
 def _source_span(plan: Plan, axis: int, start: int, stop: int) -> tuple[int, int]:
@@ -195,8 +197,6 @@ def _ram_bytes(plan: Plan, n_threads: int) -> int:
     """Upper bound of one worker's resident memory: blocks in flight, one gap's floats, the tiles at work."""
     block = _largest_block(plan)
     source = plan.source_box(block)
-    n_planes = plan.gaps.most_planes
-    tile_px = prod(plan.lattice.tile_px)
     itemsize = np.dtype(plan.source.dtype).itemsize
     block_bytes, source_bytes = block.n_voxels * len(plan.arrays), source.n_voxels * itemsize
     n_waiting = BLOCKS_IN_FLIGHT - 1  # read or rendered, beside the one at work, which is both
@@ -205,16 +205,14 @@ def _ram_bytes(plan: Plan, n_threads: int) -> int:
         _with_fragments(source_bytes, source_bytes), _with_fragments(block_bytes, block.n_voxels)
     )
     chunk_bytes = 2 * n_threads * prod(plan.source.chunk_shape) * itemsize  # being decoded
-    floats_per_gap = 0 if plan.card.is_local and plan.sampling.samples == 1 else 6
-    gap_bytes = floats_per_gap * 4 * n_planes * prod(block.shape[1:])
-    tile_bytes = n_threads * tile_px * (_activation_bytes(plan) + 3 * 4 * n_planes)
+    tiles_at_work = n_threads * prod(plan.lattice.tile_px) * _tile_pixel_bytes(plan)
     encoded_bytes = 2 * block_bytes  # a block being cut into shards, and compressed
     whole = plan.source.frame.box.whole(plan.source.chunk_shape).n_voxels * itemsize
     small = (
         min(CACHE_BYTES, whole)
         + chunk_bytes
-        + gap_bytes
-        + tile_bytes
+        + _moments_bytes(plan, block)
+        + tiles_at_work
         + _waiting_bytes(plan, block, n_threads)
     )
     return int(PROCESS_BYTES + encoded_bytes + in_flight + FRAGMENTATION * small)
@@ -225,23 +223,55 @@ def _with_fragments(n_bytes: int, largest: int) -> float:
     return n_bytes if largest >= GIVEN_BACK_BYTES else FRAGMENTATION * n_bytes
 
 
+def _moments_bytes(plan: Plan, block: Box) -> int:
+    """Mean, squared deviations, what they are made with: of a gap where tiles are blended, else of a tile."""
+    if plan.card.is_local and plan.sampling.samples == 1:
+        return 0
+    pixels = prod(block.shape[1:]) if plan.lattice.is_blended else prod(plan.lattice.tile_px)
+    return 6 * 4 * plan.gaps.most_planes * pixels
+
+
 def _waiting_bytes(plan: Plan, block: Box, n_threads: int) -> int:
-    """Batches of tiles that wait to be blended, and their noise: one a thread is at work already."""
+    """Batches of tiles that wait for those before them, and their noise: one a thread is at work already."""
     if plan.card.is_local:
         return 0
     n_items = plan.sampling.samples * plan.lattice.n_touching(block.shift(plan.origin))
-    n_waiting = min(n_items, (2 * n_threads + 1) * plan.run_file.run.tile_batch) - n_threads
+    n_waiting = min(n_items, (2 * n_threads + 1) * tiles_at_once(plan)) - n_threads
     return max(0, n_waiting) * 2 * 4 * prod(plan.lattice.tile_px) * plan.gaps.most_planes
 
 
-def _gpu_bytes(plan: Plan) -> int:
-    """Upper bound of one GPU's memory: weights and one batch of tiles."""
-    batch = plan.run_file.run.tile_batch
-    return (
-        int(10**9 + batch * prod(plan.lattice.tile_px) * _activation_bytes(plan))
-        if not plan.card.is_local
-        else 0
-    )
+def tiles_at_once(plan: Plan) -> int:
+    """Tiles in one call of the model: as asked for; of "auto" one on a CPU, on a GPU as many as fill it."""
+    asked = plan.run_file.run.tile_batch
+    if asked != "auto":
+        return asked
+    if not is_on_gpu(plan.run_file):
+        return 1
+    n_items = plan.sampling.samples * plan.lattice.n_touching(_largest_block(plan).shift(plan.origin))
+    return max(1, min(n_items, USEFUL_PIXELS // prod(plan.lattice.tile_px)))
+
+
+def tile_bytes(plan: Plan) -> int:
+    """Upper bound of a device's memory for one tile of a call: activations, noise and planes."""
+    return prod(plan.lattice.tile_px) * _tile_pixel_bytes(plan)
+
+
+def _tile_pixel_bytes(plan: Plan) -> int:
+    return _activation_bytes(plan) + 3 * 4 * plan.gaps.most_planes
+
+
+def least_gpu_bytes(plan: Plan) -> int:
+    """Bytes that a GPU must have: `gpu_bytes` where the batch is stated, else those with one tile."""
+    return _gpu_bytes(plan, 1 if plan.run_file.run.tile_batch == "auto" else tiles_at_once(plan))
+
+
+def _gpu_bytes(plan: Plan, n_tiles: int) -> int:
+    """Upper bound of one GPU's memory: the device's own, a call's tiles, a gap's sections and moments."""
+    if plan.card.is_local:
+        return 0
+    block = _largest_block(plan)
+    sections = (2 + 2 * plan.card.reach_sections) * prod(plan.source_box(block).shape[1:])
+    return int(GPU_BYTES + n_tiles * tile_bytes(plan) + sections + _moments_bytes(plan, block))
 
 
 def _activation_bytes(plan: Plan) -> int:

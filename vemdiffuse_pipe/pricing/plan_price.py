@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 
 from vemdiffuse_pipe.config import PriceTable, RunFile
 from vemdiffuse_pipe.errors import PlanError
+from vemdiffuse_pipe.geometry.lattice import CoreLattice
 from vemdiffuse_pipe.models.card import BUILTIN, ModelCard
 from vemdiffuse_pipe.plan.estimate import Estimate, estimate
 from vemdiffuse_pipe.plan.plan import Plan, make_plan
@@ -179,11 +180,11 @@ def _variants(plan: Plan) -> Iterator[tuple[str, RunFile, ModelCard, bool]]:
     """Changes: in words, the run file with it, the model, and whether the volume stays the same."""
     table, sampling, card = plan.run_file.model, plan.sampling, plan.card
     if card.is_stochastic:
-        n_steps, tile_px = max(1, sampling.steps // 2), 2 * max(plan.lattice.tile_px)
+        n_steps, larger = max(1, sampling.steps // 2), _larger_tiles(plan)
         changed: dict[str, dict[str, object]] = {
             "samples = 1": {"samples": 1},
             f"steps = {n_steps}": {"steps": n_steps},
-            f"tile_px = {tile_px}": {"tile_px": tile_px},
+            **{f"{key} = {value}": {key: value} for key, value in larger.items()},
         }
         for change, update in changed.items():
             model = table.model_copy(update=update)
@@ -194,6 +195,14 @@ def _variants(plan: Plan) -> Iterator[tuple[str, RunFile, ModelCard, bool]]:
     run = plan.run_file.run.model_copy(update={"block_shape": (z, 2 * y, 2 * x)})
     change = f"block_shape = {[z, 2 * y, 2 * x]}"
     yield change, plan.run_file.model_copy(update={"run": run}), card, True
+
+
+def _larger_tiles(plan: Plan) -> dict[str, object]:
+    """What makes tiles twice as long: a key of [model] and its value."""
+    lattice = plan.lattice
+    if isinstance(lattice, CoreLattice):
+        return {"core_px": 2 * lattice.core_px}
+    return {"tile_px": 2 * max(lattice.tile_px)}
 
 
 def _with_model(run_file: RunFile, name: str) -> RunFile:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NotRequired, TypedDict, cast
 
 import numpy as np
@@ -74,6 +74,8 @@ class Receipt:
     """Job of a batch system, '' outside."""
     peak_gpu_bytes: int = 0
     """Most GPU memory of the process so far."""
+    notes: Mapping[str, Json] = field(default_factory=dict)
+    """What computing the block has to say, by name: of rendering see `render.hardware.RenderCounts`."""
 
     def as_record(self) -> dict[str, Json]:
         """The receipt as JSON; digest and shards come first."""
@@ -96,6 +98,7 @@ class Receipt:
             **({"job": self.job} if self.job else {}),
             **({"peak_gpu_bytes": self.peak_gpu_bytes} if self.peak_gpu_bytes else {}),
             **(filled if self.n_voxels_filled else {}),
+            **({"notes": dict(self.notes)} if self.notes else {}),
         }
 
 
@@ -198,6 +201,7 @@ def _receipt(record: dict[str, Any]) -> Receipt:
         output_box=box,
         filled_sections=tuple(filled_sections),
         n_voxels_filled=n_voxels_filled,
+        notes=record.get("notes", {}),
         **known,
         **later,
     )

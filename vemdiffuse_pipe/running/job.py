@@ -36,12 +36,13 @@ worker is slow, and done again after a kill.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vemdiffuse_pipe.config import Json
 from vemdiffuse_pipe.geometry.grid import BlockGrid
 from vemdiffuse_pipe.records.events import Listener
 from vemdiffuse_pipe.records.shards import Work
@@ -63,6 +64,8 @@ class Loaded:
     """Sections of the source of which some voxels do not exist, ascending."""
     n_voxels_filled: int = 0
     """How many voxels these are."""
+    notes: dict[str, Json] = field(default_factory=dict)
+    """What computing has to say, for the receipt: `compute` adds to it."""
 
 
 class BlockStages(Protocol):

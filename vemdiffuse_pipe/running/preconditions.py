@@ -22,12 +22,13 @@ from vemdiffuse_pipe.cluster.resources import (
     check_job_memory,
     check_memory,
     check_memory_limit,
-    estimate_here,
 )
 from vemdiffuse_pipe.errors import ConfigError, PlanError
 from vemdiffuse_pipe.output.mask import is_outside_known, open_run_mask
+from vemdiffuse_pipe.output.measurements import with_choices
 from vemdiffuse_pipe.output.preparation import log_folder
 from vemdiffuse_pipe.output.run_output import check_is_of, find_run_output
+from vemdiffuse_pipe.plan.estimate import least_gpu_bytes
 from vemdiffuse_pipe.plan.plan import Plan
 from vemdiffuse_pipe.pricing.run_price import check_price_limit
 
@@ -121,14 +122,17 @@ def _check_gpu_memory(plan: Plan, where: Where) -> None:
 
 
 def check_gpu_memory(plan: Plan, available_bytes: int | None) -> None:
-    """Raises PlanError where a batch of tiles may need more than a GPU of so many bytes; None: no GPU."""
-    needed = estimate_here(plan).gpu_bytes
+    """Raises PlanError where a batch of tiles may need more than a GPU of so many bytes; None: no GPU.
+
+    Of a batch that is chosen by itself, one tile is needed.
+    """
+    needed = least_gpu_bytes(plan)
     if available_bytes is not None and needed > available_bytes:
         raise PlanError(
             f"tiles of {plan.lattice.tile_px} px in batches of {plan.run_file.run.tile_batch} may need "
             f"{needed / 1e9:.2f} GB of GPU memory; {plan.run_file.run.device} has "
-            f"{available_bytes / 1e9:.2f} GB; choose a smaller tile_batch in [run], or a smaller tile_px in "
-            "[model]"
+            f"{available_bytes / 1e9:.2f} GB; choose a smaller tile_batch in [run], or a smaller core_px "
+            "or tile_px in [model]"
         )
 
 
@@ -147,7 +151,7 @@ def _check_output(plan: Plan, _: Where) -> None:
     """
     output = find_run_output(plan)
     if output is not None:
-        check_is_of(output, plan, is_measured=False)
+        check_is_of(output, with_choices(plan, output), is_measured=False)
 
 
 PRECONDITIONS = (

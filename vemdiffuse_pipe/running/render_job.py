@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from vemdiffuse_pipe.cluster.hosts import device_name
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.grid import BlockGrid
+from vemdiffuse_pipe.models.capture import capture_state
 from vemdiffuse_pipe.models.device import AUTO
 from vemdiffuse_pipe.models.protocol import Model
 from vemdiffuse_pipe.output.description import write_manifest
@@ -19,7 +20,7 @@ from vemdiffuse_pipe.plan.text import task_text
 from vemdiffuse_pipe.records.events import Listener, PlanesDone
 from vemdiffuse_pipe.records.folder import records_of
 from vemdiffuse_pipe.records.shards import Work
-from vemdiffuse_pipe.render.block import Hardware, render_block
+from vemdiffuse_pipe.render.block import Hardware, RenderCounts, render_block
 from vemdiffuse_pipe.running.job import Arrays, Checksums, Loaded
 from vemdiffuse_pipe.running.stages import write_shards
 from vemdiffuse_pipe.storage import open_sink, parse_address
@@ -131,8 +132,11 @@ class RenderStages:
 
     def compute(self, work: Work, loaded: Loaded) -> dict[str, Voxels]:
         """`em`, and `uncertainty` where several samples are drawn: (z, y, x) uint8 of the block."""
-        box, sections = work.output_box, loaded.arrays[SECTIONS]
-        return render_block(self.plan, self.model, sections, box, self.hardware, self._on_planes(box))  # type: ignore[arg-type]
+        box, sections, counts = work.output_box, loaded.arrays[SECTIONS], RenderCounts()
+        on_planes = self._on_planes(box)
+        arrays = render_block(self.plan, self.model, sections, box, self.hardware, on_planes, counts)  # type: ignore[arg-type]
+        loaded.notes.update(counts.as_notes(capture_state(self.model)))
+        return arrays
 
     def write(self, work: Work, arrays: Arrays) -> Checksums:
         """Write whole shards of each array."""

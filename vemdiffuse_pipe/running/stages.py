@@ -153,7 +153,7 @@ def compute(context: WorkerContext, block: LoadedBlock) -> ComputedBlock:
     """The arrays of the block."""
     work, loaded, log = block
     arrays, log = _stage(context, context.job.verb, work, log, lambda: context.stages.compute(work, loaded))
-    facts = Loaded({}, loaded.bytes_read, loaded.filled_sections, loaded.n_voxels_filled)
+    facts = Loaded({}, loaded.bytes_read, loaded.filled_sections, loaded.n_voxels_filled, loaded.notes)
     return ComputedBlock(work, arrays, facts, log)
 
 
@@ -213,6 +213,7 @@ def _receipt(context: WorkerContext, work: Work, checksums: Checksums, loaded: L
         device=device_name(job.device),
         job=job_id(),
         peak_gpu_bytes=peak_gpu_bytes(job.device),
+        notes=loaded.notes,
         pid=os.getpid(),
         time=time.time(),
     )

@@ -19,7 +19,6 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
 from torch import Tensor
 
 from vemdiffuse_pipe.training.crops import Crop, SlabCrops
@@ -180,6 +179,8 @@ def augment(
     ratio: int,
 ) -> Floats:
     """A crop as it is trained on: standardised grey, resampled where the cut says so, flipped, blurred."""
+    from scipy import ndimage  # networks that are trained otherwise do not need it
+
     mean, deviation = contrast
     grey = (crop.astype(np.float32) - mean) * (
         rng.uniform(1 - variation.gain, 1 + variation.gain) / deviation
