@@ -1,0 +1,163 @@
+"""The two networks of the default model: an estimator and a sampler, for gaps of any width.
+
+    sections (4) --conv--+                                          +-> plane 1
+                         +-> 1/2 res -> 1/4 res -> 1/8 res -> back -+-> ...
+    noisy planes (n) ----+   (`Trunk`; conditions enter by FiLM)    +-> plane n
+      |  (sampler only)                                                   ^
+      +----- a path of its own for each plane, at 1/2 resolution ---------+
+
+Planes enter and leave through kernels that are functions of their continuous position t in the gap. Both
+are told what was cut and what is wanted (`conditions`): width of the gap, pixel size, thickness of sections
+and of planes.
+
+The estimator answers once: best estimate and the logarithm of its variance. The sampler is the network of a
+diffusion model. Without its second way noise of a plane reaches its output through channels that all planes
+share, and in wide gaps part of it stays in the sample.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vemdiffuse_pipe.models.blocks import (
+    N_POSITION_FEATURES,
+    Trunk,
+    mlp,
+    modulated,
+    position_features,
+    waves,
+)
+from vemdiffuse_pipe.models.gap_sizes import GapNetworkConfig as GapNetworkConfig
+
+N_CONDITIONS = 5
+_N_CONDITION_FEATURES = N_CONDITIONS + 2 * 4 * N_CONDITIONS
+_N_LEVEL_FEATURES = 32
+_OWN = 16
+
+
+class EstimatorNetwork(nn.Module):
+    """Best estimate of the planes of a gap and the logarithm of its variance, in one pass: see `forward`."""
+
+    def __init__(self, config: GapNetworkConfig = GapNetworkConfig()) -> None:  # noqa: B008
+        super().__init__()
+        self.config = config
+        first, embedding = config.channels[0], config.n_embedding
+        self.basis = mlp(N_POSITION_FEATURES, embedding, config.n_basis)
+        self.embed = mlp(_N_CONDITION_FEATURES, embedding, embedding)
+        self.sections_in = nn.Conv2d(4 * config.n_sections, first, 3, padding=1)
+        self.trunk = Trunk(config.channels, config.n_blocks, embedding)
+        self.film_out = _zeroed(nn.Linear(embedding, 2 * first))
+        self.mean_out = nn.Parameter(torch.zeros(config.n_basis, 4 * first, 3, 3))
+        self.spread_out = nn.Parameter(torch.zeros(config.n_basis, 4 * first, 3, 3))
+
+    def forward(
+        self, sections: Tensor, positions: Tensor, ratio: float, conditions: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(residual, logarithm of its variance) of every plane: (b, n, y, x) each.
+
+        `sections`: (b, n_sections, y, x), standardised grey; `positions`: (n,) in (0, 1); `ratio`: r;
+        `conditions`: (b, N_CONDITIONS), as `condition_values` gives them.
+        """
+        basis = self.basis(position_features(positions, ratio).to(self.mean_out.dtype))
+        emb = F.silu(self.embed(_condition_features(conditions)))
+        x = self.trunk(self.sections_in(F.pixel_unshuffle(sections, 2)), emb)
+        x = modulated(x, self.film_out(emb))
+        return _leave(x, basis, self.mean_out), _leave(x, basis, self.spread_out)
+
+
+class SamplerNetwork(nn.Module):
+    """F of EDM Eq. 7 for the residual of all planes of a gap: see `forward`."""
+
+    def __init__(self, config: GapNetworkConfig = GapNetworkConfig()) -> None:  # noqa: B008
+        super().__init__()
+        self.config = config
+        first, embedding, n_basis = config.channels[0], config.n_embedding, config.n_basis
+        self.basis = mlp(N_POSITION_FEATURES, embedding, n_basis)
+        self.embed = mlp(_N_CONDITION_FEATURES + _N_LEVEL_FEATURES, embedding, embedding)
+        self.sections_in = nn.Conv2d(4 * config.n_sections, first, 3, padding=1)
+        self.planes_in = nn.Parameter(torch.randn(n_basis, first * 4, 3, 3) / math.sqrt(36 * n_basis))
+        self.trunk = Trunk(config.channels, config.n_blocks, embedding)
+        self.film_out = _zeroed(nn.Linear(embedding, 2 * first))
+        self.planes_out = nn.Parameter(torch.zeros(n_basis, 4 * first, 3, 3))
+        self.own = OwnPath(config)
+
+    def forward(
+        self,
+        noisy: Tensor,
+        sections: Tensor,
+        positions: Tensor,
+        ratio: float,
+        conditions: Tensor,
+        c_noise: Tensor,
+    ) -> Tensor:
+        """The raw output for every plane: (b, n, y, x).
+
+        `noisy`: (b, n, y, x), scaled to deviation 1; `c_noise`: (b,); the rest as of `EstimatorNetwork`.
+        """
+        basis = self.basis(position_features(positions, ratio).to(self.planes_in.dtype))
+        features = torch.cat([_condition_features(conditions), waves(c_noise, 16, 32.0)], dim=1)
+        emb = F.silu(self.embed(features))
+        x = self.sections_in(F.pixel_unshuffle(sections, 2)) + self._enter(noisy, basis)
+        x = modulated(self.trunk(x, emb), self.film_out(emb))
+        return _leave(x, basis, self.planes_out) + self.own(noisy, x, basis, emb)
+
+    def _enter(self, noisy: Tensor, basis: Tensor) -> Tensor:
+        kernel = torch.einsum("nb,bcsij->cnsij", basis, self.planes_in.unflatten(1, (-1, 4))).flatten(1, 2)
+        return F.conv2d(F.pixel_unshuffle(noisy, 2), kernel / math.sqrt(len(basis)), padding=1)
+
+
+class OwnPath(nn.Module):
+    """The way of one plane past the trunk: noise in, what the trunk knows of that plane, correction out."""
+
+    def __init__(self, config: GapNetworkConfig) -> None:
+        super().__init__()
+        first = config.channels[0]
+        self.noisy_in = nn.Conv2d(4, _OWN, 3, padding=1)
+        self.trunk_in = nn.Parameter(
+            torch.randn(config.n_basis, _OWN * first, 1, 1) / math.sqrt(first * config.n_basis)
+        )
+        self.film = _zeroed(nn.Linear(config.n_embedding, 2 * _OWN))
+        self.middle = nn.Conv2d(_OWN, _OWN, 3, padding=1)
+        self.out = _zeroed(nn.Conv2d(_OWN, 4, 3, padding=1))
+
+    def forward(self, noisy: Tensor, x: Tensor, basis: Tensor, emb: Tensor) -> Tensor:
+        """Planes (b, n, y, x) and features (b, c, y / 2, x / 2) -> (b, n, y, x)."""
+        n = noisy.shape[1]
+        halves = F.pixel_unshuffle(noisy.flatten(0, 1)[:, None], 2)
+        kernel = torch.einsum("nb,bocij->nocij", basis, self.trunk_in.unflatten(1, (_OWN, -1)))
+        told = F.conv2d(x, kernel.flatten(0, 1)).unflatten(1, (n, _OWN)).flatten(0, 1)
+        h = self.noisy_in(halves.contiguous(memory_format=torch.channels_last)) + told
+        h = F.silu(modulated(h, self.film(emb).repeat_interleave(n, dim=0)))
+        h = self.out(F.silu(self.middle(h)))
+        return F.pixel_shuffle(h, 2)[:, 0].unflatten(0, (-1, n))
+
+
+def condition_values(
+    gap_px: float, pixel_nm: float, section_fraction: float, plane_fraction: float
+) -> tuple[float, ...]:
+    """The conditions of a gap as networks are given them: N_CONDITIONS numbers.
+
+    `gap_px`: width of the gap in pixels; `section_fraction`, `plane_fraction`: thickness of sections and of
+    planes as fractions of the gap. Nothing is thinner than a pixel.
+    """
+    section, plane = (max(f, 1 / gap_px) for f in (section_fraction, plane_fraction))
+    return (math.log2(gap_px) - 2.5, math.log2(pixel_nm / 10), section, plane, math.log2(section * gap_px) / 2)
+
+
+def _condition_features(conditions: Tensor) -> Tensor:
+    return torch.cat([conditions, waves(conditions.flatten(), 4, 6.0).unflatten(0, (len(conditions), -1)).flatten(1)], 1)
+
+
+def _leave(x: Tensor, basis: Tensor, kernels: Tensor) -> Tensor:
+    kernel = torch.einsum("nb,bscij->nscij", basis, kernels.unflatten(1, (4, -1))).flatten(0, 1)
+    return F.pixel_shuffle(F.conv2d(x, kernel, padding=1), 2)
+
+
+def _zeroed(layer: nn.Module) -> nn.Module:
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
