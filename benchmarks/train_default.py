@@ -50,7 +50,7 @@ def main() -> None:
     volume = tifffile.imread(options.data / "volume_a_raw.tif")
     others = [tifffile.imread(options.data / f"volume_{name}_raw.tif") for name in "bc"]
     recipe = Recipe(without=frozenset(options.without))
-    batches = DegradedBatches([volume[:180], *others], recipe, batch_size=options.batch, seed=options.seed)
+    batches = DegradedBatches([volume[:180], *others], recipe, batch_size=options.batch, seed=options.seed, end_share=0.33 * (options.network == "estimator"))
     began = saved = time.monotonic()
     before, losses = state.progress.elapsed_s, []
 
@@ -108,7 +108,7 @@ def held_gap(voxels: Tensor, cutting: Cutting) -> DegradedGaps:
         sections = sections[[2, 1, 2, 1]]
     scale = 1 / (1 - 0.011 * (cutting.section - 1))
     parts = [t[None] * scale for t in (sections, gap.clean, gap.noisy, gap.noise_variance)]
-    return DegradedGaps(*parts, torch.tensor([conditions_of(cutting, 10.0)]), cutting.ratio)
+    return DegradedGaps(*parts, torch.tensor([conditions_of(cutting, 10.0)]), torch.arange(1, cutting.ratio) / cutting.ratio, cutting.ratio)
 
 
 @torch.no_grad()

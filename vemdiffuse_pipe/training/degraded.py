@@ -25,6 +25,7 @@ class DegradedGaps:
 
     `sections`: (b, 4, y, x); `clean`, `noisy`: (b, n, y, x), planes without the noise of the microscope and
     with it; `noise_variance`: (b, n, y, x); `conditions`: (b, N_CONDITIONS); all gaps have `ratio`.
+    `positions`: (n,), of the planes in the gap.
     """
 
     sections: Tensor
@@ -32,6 +33,7 @@ class DegradedGaps:
     noisy: Tensor
     noise_variance: Tensor
     conditions: Tensor
+    positions: Tensor
     ratio: int
 
 
@@ -39,7 +41,8 @@ class DegradedGaps:
 class DegradedBatches:
     """Batches by step: a function of (seed, step).
 
-    `volumes`: isotropic, uint8; `contrast`: mean and deviation of each.
+    `volumes`: isotropic, uint8; `contrast`: mean and deviation of each. `end_share`: share of batches of
+    which one plane more lies at a section of the gap.
     """
 
     volumes: Sequence[NDArray[np.uint8]]
@@ -48,6 +51,7 @@ class DegradedBatches:
     batch_size: int = 16
     crop_px: int = 64
     seed: int = 0
+    end_share: float = 0.0
     contrast: Sequence[tuple[float, float]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -58,15 +62,19 @@ class DegradedBatches:
         rng = np.random.default_rng((self.seed, step))
         weights = np.array(list(self.ratios.values()))
         ratio = int(rng.choice(list(self.ratios), p=weights / weights.sum()))
-        gaps, conditions = zip(*(self._gap(ratio, rng) for _ in range(self.batch_size)), strict=True)
+        ends = (float(rng.integers(2)),) if self.end_share and rng.random() < self.end_share else ()
+        gaps, conditions = zip(*(self._gap(ratio, ends, rng) for _ in range(self.batch_size)), strict=True)
         planes = [torch.stack([getattr(gap, name) for gap in gaps]) for name in CutGap.__dataclass_fields__]
-        return DegradedGaps(*planes, torch.tensor(conditions), ratio)
+        positions = torch.tensor([*(j / ratio for j in range(1, ratio)), *ends])
+        return DegradedGaps(*planes, torch.tensor(conditions), positions, ratio)
 
-    def _gap(self, ratio: int, rng: np.random.Generator) -> tuple[CutGap, tuple[float, ...]]:
+    def _gap(
+        self, ratio: int, ends: Sequence[float], rng: np.random.Generator
+    ) -> tuple[CutGap, tuple[float, ...]]:
         cutting, imaging = self.recipe.draw(ratio, rng)
         generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
         voxels = _turned(torch.from_numpy(self._voxels(cutting, rng)), rng)
-        gap = cut_gap(voxels, cutting, imaging, self.crop_px, generator)
+        gap = cut_gap(voxels, cutting, imaging, self.crop_px, generator, ends)
         gap = _one_sided(gap, rng) if rng.random() < MIRRORED else gap
         return _standardised(gap, cutting, imaging, rng.uniform(*CONTRAST)), conditions_of(
             cutting, self.recipe.voxel_nm

@@ -12,6 +12,7 @@ resampling, since pixels of another size would have had noise of their own.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,10 +87,19 @@ class CutGap:
     noise_variance: Tensor
 
 
-def cut_gap(voxels: Tensor, cutting: Cutting, imaging: Imaging, crop_px: int, rng: torch.Generator) -> CutGap:
+def cut_gap(
+    voxels: Tensor,
+    cutting: Cutting,
+    imaging: Imaging,
+    crop_px: int,
+    rng: torch.Generator,
+    ends: Sequence[float] = (),
+) -> CutGap:
     """A gap with one section more on either side, out of isotropic `voxels`.
 
     `voxels`: (cutting.depth, e, e) float32 with e = cutting.extent(crop_px), in deviations of the volume.
+    `ends`: 0, 1 or both: further planes, at the gap's own sections. Such a plane is the mean of those one
+    voxel below and above: it shows what the section shows, and noise of its own.
     """
     lower = (voxels.shape[0] - 1 - cutting.gap) / 2
     if cutting.plane_step == 1:  # planes are voxels of the volume, not means of two
@@ -97,7 +107,10 @@ def cut_gap(voxels: Tensor, cutting: Cutting, imaging: Imaging, crop_px: int, rn
     at_sections = lower + cutting.gap * torch.arange(-1.0, 3.0)
     at_planes = lower + cutting.plane_step * torch.arange(1.0, cutting.ratio)
     sections = torch.tensordot(box_means(at_sections, cutting.section, voxels.shape[0]), voxels, 1)
-    planes = torch.tensordot(box_means(at_planes, cutting.plane, voxels.shape[0]), voxels, 1)
+    at_ends = lower + cutting.gap * torch.tensor(ends)
+    wanted = [box_means(at_planes, cutting.plane, voxels.shape[0])]
+    wanted += [sum(box_means(at_ends + d, cutting.plane, voxels.shape[0]) for d in (-1, 1)) / 2] if ends else []
+    planes = torch.tensordot(torch.cat(wanted), voxels, 1)
     wide, narrow = (_pixels(voxels.shape[1], cutting, imaging, crop_px + 2 * m) for m in (MARGIN_PX, 0))
     sections = _misaligned(_through(sections, wide), imaging, rng)
     clean = _through(planes, narrow)

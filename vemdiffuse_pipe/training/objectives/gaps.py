@@ -30,9 +30,8 @@ class Estimation:
 
     def __call__(self, network: EstimatorNetwork, batch: DegradedGaps, draws: Draws) -> Tensor:
         """The loss; a scalar. Nothing is drawn."""
-        positions = torch.arange(1, batch.ratio) / batch.ratio
         with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
-            mean, spread = network(batch.sections, positions, float(batch.ratio), batch.conditions)
+            mean, spread = network(batch.sections, batch.positions, float(batch.ratio), batch.conditions)
         error = mean.float() - residual(batch, batch.clean, self.residual_scale)
         log_variance = spread.float().clamp(*LOG_VARIANCES)
         square = error.square()
@@ -55,10 +54,9 @@ class PlaneDiffusion:
         c_skip, c_out, c_in, c_noise = preconditioning(sigma)
         noisy = clean + sigma * draws.noise(clean)
         x = (c_in * noisy).contiguous(memory_format=torch.channels_last)
-        positions = torch.arange(1, batch.ratio) / batch.ratio
         with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
             raw = network(
-                x, batch.sections, positions, float(batch.ratio), batch.conditions, c_noise.flatten()
+                x, batch.sections, batch.positions, float(batch.ratio), batch.conditions, c_noise.flatten()
             )
         return (raw.float() - (clean - c_skip * noisy) / c_out).square().mean()
 
@@ -67,5 +65,4 @@ def residual(batch: DegradedGaps, planes: Tensor, scale: float) -> Tensor:
     """What linear interpolation of the gap's own two sections leaves of its planes: (b, n, y, x)."""
     n = batch.sections.shape[1]
     lower, upper = batch.sections[:, n // 2 - 1 : n // 2], batch.sections[:, n // 2 : n // 2 + 1]
-    positions = (torch.arange(1, batch.ratio) / batch.ratio)[:, None, None]
-    return (planes - torch.lerp(lower, upper, positions)) / scale
+    return (planes - torch.lerp(lower, upper, batch.positions[:, None, None])) / scale
