@@ -40,23 +40,40 @@ class Trunk(nn.Module):
 
     def __init__(self, channels: Sequence[int], n_blocks: int, n_embedding: int) -> None:
         super().__init__()
-        self.down = nn.ModuleList(_stage(c, n_blocks, n_embedding) for c in channels)
-        self.up = nn.ModuleList(_stage(c, n_blocks, n_embedding) for c in channels[:-1])
+        self.down = nn.ModuleList(stage(c, n_blocks, n_embedding) for c in channels)
+        self.up = nn.ModuleList(stage(c, n_blocks, n_embedding) for c in channels[:-1])
         self.shrink = nn.ModuleList(nn.Conv2d(4 * a, b, 1) for a, b in pairwise(channels))
         self.grow = nn.ModuleList(nn.Conv2d(b, 4 * a, 1) for a, b in pairwise(channels))
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         """(b, channels[0], y, x) and (b, n_embedding) -> (b, channels[0], y, x)."""
-        skips = []
-        for level, stage in enumerate(self.down):
-            if level:
-                x = self.shrink[level - 1](F.pixel_unshuffle(x, 2))
-            x = _through(stage, x, emb)
-            skips.append(x)
-        for level in reversed(range(len(self.up))):
-            x = skips[level] + F.pixel_shuffle(self.grow[level](x), 2)
-            x = _through(self.up[level], x, emb)
-        return x
+        return down_and_up(x, emb, self.down, self.up, self.shrink, self.grow)
+
+
+def down_and_up(
+    x: Tensor,
+    emb: Tensor,
+    down: nn.ModuleList,
+    up: nn.ModuleList,
+    shrink: nn.ModuleList,
+    grow: nn.ModuleList,
+) -> Tensor:
+    """Through the stages of every level and back, with a skip at each: (b, c, y, x) -> (b, c, y, x)."""
+    skips = []
+    for level, blocks in enumerate(down):
+        if level:
+            x = shrink[level - 1](F.pixel_unshuffle(x, 2))
+        x = _through(blocks, x, emb)
+        skips.append(x)
+    for level in reversed(range(len(up))):
+        x = skips[level] + F.pixel_shuffle(grow[level](x), 2)
+        x = _through(up[level], x, emb)
+    return x
+
+
+def stage(channels: int, n_blocks: int, n_embedding: int) -> nn.ModuleList:
+    """The residual blocks of one level."""
+    return nn.ModuleList(ResidualBlock(channels, n_embedding) for _ in range(n_blocks))
 
 
 def normalised(x: Tensor) -> Tensor:
@@ -89,12 +106,8 @@ def waves(values: Tensor, n: int, highest: float) -> Tensor:
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
-def _stage(channels: int, n_blocks: int, n_embedding: int) -> nn.ModuleList:
-    return nn.ModuleList(ResidualBlock(channels, n_embedding) for _ in range(n_blocks))
-
-
-def _through(stage: nn.Module, x: Tensor, emb: Tensor) -> Tensor:
-    assert isinstance(stage, nn.ModuleList)
-    for block in stage:
+def _through(blocks: nn.Module, x: Tensor, emb: Tensor) -> Tensor:
+    assert isinstance(blocks, nn.ModuleList)
+    for block in blocks:
         x = block(x, emb)
     return x

@@ -19,6 +19,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from vemdiffuse_pipe.config import Task
 from vemdiffuse_pipe.errors import ModelError
 from vemdiffuse_pipe.models.kinds import KINDS, USUAL_STEPS, Kind
+from vemdiffuse_pipe.models.sizes.gap import SamplerSizes
 from vemdiffuse_pipe.models.sizes.parameter_free import FilterSizes, InterpolationSizes
 from vemdiffuse_pipe.models.sizes.protocol import Sizes
 from vemdiffuse_pipe.models.tasks import TASKS
@@ -122,9 +123,26 @@ class ModelCard:
         """True where the mean and deviation of the volume's grey levels must be known."""
         return self.facts.needs_contrast
 
+    @property
+    def has_estimate(self) -> bool:
+        """True where one pass gives a best estimate and its spread."""
+        return self.facts.has_estimate
+
+    @property
+    def needs_sectioning(self) -> bool:
+        """True where it is told how thick sections are, and how thick planes are wanted."""
+        return self.facts.needs_sectioning
+
     def flop_per_pixel(self, n_planes: int) -> float:
         """Floating-point operations of one evaluation of a gap, per (y, x) pixel."""
         return self.network_sizes.flop_per_pixel(n_planes)
+
+    def estimate_flop_per_pixel(self, n_planes: int) -> float:
+        """Those of the estimate of a gap by a model that draws samples too; 0 for others."""
+        if not (self.has_estimate and self.is_stochastic):
+            return 0.0
+        sizes = self.network_sizes
+        return sizes.estimator.flop_per_pixel(n_planes) if isinstance(sizes, SamplerSizes) else 0.0
 
     def bytes_per_pixel(self, n_planes: int, itemsize: int) -> int:
         """Upper bound of the memory of one evaluation, per pixel of a tile, at `itemsize` bytes a number."""

@@ -31,24 +31,24 @@ from vemdiffuse_pipe.models.blocks import (
     position_features,
     waves,
 )
-from vemdiffuse_pipe.models.gap_sizes import GapNetworkConfig as GapNetworkConfig
+from vemdiffuse_pipe.models.sizes.gap import OWN_CHANNELS, EstimatorSizes, SamplerSizes
 
 N_CONDITIONS = 5
+PIXELS_NM, GAPS_PX = (4.0, 20.0), (1.8, 30.0)
 _N_CONDITION_FEATURES = N_CONDITIONS + 2 * 4 * N_CONDITIONS
 _N_LEVEL_FEATURES = 32
-_OWN = 16
 
 
 class EstimatorNetwork(nn.Module):
     """Best estimate of the planes of a gap and the logarithm of its variance, in one pass: see `forward`."""
 
-    def __init__(self, config: GapNetworkConfig = GapNetworkConfig()) -> None:  # noqa: B008
+    def __init__(self, config: EstimatorSizes = EstimatorSizes()) -> None:  # noqa: B008
         super().__init__()
         self.config = config
         first, embedding = config.channels[0], config.n_embedding
         self.basis = mlp(N_POSITION_FEATURES, embedding, config.n_basis)
         self.embed = mlp(_N_CONDITION_FEATURES, embedding, embedding)
-        self.sections_in = nn.Conv2d(4 * config.n_sections, first, 3, padding=1)
+        self.sections_in = nn.Conv2d(4 * (2 + 2 * config.reach), first, 3, padding=1)
         self.trunk = Trunk(config.channels, config.n_blocks, embedding)
         self.film_out = _zeroed(nn.Linear(embedding, 2 * first))
         self.mean_out = nn.Parameter(torch.zeros(config.n_basis, 4 * first, 3, 3))
@@ -59,7 +59,7 @@ class EstimatorNetwork(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """(residual, logarithm of its variance) of every plane: (b, n, y, x) each.
 
-        `sections`: (b, n_sections, y, x), standardised grey; `positions`: (n,) in (0, 1); `ratio`: r;
+        `sections`: (b, 2 + 2 * reach, y, x), standardised grey; `positions`: (n,) in (0, 1); `ratio`: r;
         `conditions`: (b, N_CONDITIONS), as `condition_values` gives them.
         """
         basis = self.basis(position_features(positions, ratio).to(self.mean_out.dtype))
@@ -72,13 +72,13 @@ class EstimatorNetwork(nn.Module):
 class SamplerNetwork(nn.Module):
     """F of EDM Eq. 7 for the residual of all planes of a gap: see `forward`."""
 
-    def __init__(self, config: GapNetworkConfig = GapNetworkConfig()) -> None:  # noqa: B008
+    def __init__(self, config: SamplerSizes = SamplerSizes()) -> None:  # noqa: B008
         super().__init__()
         self.config = config
         first, embedding, n_basis = config.channels[0], config.n_embedding, config.n_basis
         self.basis = mlp(N_POSITION_FEATURES, embedding, n_basis)
         self.embed = mlp(_N_CONDITION_FEATURES + _N_LEVEL_FEATURES, embedding, embedding)
-        self.sections_in = nn.Conv2d(4 * config.n_sections, first, 3, padding=1)
+        self.sections_in = nn.Conv2d(4 * (2 + 2 * config.reach), first, 3, padding=1)
         self.planes_in = nn.Parameter(torch.randn(n_basis, first * 4, 3, 3) / math.sqrt(36 * n_basis))
         self.trunk = Trunk(config.channels, config.n_blocks, embedding)
         self.film_out = _zeroed(nn.Linear(embedding, 2 * first))
@@ -103,7 +103,8 @@ class SamplerNetwork(nn.Module):
         emb = F.silu(self.embed(features))
         x = self.sections_in(F.pixel_unshuffle(sections, 2)) + self._enter(noisy, basis)
         x = modulated(self.trunk(x, emb), self.film_out(emb))
-        return _leave(x, basis, self.planes_out) + self.own(noisy, x, basis, emb)
+        out: Tensor = _leave(x, basis, self.planes_out) + self.own(noisy, x, basis, emb)
+        return out
 
     def _enter(self, noisy: Tensor, basis: Tensor) -> Tensor:
         kernel = torch.einsum("nb,bcsij->cnsij", basis, self.planes_in.unflatten(1, (-1, 4))).flatten(1, 2)
@@ -113,27 +114,28 @@ class SamplerNetwork(nn.Module):
 class OwnPath(nn.Module):
     """The way of one plane past the trunk: noise in, what the trunk knows of that plane, correction out."""
 
-    def __init__(self, config: GapNetworkConfig) -> None:
+    def __init__(self, config: SamplerSizes) -> None:
         super().__init__()
         first = config.channels[0]
-        self.noisy_in = nn.Conv2d(4, _OWN, 3, padding=1)
+        self.noisy_in = nn.Conv2d(4, OWN_CHANNELS, 3, padding=1)
         self.trunk_in = nn.Parameter(
-            torch.randn(config.n_basis, _OWN * first, 1, 1) / math.sqrt(first * config.n_basis)
+            torch.randn(config.n_basis, OWN_CHANNELS * first, 1, 1) / math.sqrt(first * config.n_basis)
         )
-        self.film = _zeroed(nn.Linear(config.n_embedding, 2 * _OWN))
-        self.middle = nn.Conv2d(_OWN, _OWN, 3, padding=1)
-        self.out = _zeroed(nn.Conv2d(_OWN, 4, 3, padding=1))
+        self.film = _zeroed(nn.Linear(config.n_embedding, 2 * OWN_CHANNELS))
+        self.middle = nn.Conv2d(OWN_CHANNELS, OWN_CHANNELS, 3, padding=1)
+        self.out = _zeroed(nn.Conv2d(OWN_CHANNELS, 4, 3, padding=1))
 
     def forward(self, noisy: Tensor, x: Tensor, basis: Tensor, emb: Tensor) -> Tensor:
         """Planes (b, n, y, x) and features (b, c, y / 2, x / 2) -> (b, n, y, x)."""
         n = noisy.shape[1]
         halves = F.pixel_unshuffle(noisy.flatten(0, 1)[:, None], 2)
-        kernel = torch.einsum("nb,bocij->nocij", basis, self.trunk_in.unflatten(1, (_OWN, -1)))
-        told = F.conv2d(x, kernel.flatten(0, 1)).unflatten(1, (n, _OWN)).flatten(0, 1)
+        kernel = torch.einsum("nb,bocij->nocij", basis, self.trunk_in.unflatten(1, (OWN_CHANNELS, -1)))
+        told = F.conv2d(x, kernel.flatten(0, 1)).unflatten(1, (n, OWN_CHANNELS)).flatten(0, 1)
         h = self.noisy_in(halves.contiguous(memory_format=torch.channels_last)) + told
         h = F.silu(modulated(h, self.film(emb).repeat_interleave(n, dim=0)))
         h = self.out(F.silu(self.middle(h)))
-        return F.pixel_shuffle(h, 2)[:, 0].unflatten(0, (-1, n))
+        out: Tensor = F.pixel_shuffle(h, 2)[:, 0].unflatten(0, (-1, n))
+        return out
 
 
 def condition_values(
@@ -142,14 +144,28 @@ def condition_values(
     """The conditions of a gap as networks are given them: N_CONDITIONS numbers.
 
     `gap_px`: width of the gap in pixels; `section_fraction`, `plane_fraction`: thickness of sections and of
-    planes as fractions of the gap. Nothing is thinner than a pixel.
+    planes as fractions of the gap. Nothing is thinner than a pixel or thicker than the gap; what lies outside
+    `PIXELS_NM` and `GAPS_PX`, which networks were trained on, is told as the nearest that does not.
     """
-    section, plane = (max(f, 1 / gap_px) for f in (section_fraction, plane_fraction))
-    return (math.log2(gap_px) - 2.5, math.log2(pixel_nm / 10), section, plane, math.log2(section * gap_px) / 2)
+    gap_px, pixel_nm = _clamped(gap_px, GAPS_PX), _clamped(pixel_nm, PIXELS_NM)
+    section, plane = (_clamped(f, (1 / gap_px, 1.0)) for f in (section_fraction, plane_fraction))
+    return (
+        math.log2(gap_px) - 2.5,
+        math.log2(pixel_nm / 10),
+        section,
+        plane,
+        math.log2(section * gap_px) / 2,
+    )
+
+
+def _clamped(value: float, limits: tuple[float, float]) -> float:
+    return min(max(value, limits[0]), limits[1])
 
 
 def _condition_features(conditions: Tensor) -> Tensor:
-    return torch.cat([conditions, waves(conditions.flatten(), 4, 6.0).unflatten(0, (len(conditions), -1)).flatten(1)], 1)
+    """(b, N_CONDITIONS) -> (b, _N_CONDITION_FEATURES): the values, and waves of each."""
+    waved = waves(conditions.flatten(), 4, 6.0).unflatten(0, conditions.shape).flatten(1)
+    return torch.cat([conditions, waved], dim=1)
 
 
 def _leave(x: Tensor, basis: Tensor, kernels: Tensor) -> Tensor:

@@ -1,9 +1,10 @@
-"""Batches of gaps cut and imaged by a recipe out of isotropic volumes, and the two objectives."""
+"""Batches of gaps, cut and imaged by a recipe out of isotropic volumes that are in memory."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -12,8 +13,11 @@ from torch import Tensor
 
 from vemdiffuse_pipe.models.gap_networks import condition_values
 from vemdiffuse_pipe.training.microscope import CutGap, Cutting, Imaging, cut_gap
-from vemdiffuse_pipe.training.recipes import RATIOS, Recipe
+from vemdiffuse_pipe.training.recipes import Recipe
 
+RATIOS = dict(
+    zip(range(2, 13), (0.03, 0.09, 0.11, 0.19, 0.1, 0.07, 0.13, 0.06, 0.12, 0.04, 0.06), strict=True)
+)
 MIRRORED = 0.08  # share of gaps of which the further section on one side is not there
 QUARTER_TURNS = 0.1
 CONTRAST = (0.87, 1.15)
@@ -41,21 +45,22 @@ class DegradedGaps:
 class DegradedBatches:
     """Batches by step: a function of (seed, step).
 
-    `volumes`: isotropic, uint8; `contrast`: mean and deviation of each. `end_share`: share of batches of
-    which one plane more lies at a section of the gap.
+    `volumes`: isotropic, uint8. `ratios`: weight of each r. `end_share`: share of batches of which one plane
+    more lies at a section of the gap.
     """
 
     volumes: Sequence[NDArray[np.uint8]]
-    recipe: Recipe = Recipe()
+    recipe: Recipe = field(default_factory=Recipe)
     ratios: Mapping[int, float] = field(default_factory=lambda: RATIOS)
     batch_size: int = 16
     crop_px: int = 64
     seed: int = 0
     end_share: float = 0.0
-    contrast: Sequence[tuple[float, float]] = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "contrast", [(float(v.mean()), float(v.std())) for v in self.volumes])
+    @cached_property
+    def contrast(self) -> list[tuple[float, float]]:
+        """Mean and deviation of each volume."""
+        return [(float(v.mean()), float(v.std())) for v in self.volumes]
 
     def batch(self, step: int) -> DegradedGaps:
         """The batch of `step`."""
@@ -64,9 +69,9 @@ class DegradedBatches:
         ratio = int(rng.choice(list(self.ratios), p=weights / weights.sum()))
         ends = (float(rng.integers(2)),) if self.end_share and rng.random() < self.end_share else ()
         gaps, conditions = zip(*(self._gap(ratio, ends, rng) for _ in range(self.batch_size)), strict=True)
-        planes = [torch.stack([getattr(gap, name) for gap in gaps]) for name in CutGap.__dataclass_fields__]
+        sections, clean, noisy, variance = (torch.stack(parts) for parts in zip(*gaps, strict=True))
         positions = torch.tensor([*(j / ratio for j in range(1, ratio)), *ends])
-        return DegradedGaps(*planes, torch.tensor(conditions), positions, ratio)
+        return DegradedGaps(sections, clean, noisy, variance, torch.tensor(conditions), positions, ratio)
 
     def _gap(
         self, ratio: int, ends: Sequence[float], rng: np.random.Generator
@@ -124,6 +129,4 @@ def _standardised(gap: CutGap, cutting: Cutting, imaging: Imaging, factor: float
     """
     own = (1 - 0.011 * min(max(cutting.section, 1.0) - 1, 20.0)) ** 2 + imaging.noise_variance
     scale = factor / float(np.sqrt(own))
-    return CutGap(
-        gap.sections * scale, gap.clean * scale, gap.noisy * scale, gap.noise_variance * scale**2
-    )
+    return CutGap(gap.sections * scale, gap.clean * scale, gap.noisy * scale, gap.noise_variance * scale**2)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -77,9 +78,8 @@ class Imaging:
         return self.white**2 + self.grain**2
 
 
-@dataclass(frozen=True, slots=True)
-class CutGap:
-    """`sections` (4, y, x), `clean` and `noisy` planes (n, y, x), and the variance of their noise (n, y, x)."""
+class CutGap(NamedTuple):
+    """`sections`: (4, y, x); `clean`, `noisy`: planes, (n, y, x); `noise_variance` of these: (n, y, x)."""
 
     sections: Tensor
     clean: Tensor
@@ -109,7 +109,9 @@ def cut_gap(
     sections = torch.tensordot(box_means(at_sections, cutting.section, voxels.shape[0]), voxels, 1)
     at_ends = lower + cutting.gap * torch.tensor(ends)
     wanted = [box_means(at_planes, cutting.plane, voxels.shape[0])]
-    wanted += [sum(box_means(at_ends + d, cutting.plane, voxels.shape[0]) for d in (-1, 1)) / 2] if ends else []
+    if ends:
+        below, above = (box_means(at_ends + d, cutting.plane, voxels.shape[0]) for d in (-1, 1))
+        wanted.append((below + above) / 2)
     planes = torch.tensordot(torch.cat(wanted), voxels, 1)
     wide, narrow = (_pixels(voxels.shape[1], cutting, imaging, crop_px + 2 * m) for m in (MARGIN_PX, 0))
     sections = _misaligned(_through(sections, wide), imaging, rng)

@@ -1,14 +1,14 @@
 """How the gaps of a batch are cut and imaged: drawn at random, over the range that microscopes cover.
 
-    share  what
-    0.28   sections dropped: one voxel thick, as planes are, imaged as the volume was
-    0.18   sections averaged over the whole gap, thin planes wanted
-    0.08   thick sections, planes as thick as sections
-    0.46   another microscope: any thickness, pixels of 4 to 20 nm, noise, blur, gain, offset, misalignment
+dropped      sections one voxel thick, as planes are, imaged as the volume was
+averaged     sections as thick as the gap, thin planes wanted
+thick        thick sections, planes as thick as sections
+microscope   any thickness, pixels of 4 to 20 nm, noise, blur, gain, offset, misalignment
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,9 +16,9 @@ import numpy as np
 from vemdiffuse_pipe.training.microscope import Cutting, Imaging
 
 KINDS = {"dropped": 0.28, "averaged": 0.18, "thick": 0.08, "microscope": 0.46}
-RATIOS = {2: 0.03, 3: 0.09, 4: 0.11, 5: 0.19, 6: 0.10, 7: 0.07, 8: 0.13, 9: 0.06, 10: 0.12, 11: 0.04, 12: 0.06}
 FACTORS = ("thickness", "pixel", "noise", "contrast", "misalignment", "blur")
 WIDEST_GAP_NM = 160.0
+_LOG_PIXELS = (math.log(0.4), math.log(2.0))  # in voxels of 10 nm
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,11 @@ class Recipe:
         return self._cutting(ratio, rng), self._imaging(rng)
 
     def _cutting(self, ratio: int, rng: np.random.Generator) -> Cutting:
-        pixel = 1.0 if "pixel" in self.without or rng.random() < 0.2 else float(np.exp(rng.uniform(*_LOG_PIXEL)))
-        step = pixel * (1.0 if rng.random() < 0.6 or pixel == 1.0 else float(np.exp(rng.uniform(-0.1, 0.8))))
+        """Pixels, distance of planes and thickness."""
+        is_fixed = "pixel" in self.without or rng.random() < 0.2
+        pixel = 1.0 if is_fixed else math.exp(rng.uniform(*_LOG_PIXELS))
+        is_isotropic = rng.random() < 0.6 or pixel == 1.0
+        step = pixel * (1.0 if is_isotropic else math.exp(rng.uniform(-0.1, 0.8)))
         step = min(step, WIDEST_GAP_NM / self.voxel_nm / ratio)
         pixel = min(pixel, step * 1.1)
         gap, thin = ratio * step, max(step, 1.0)
@@ -52,6 +55,7 @@ class Recipe:
         return Cutting(ratio, step, pixel, section, section if rng.random() < 0.85 else thin)
 
     def _imaging(self, rng: np.random.Generator) -> Imaging:
+        """Each factor in four of five gaps, of any strength."""
         has = {f: f not in self.without and rng.random() < 0.8 for f in FACTORS}
         return Imaging(
             blur_px=rng.uniform(0.3, 1.0) if has["blur"] and rng.random() < 0.5 else 0.0,
@@ -66,8 +70,5 @@ class Recipe:
         )
 
 
-_LOG_PIXEL = (np.log(0.4), np.log(2.0))
-
-
 def _between(rng: np.random.Generator, low: float, high: float) -> float:
-    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+    return math.exp(rng.uniform(math.log(low), math.log(high)))

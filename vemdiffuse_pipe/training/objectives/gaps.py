@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vemdiffuse_pipe.models.edm import preconditioning
 from vemdiffuse_pipe.models.gap_networks import EstimatorNetwork, SamplerNetwork
+from vemdiffuse_pipe.models.preconditioning import preconditioning
 from vemdiffuse_pipe.training.degraded import DegradedGaps
 from vemdiffuse_pipe.training.objectives.draws import Draws
 
@@ -37,7 +37,8 @@ class Estimation:
         square = error.square()
         expected = square.detach() + batch.noise_variance / self.residual_scale**2
         likelihood = 0.5 * (expected * torch.exp(-log_variance) + log_variance)
-        return square.mean() + SPREAD_WEIGHT * likelihood.mean()
+        loss: Tensor = square.mean() + SPREAD_WEIGHT * likelihood.mean()
+        return loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,8 @@ class PlaneDiffusion:
             raw = network(
                 x, batch.sections, batch.positions, float(batch.ratio), batch.conditions, c_noise.flatten()
             )
-        return (raw.float() - (clean - c_skip * noisy) / c_out).square().mean()
+        loss: Tensor = (raw.float() - (clean - c_skip * noisy) / c_out).square().mean()
+        return loss
 
 
 def residual(batch: DegradedGaps, planes: Tensor, scale: float) -> Tensor:
