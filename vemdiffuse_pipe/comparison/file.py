@@ -34,6 +34,11 @@ class TruthTable(Table):
     planes: tuple[Annotated[int, Field(ge=0)], Count]
     middle_px: Count = 192
 
+    @property
+    def pixel_nm(self) -> float:
+        """Side of a pixel; 10 nm where it is not stated."""
+        return 10.0 if self.voxel_size_nm is None else (self.voxel_size_nm[1] + self.voxel_size_nm[2]) / 2
+
     @model_validator(mode="after")
     def _planes_ascend(self) -> TruthTable:
         if self.planes[0] >= self.planes[1]:

@@ -138,11 +138,10 @@ class ModelCard:
         return self.network_sizes.flop_per_pixel(n_planes)
 
     def estimate_flop_per_pixel(self, n_planes: int) -> float:
-        """Those of the estimate of a gap by a model that draws samples too; 0 for others."""
-        if not (self.has_estimate and self.is_stochastic):
-            return 0.0
+        """Those of the best estimate of a gap and its spread; 0 for models that make none."""
         sizes = self.network_sizes
-        return sizes.estimator.flop_per_pixel(n_planes) if isinstance(sizes, SamplerSizes) else 0.0
+        estimator = sizes.estimator if isinstance(sizes, SamplerSizes) else sizes
+        return estimator.flop_per_pixel(n_planes) if self.has_estimate else 0.0
 
     def bytes_per_pixel(self, n_planes: int, itemsize: int) -> int:
         """Upper bound of the memory of one evaluation, per pixel of a tile, at `itemsize` bytes a number."""
@@ -195,7 +194,8 @@ BUILTIN: dict[Task, dict[str, ModelCard]] = {
     },
 }
 WEIGHTS = Path(__file__).parent / "weights"
-ONE_PASS = {"one-pass": "default"}  # the same weights, evaluated once: the best single estimate
+EARLIER = {"default": "fib25-2026-11"}  # what a name meant before: runs begun with it go on with it
+ONE_PASS = {"one-pass": "fib25-2026-11"}  # the same weights, evaluated once: the best single estimate
 
 
 def find_card(model: str, task: Task = "isotropic") -> ModelCard:

@@ -22,7 +22,7 @@ THICKER = 0.01  # by which sections may be stated to be thicker than they lie ap
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How samples are drawn: K, evaluations, seed, arithmetic, sampler."""
+    """How samples are drawn: K, evaluations, seed, arithmetic, sampler. K is 0 where an estimate is all."""
 
     samples: int
     steps: int
@@ -82,13 +82,13 @@ def choose_sampling(run_file: RunFile, card: ModelCard) -> Sampling:
     table = run_file.model
     precision = "float32" if card.is_local else choose_precision(run_file)
     draws = [name for name in choose_arrays(run_file, card) if name.startswith("sample")]
-    if card.has_estimate and not draws and card.is_stochastic:
-        return Sampling(0, 0, 0, precision, "")
     if not card.is_stochastic:
         if (table.samples or 1) > 1 or table.sampler:
             what = "samples out, or set it to 1" if (table.samples or 1) > 1 else "sampler out"
             raise PlanError(f"model {card.name} draws no samples; leave {what}")
-        return Sampling(1, 1, 0, precision, "")
+        return Sampling(0, 0, 0, precision, "") if card.has_estimate else Sampling(1, 1, 0, precision, "")
+    if card.has_estimate and not draws:
+        return Sampling(0, 0, 0, precision, "")
     sampler = table.sampler or card.sampler
     if sampler not in card.samplers:
         raise PlanError(

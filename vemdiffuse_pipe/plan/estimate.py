@@ -14,7 +14,8 @@ import numpy as np
 
 from vemdiffuse_pipe.errors import PlanError
 from vemdiffuse_pipe.geometry.box import Box
-from vemdiffuse_pipe.plan.plan import Plan, is_on_gpu
+from vemdiffuse_pipe.plan.answers import is_on_gpu
+from vemdiffuse_pipe.plan.plan import Plan
 from vemdiffuse_pipe.volume import CACHE_BYTES
 
 # Interpreter, torch, dask and tensorstore: measured 315 to 440 MB (Linux, torch 2.13 for CPU).

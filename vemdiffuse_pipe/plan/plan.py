@@ -128,7 +128,7 @@ class Plan:
     @property
     def n_passes(self) -> int:
         """How often each tile is rendered: once for every sample, and once for an estimate beside them."""
-        return self.sampling.samples + (self.card.has_estimate and self.card.is_stochastic)
+        return self.sampling.samples + self.card.has_estimate
 
     def flop_per_pixel(self, n_planes: int) -> float:
         """Operations for a gap, all samples and evaluations and the estimate, per (y, x) pixel of a tile."""
