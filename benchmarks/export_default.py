@@ -30,7 +30,9 @@ def main() -> None:
     network, steps = BothNetworks(), []
     for name, folder in (("estimator", options.estimator), ("sampler", options.sampler)):
         tensors = load_file(folder / "state.safetensors")
-        average = {key.removeprefix("average."): t for key, t in tensors.items() if key.startswith("average.")}
+        average = {
+            key.removeprefix("average."): t for key, t in tensors.items() if key.startswith("average.")
+        }
         getattr(network, name).load_state_dict(average)
         steps.append(f"{name} {int(tensors['adam.0.step'])}")
     card = ModelCard(

@@ -18,6 +18,7 @@ share, and in wide gaps part of it stays in the sample.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +55,11 @@ class EstimatorNetwork(nn.Module):
         self.mean_out = nn.Parameter(torch.zeros(config.n_basis, 4 * first, 3, 3))
         self.spread_out = nn.Parameter(torch.zeros(config.n_basis, 4 * first, 3, 3))
 
+    @property
+    def decoder(self) -> tuple[str, ...]:
+        """How the names of the parameters of the bottleneck and of what follows it begin."""
+        return (*_trunk_decoder(self.config.channels), "film_out", "mean_out", "spread_out")
+
     def forward(
         self, sections: Tensor, positions: Tensor, ratio: float, conditions: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -84,6 +90,11 @@ class SamplerNetwork(nn.Module):
         self.film_out = _zeroed(nn.Linear(embedding, 2 * first))
         self.planes_out = nn.Parameter(torch.zeros(n_basis, 4 * first, 3, 3))
         self.own = OwnPath(config)
+
+    @property
+    def decoder(self) -> tuple[str, ...]:
+        """How the names of the parameters of the bottleneck and of what follows it begin."""
+        return (*_trunk_decoder(self.config.channels), "film_out", "planes_out", "own.")
 
     def forward(
         self,
@@ -156,6 +167,10 @@ def condition_values(
         plane,
         math.log2(section * gap_px) / 2,
     )
+
+
+def _trunk_decoder(channels: Sequence[int]) -> tuple[str, ...]:
+    return f"trunk.down.{len(channels) - 1}.", "trunk.up.", "trunk.grow."
 
 
 def _clamped(value: float, limits: tuple[float, float]) -> float:

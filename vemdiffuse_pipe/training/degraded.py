@@ -40,6 +40,18 @@ class DegradedGaps:
     positions: Tensor
     ratio: int
 
+    def to(self, device: str | torch.device) -> DegradedGaps:
+        """The batch on `device`."""
+        return DegradedGaps(
+            self.sections.to(device),
+            self.clean.to(device),
+            self.noisy.to(device),
+            self.noise_variance.to(device),
+            self.conditions.to(device),
+            self.positions.to(device),
+            self.ratio,
+        )
+
 
 @dataclass(frozen=True)
 class DegradedBatches:

@@ -1,15 +1,17 @@
-"""What the estimator and the sampler of the default model learn, from gaps cut by a recipe."""
+"""What an estimator and a sampler learn, from gaps cut by a recipe or out of any volume."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from vemdiffuse_pipe.models.gap_networks import EstimatorNetwork, SamplerNetwork
+from vemdiffuse_pipe.models.gap_networks import condition_values
 from vemdiffuse_pipe.models.preconditioning import preconditioning
+from vemdiffuse_pipe.models.protocol import Sectioning
 from vemdiffuse_pipe.training.degraded import DegradedGaps
+from vemdiffuse_pipe.training.gaps import GapBatch
 from vemdiffuse_pipe.training.objectives.draws import Draws
 
 LOG_VARIANCES = (-8.0, 6.0)
@@ -28,9 +30,10 @@ class Estimation:
     residual_scale: float
     autocast: bool = True
 
-    def __call__(self, network: EstimatorNetwork, batch: DegradedGaps, draws: Draws) -> Tensor:
+    def __call__(self, network: nn.Module, batch: DegradedGaps, draws: Draws) -> Tensor:
         """The loss; a scalar. Nothing is drawn."""
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
+        device = batch.sections.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=self.autocast):
             mean, spread = network(batch.sections, batch.positions, float(batch.ratio), batch.conditions)
         error = mean.float() - residual(batch, batch.clean, self.residual_scale)
         log_variance = spread.float().clamp(*LOG_VARIANCES)
@@ -48,19 +51,47 @@ class PlaneDiffusion:
     residual_scale: float
     autocast: bool = True
 
-    def __call__(self, network: SamplerNetwork, batch: DegradedGaps, draws: Draws) -> Tensor:
+    def __call__(self, network: nn.Module, batch: DegradedGaps, draws: Draws) -> Tensor:
         """The loss; a scalar."""
         clean = residual(batch, batch.noisy, self.residual_scale)
         sigma = draws.sigmas()
-        c_skip, c_out, c_in, c_noise = preconditioning(sigma)
-        noisy = clean + sigma * draws.noise(clean)
+        c_skip, c_out, c_in, c_noise = (c.to(clean.device) for c in preconditioning(sigma))
+        noisy = clean + sigma.to(clean.device) * draws.noise(clean)
         x = (c_in * noisy).contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.autocast):
             raw = network(
                 x, batch.sections, batch.positions, float(batch.ratio), batch.conditions, c_noise.flatten()
             )
         loss: Tensor = (raw.float() - (clean - c_skip * noisy) / c_out).square().mean()
         return loss
+
+
+@dataclass(frozen=True, slots=True)
+class OfAnyVolume:
+    """An objective of gaps as they were cut out of a volume, none of whose noise is known.
+
+    `sectioning`: what the network is told of all of them. Planes of the middle gap are learnt.
+    """
+
+    objective: Estimation | PlaneDiffusion
+    sectioning: Sectioning
+
+    def __call__(self, network: nn.Module, batch: GapBatch, draws: Draws) -> Tensor:
+        """The loss; a scalar."""
+        return self.objective(network, as_degraded(batch, self.sectioning), draws)
+
+
+def as_degraded(batch: GapBatch, sectioning: Sectioning) -> DegradedGaps:
+    """Gaps of a volume as gaps that were cut by a recipe: planes as they are, of no known noise."""
+    r, reach = batch.ratio, batch.sections.shape[1] // 2 - 1
+    planes = batch.targets[:, reach * r : (reach + 1) * r - 1]
+    gap_px, gap_nm = r * sectioning.plane_step_nm / sectioning.pixel_nm, r * sectioning.plane_step_nm
+    told = condition_values(
+        gap_px, sectioning.pixel_nm, sectioning.section_nm / gap_nm, sectioning.plane_nm / gap_nm
+    )
+    conditions = torch.tensor([told], device=planes.device).expand(len(planes), -1)
+    positions = torch.arange(1, r, device=planes.device) / r
+    return DegradedGaps(batch.sections, planes, planes, torch.zeros_like(planes), conditions, positions, r)
 
 
 def residual(batch: DegradedGaps, planes: Tensor, scale: float) -> Tensor:
