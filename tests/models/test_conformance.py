@@ -7,10 +7,12 @@ from conformance import Case, ModelConformance
 
 from vemdiffuse_pipe.models.kinds import KINDS
 from vemdiffuse_pipe.models.sizes.a2i3dem import AxialConfig
+from vemdiffuse_pipe.models.sizes.gap import EstimatorSizes, SamplerSizes
 from vemdiffuse_pipe.models.sizes.lean import LeanConfig
 from vemdiffuse_pipe.models.sizes.sru3d import Sru3dConfig
 from vemdiffuse_pipe.models.sizes.udim import UdimConfig
 
+GAP = {"channels": (8, 12), "n_blocks": 1, "n_basis": 4, "n_embedding": 16}
 LEAN = LeanConfig(channels=(8, 12), n_blocks=1, n_basis=4, n_embedding=16)
 UDIM = UdimConfig(inner=8, multipliers=(1, 2), n_blocks=1, n_groups=4, head=8, ratio=3, tile_px=32)
 CDDPM = UdimConfig(
@@ -28,6 +30,9 @@ CASES = {
     "cddpm": Case("cddpm", CDDPM, side=32),
     "a2i3dem": Case("a2i3dem", AXIAL, steps=1),
     "sru3d": Case("sru3d", SRU3D, side=32, steps=1),
+    "estimator": Case("estimator", EstimatorSizes(**GAP), steps=1),
+    "sampler": Case("sampler", SamplerSizes(**GAP), side=80),
+    "estimator-sampler": Case("estimator-sampler", SamplerSizes(**GAP, reach=0), side=80),
 }
 
 
