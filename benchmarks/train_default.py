@@ -66,13 +66,15 @@ def train(
 ) -> None:
     """All steps that are left."""
     learn = OBJECTIVES[options.network](SCALE)
+    balanced = replace(learn, is_balanced=True) if isinstance(learn, Estimation) else learn
     began = saved = time.monotonic()
     before = state.progress.elapsed_s
     steps, losses = range(state.progress.step, options.steps), list[torch.Tensor]()
     with Prefetched(batches.batch, steps) as made:
         for step, batch in zip(steps, made, strict=True):
             draws = Draws.of(options.seed, step, options.batch)
-            loss = learn(state.network, batch.to(options.device), draws)
+            objective = balanced if step >= options.balanced_from else learn
+            loss = objective(state.network, batch.to(options.device), draws)
             state.learn(loss, lr_at(step, options), 1.0, min(0.999, (step + 1) / (step + 10)))
             losses.append(loss.detach())
             done, now = step + 1, time.monotonic()
@@ -134,6 +136,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--balanced-from", type=int, default=0, help="estimator: step from which gaps count alike"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--validate-every", type=int, default=400)

@@ -54,11 +54,13 @@ class EstimatorNetwork(nn.Module):
         self.film_out = _zeroed(nn.Linear(embedding, 2 * first))
         self.mean_out = nn.Parameter(torch.zeros(config.n_basis, 4 * first, 3, 3))
         self.spread_out = nn.Parameter(torch.zeros(config.n_basis, 4 * first, 3, 3))
+        self.taps = mlp(N_POSITION_FEATURES + _N_CONDITION_FEATURES, 64, 2 + 2 * config.reach)
+        _zeroed(self.taps[2])
 
     @property
     def decoder(self) -> tuple[str, ...]:
         """How the names of the parameters of the bottleneck and of what follows it begin."""
-        return (*_trunk_decoder(self.config.channels), "film_out", "mean_out", "spread_out")
+        return (*_trunk_decoder(self.config.channels), "film_out", "mean_out", "spread_out", "taps.")
 
     def forward(
         self, sections: Tensor, positions: Tensor, ratio: float, conditions: Tensor
@@ -68,11 +70,29 @@ class EstimatorNetwork(nn.Module):
         `sections`: (b, 2 + 2 * reach, y, x), standardised grey; `positions`: (n,) in (0, 1); `ratio`: r;
         `conditions`: (b, N_CONDITIONS), as `condition_values` gives them.
         """
-        basis = self.basis(position_features(positions, ratio).to(self.mean_out.dtype))
-        emb = F.silu(self.embed(_condition_features(conditions)))
+        at, told = (
+            position_features(positions, ratio).to(self.mean_out.dtype),
+            _condition_features(conditions),
+        )
+        basis, emb = self.basis(at), F.silu(self.embed(told))
         x = self.trunk(self.sections_in(F.pixel_unshuffle(sections, 2)), emb)
         x = modulated(x, self.film_out(emb))
-        return _leave(x, basis, self.mean_out), _leave(x, basis, self.spread_out)
+        mean = _leave(x, basis, self.mean_out).float() + self._weighted(sections, at, told)
+        return mean, _leave(x, basis, self.spread_out)
+
+    def _weighted(self, sections: Tensor, at: Tensor, told: Tensor) -> Tensor:
+        """Sections at each pixel, by weights of position and conditions: (b, n, y, x).
+
+        What is linear along z, as in cubic interpolation or where thick sections are taken apart, need not
+        pass the trunk, which normalises it.
+        """
+        b, n = len(told), len(at)
+        inputs = torch.cat([at.expand(b, -1, -1), told[:, None].expand(-1, n, -1)], dim=2)
+        weights = self.taps(inputs).float()[..., None, None]
+        total: Tensor = weights[:, :, 0] * sections[:, :1]
+        for i in range(1, sections.shape[1]):
+            total = total + weights[:, :, i] * sections[:, i : i + 1]
+        return total
 
 
 class SamplerNetwork(nn.Module):

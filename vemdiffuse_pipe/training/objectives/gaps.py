@@ -16,6 +16,7 @@ from vemdiffuse_pipe.training.objectives.draws import Draws
 
 LOG_VARIANCES = (-8.0, 6.0)
 SPREAD_WEIGHT = 0.1
+USUAL_VARIANCE, LEAST_VARIANCE = 0.5, 0.05  # of residuals over their scale
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +26,14 @@ class Estimation:
     The estimate is compared with planes without noise: its gradient is the same on average and varies less.
     The spread is of planes with noise, whose variance is known. The error that the likelihood is of is taken
     as given, so the estimate is not pulled towards what is easy.
+
+    `is_balanced`: gaps count by their error over the error that is expected of them, so that narrow gaps and
+    thick sections, whose errors are small, are learnt as well as wide ones.
     """
 
     residual_scale: float
     autocast: bool = True
+    is_balanced: bool = False
 
     def __call__(self, network: nn.Module, batch: DegradedGaps, draws: Draws) -> Tensor:
         """The loss; a scalar. Nothing is drawn."""
@@ -40,7 +45,11 @@ class Estimation:
         square = error.square()
         expected = square.detach() + batch.noise_variance / self.residual_scale**2
         likelihood = 0.5 * (expected * torch.exp(-log_variance) + log_variance)
-        loss: Tensor = square.mean() + SPREAD_WEIGHT * likelihood.mean()
+        per_gap = square.mean(dim=(1, 2, 3))
+        if self.is_balanced:
+            usual = torch.exp(log_variance.detach()).mean(dim=(1, 2, 3))
+            per_gap = USUAL_VARIANCE * per_gap / (usual + LEAST_VARIANCE)
+        loss: Tensor = per_gap.mean() + SPREAD_WEIGHT * likelihood.mean()
         return loss
 
 
