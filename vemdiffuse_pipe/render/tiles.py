@@ -124,7 +124,7 @@ class GapTiles:
                     f"{self.block.hardware.device}; set core_px (or tile_px) in [model] smaller"
                 ) from None
             return None
-        self.block.counts.add_call(planes)
+        self.block.counts.add_call(planes[:, 0] if items[0][0] == ESTIMATE else planes)
         first = self.wanted.start
         return planes[..., self.planes.start - first : self.planes.stop - first, :, :]
 
