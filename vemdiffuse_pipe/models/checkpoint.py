@@ -97,7 +97,8 @@ def load_model(
     check_precision(precision, device)
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32, as on a CPU
     network = on_device(load_network(find_checkpoint(name), card), device)
-    capture_network(network, device, capture)
+    for part in (network.estimator, network.sampler) if isinstance(network, BothNetworks) else (network,):
+        capture_network(part, device, capture)
     settings = Settings(steps, sampler or card.sampler, contrast or (0.0, 1.0), precision, sectioning)
     return as_model(card, network, settings)
 

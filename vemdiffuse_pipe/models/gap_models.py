@@ -75,7 +75,7 @@ class EstimatorAndSampler:
     """Both answers: `estimate` by one network, samples by the other."""
 
     def __init__(self, card: ModelCard, network: BothNetworks, settings: Settings) -> None:
-        self.card = card
+        self.card, self.network = card, network.estimator
         self._estimator = Estimator(card, network.estimator, settings)
         self._sampler = PlaneSampler(card, network.sampler, settings)
 
