@@ -1,4 +1,4 @@
-"""Make the default model's checkpoint: `export_default.py ESTIMATOR SAMPLER OUT`, folders of train_default.py."""
+"""Make the default model's checkpoint from two folders of train_default.py."""
 
 from __future__ import annotations
 

@@ -92,8 +92,7 @@ class OfAnyVolume:
 
 def as_degraded(batch: GapBatch, sectioning: Sectioning) -> DegradedGaps:
     """Gaps of a volume as gaps that were cut by a recipe: planes as they are, of no known noise."""
-    r, reach = batch.ratio, batch.sections.shape[1] // 2 - 1
-    planes = batch.targets[:, reach * r : (reach + 1) * r - 1]
+    r, (_, planes) = batch.ratio, batch.middle
     gap_px, gap_nm = r * sectioning.plane_step_nm / sectioning.pixel_nm, r * sectioning.plane_step_nm
     told = condition_values(
         gap_px, sectioning.pixel_nm, sectioning.section_nm / gap_nm, sectioning.plane_nm / gap_nm
