@@ -1,4 +1,4 @@
-"""What a run answers and what it refuses: arrays, thickness of sections and planes, sections that are estimated."""
+"""What a run answers and what it refuses: arrays, thickness, sections that are estimated."""
 
 from __future__ import annotations
 

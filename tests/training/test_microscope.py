@@ -1,4 +1,4 @@
-"""Gaps as microscopes would have cut them: exact where nothing is degraded, and by the stated amounts elsewhere."""
+"""Gaps as microscopes would have cut them: exact where nothing is degraded, else by what is stated."""
 
 from __future__ import annotations
 
