@@ -106,5 +106,5 @@ def test_the_example_of_every_function_runs(folder: Path) -> None:
 def test_every_command_is_a_function_of_the_top_level() -> None:
     from vemdiffuse_pipe.cli.entry import COMMANDS
 
-    programs = {"demo", "init", "models", "plan"}  # printers of text, and plan: `plan_run`
+    programs = {"demo", "init", "models", "plan", "schema", "view"}  # show or print; plan: `plan_run`
     assert COMMANDS.keys() - programs <= set(vemdiffuse_pipe.__all__)

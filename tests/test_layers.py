@@ -32,7 +32,17 @@ LEVEL = {package: len(LEVELS) - i for i, packages in enumerate(LEVELS) for packa
 
 DASK = {"dask", "distributed", "dask_jobqueue"}
 KNOW_DASK = {"running", "cluster"}
-KNOW_TORCH = {"models", "exchange", "training", "render", "running", "comparison", "pricing", "cluster"}
+KNOW_TORCH = {
+    "testing",
+    "models",
+    "exchange",
+    "training",
+    "render",
+    "running",
+    "comparison",
+    "pricing",
+    "cluster",
+}
 MAX_LINES = 400
 MAX_FUNCTION_LINES = 40  # its signature left out: options of commands are parameters
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from vemdiffuse_pipe.errors import VemdiffuseError
     from vemdiffuse_pipe.geometry.box import Box
     from vemdiffuse_pipe.geometry.frame import Frame
+    from vemdiffuse_pipe.handoff.export import ExportRequest, export
+    from vemdiffuse_pipe.handoff.pyramid import pyramid
     from vemdiffuse_pipe.monitor.event_log import events
     from vemdiffuse_pipe.monitor.status import status
     from vemdiffuse_pipe.output.preparation import plan_run
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "Box",
+    "ExportRequest",
     "Frame",
     "VemdiffuseError",
     "compare",
@@ -45,6 +48,7 @@ __all__ = [
     "estimate",
     "evaluate",
     "events",
+    "export",
     "inspect",
     "load_comparison",
     "load_run_file",
@@ -52,6 +56,7 @@ __all__ = [
     "make_submission",
     "open_source",
     "plan_run",
+    "pyramid",
     "reconstruct",
     "register",
     "retry",
@@ -64,6 +69,7 @@ __all__ = [
 
 _HOMES = {
     "Box": "geometry.box",
+    "ExportRequest": "handoff.export",
     "Frame": "geometry.frame",
     "VemdiffuseError": "errors",
     "compare": "comparison.compare",
@@ -72,6 +78,7 @@ _HOMES = {
     "estimate": "plan.estimate",
     "evaluate": "comparison.stored",
     "events": "monitor.event_log",
+    "export": "handoff.export",
     "inspect": "survey.inspection",
     "load_comparison": "comparison.file",
     "load_run_file": "config",
@@ -79,6 +86,7 @@ _HOMES = {
     "make_submission": "running.submission",
     "open_source": "storage",
     "plan_run": "output.preparation",
+    "pyramid": "handoff.pyramid",
     "reconstruct": "running.reconstruct",
     "register": "training.register",
     "retry": "running.reconstruct",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Lock
 
 from distributed import get_worker
 
@@ -58,20 +60,35 @@ class BrokenSource:
         raise RuntimeError("this machine is broken")
 
 
+class ClaimedSource:
+    """The first worker that reads claims `odd`, and writes its address to `claim`; others read `source`."""
+
+    def __init__(self, source: Source, odd: Source, claim: Path) -> None:
+        self.spec = source.spec
+        self._source, self._odd, self._claim = source, odd, claim
+        self._lock, self._chosen = Lock(), source
+        self._is_first = True
+
+    def read(self, box: Box, on_hole: OnHole = ignore_hole) -> Voxels:
+        with self._lock:
+            if self._is_first:
+                self._is_first = False
+                with suppress(FileExistsError):
+                    self._claim.touch(exist_ok=False)
+                    self._claim.write_text(get_worker().address)
+                    self._chosen = self._odd
+        return self._chosen.read(box, on_hole)
+
+
 @dataclass(frozen=True)
 class OneBrokenWorkerJob(RenderJob):
-    """On the first worker that opens it, which `claim` names, every read fails."""
+    """On the first worker that reads, which `claim` names, every read fails."""
 
     claim: Path = Path()
 
     def open(self, emit: Listener) -> RenderStages:
         stages = super().open(emit)
-        try:
-            self.claim.touch(exist_ok=False)
-        except FileExistsError:
-            return stages
-        self.claim.write_text(get_worker().address)
-        return replace(stages, source=self.odd(stages.source))
+        return replace(stages, source=ClaimedSource(stages.source, self.odd(stages.source), self.claim))
 
     def odd(self, source: Source) -> Source:
         return BrokenSource(source)

@@ -145,6 +145,13 @@ def test_comments_prefixes_and_other_elements_do_not_matter(tmp_path):
     assert (read(path) == VOLUMES[0]).all()
 
 
+def test_other_xml_is_left_alone(tmp_path):
+    path = write(
+        tmp_path / "a.tif", VOLUMES[0], "<?xml version='1.0'?><Metadata><HOME>GENOME</HOME></Metadata>"
+    )
+    assert (read(path, voxel_size_nm=(40, 5, 4)) == VOLUMES[0]).all()
+
+
 class TestImages:
     """Several images in one file: the only volume, or the one that is asked for."""
 

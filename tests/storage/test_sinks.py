@@ -29,12 +29,12 @@ from stored_volumes import chunk_files
 from vemdiffuse_pipe.errors import (
     CorruptDataError,
     MisalignedWriteError,
-    MissingDataError,
     OutputError,
 )
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.plane_groups import Provenance
 from vemdiffuse_pipe.storage import objects, open_sink, open_source
+from vemdiffuse_pipe.testing.sinks import SinkConformance
 
 
 @pytest.fixture
@@ -48,19 +48,13 @@ def sink(kind, path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-class TestEverySink:
+class TestEverySink(SinkConformance):
     def test_spec_is_what_was_asked_for(self, sink, kind):
         assert sink.spec.frame == FRAME
         assert sink.spec.chunk_shape == KINDS[kind]["chunk_shape"]
         assert sink.spec.shard_shape == KINDS[kind]["shard_shape"]
         assert sink.spec.format.replace(" ", "-") == KINDS[kind]["output_format"]
         assert sink.arrays == ("em", "uncertainty")
-
-    def test_what_is_written_is_read_back(self, sink):
-        for box in shards(sink):
-            sink.write("em", box, VOXELS[box.slices])
-            assert (sink.read("em", box) == VOXELS[box.slices]).all()
-        assert (sink.read("em", Box((1, 2, 3), (10, 20, 30))) == VOXELS[1:10, 2:20, 3:30]).all()
 
     def test_reopened_sink_is_the_same(self, sink, path):
         sink.write("em", WHOLE, VOXELS)
@@ -88,16 +82,6 @@ class TestEverySink:
         with pytest.raises(MisalignedWriteError):
             sink.write("em", Box((1, 0, 0), SHAPE), VOXELS[1:])
         assert snapshot(path) == before
-
-    def test_unwritten_is_missing(self, sink):
-        first, *_ = shards(sink)
-        sink.write("em", first, VOXELS[first.slices])
-        with pytest.raises(MissingDataError, match="uncertainty"):
-            sink.read("uncertainty", first)
-
-    def test_black_is_stored(self, sink):
-        sink.write("em", WHOLE, np.zeros(SHAPE, np.uint8))
-        assert (sink.read("em", WHOLE) == 0).all()
 
     def test_damaged_shard_is_corrupt(self, sink, path):
         sink.write("em", WHOLE, VOXELS)

@@ -1,7 +1,6 @@
 """Every source gives the same frame and the same voxels, whoever wrote it."""
 
 import json
-from concurrent.futures import ThreadPoolExecutor
 
 import numcodecs
 import numpy as np
@@ -23,8 +22,19 @@ from vemdiffuse_pipe.errors import MissingDataError, SourceError
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.storage import open_source
 from vemdiffuse_pipe.testing import ArraySource
+from vemdiffuse_pipe.testing.sources import SourceConformance
 
 DOUBLE = "array in memory"
+
+
+@pytest.fixture
+def voxels():
+    return VOXELS
+
+
+@pytest.fixture
+def frame():
+    return FRAME
 
 
 @pytest.fixture(params=[*FORMATS, DOUBLE], ids=str, scope="module")
@@ -35,43 +45,9 @@ def source(request, written):
     return open_source(written(stored) / stored.inside, **stored.options)
 
 
-def random_boxes(n):
-    rng = np.random.default_rng(7)
-    for _ in range(n):
-        ends = np.sort([rng.choice(size + 1, 2, replace=False) for size in SHAPE], axis=1)
-        yield Box(tuple(map(int, ends[:, 0])), tuple(map(int, ends[:, 1])))
-
-
-class TestEverySource:
-    def test_frame_is_exact(self, source):
-        assert source.spec.frame == FRAME
-
-    def test_stored_type_is_stated(self, source):
+class TestEverySource(SourceConformance):
+    def test_its_stored_type_is_stated(self, source):
         assert source.spec.dtype == "uint8"
-
-    def test_chunks_tile_shards(self, source):
-        for chunk, shard in zip(source.spec.chunk_shape, source.spec.shard_shape, strict=True):
-            assert chunk > 0
-            assert shard % chunk == 0
-
-    def test_whole_volume_is_what_was_written(self, source):
-        voxels = source.read(source.spec.frame.box)
-        assert voxels.dtype == np.uint8
-        assert voxels.flags.c_contiguous
-        assert (voxels == VOXELS).all()
-
-    def test_any_box_is_a_part_of_the_whole(self, source):
-        for box in random_boxes(30):
-            assert (source.read(box) == VOXELS[box.slices]).all()
-
-    def test_empty_box_has_no_voxels(self, source):
-        assert source.read(Box((3, 4, 5), (3, 9, 9))).shape == (0, 5, 4)
-
-    def test_threads_read_what_one_reads(self, source):
-        boxes = list(random_boxes(40))
-        with ThreadPoolExecutor(4) as threads:
-            for box, voxels in zip(boxes, threads.map(source.read, boxes), strict=True):
-                assert (voxels == VOXELS[box.slices]).all()
 
 
 def test_box_outside_is_refused(stored, written):

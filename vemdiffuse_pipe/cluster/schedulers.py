@@ -1,4 +1,4 @@
-"""What batch schedulers are told: the same job in the words of Slurm, LSF, PBS and SGE. Text only.
+"""Job scripts for batch schedulers: the same job in the words of Slurm, LSF, PBS and SGE. Text only.
 
 directives      what follows the scheduler's mark at the head of a job script
 array_script    a job array: each of its jobs does a part of a run, and no job knows of another
@@ -53,7 +53,7 @@ class Job:
 
     @property
     def warning_s(self) -> int:
-        """How long before its end a job is told: a minute is not all warning."""
+        """How long before its end a job is warned: at most a quarter of its walltime."""
         return min(MAX_WARNING_S, self.cluster.walltime_s // 4)
 
     @property

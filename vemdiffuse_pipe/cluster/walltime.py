@@ -1,4 +1,4 @@
-"""How much time a batch job has left, and how long its blocks take: a block that cannot end is not begun."""
+"""How much time a batch job has left, and how long its blocks take: what would not finish is not started."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def time_left_s(
     now: Callable[[], float] = time.time,
     ask: Callable[[Sequence[str]], str] | None = None,
 ) -> float | None:
-    """Seconds until the scheduler ends this job; None outside of one, or where nobody says.
+    """Seconds until the scheduler ends this job; None outside of one, or where it is not known.
 
     Slurm's SLURM_JOB_END_TIME (seconds since 1970), else what squeue says of the job. `ask`: the output of a
     command, '' where it fails.
@@ -62,10 +62,10 @@ def running_s() -> float:
 
 
 def _seconds(text: str) -> float | None:
-    found = _CLOCK.fullmatch(text)
-    if found is None:
+    match = _CLOCK.fullmatch(text)
+    if match is None:
         return None
-    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
     return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
 
 

@@ -89,6 +89,10 @@ def export(
 
     `runner`: makes what does the work of a level. Raises OutputError where `output` is not complete or
     `destination` holds something else; PlanError for what the format cannot hold.
+
+    >>> from vemdiffuse_pipe import ExportRequest, export
+    >>> export("isotropic.zarr", "isotropic.n5", ExportRequest(image_format="n5")).outcome.is_complete
+    True
     """
     run = open_run_output(output)
     check_complete(run)

@@ -56,6 +56,10 @@ def pyramid(
 
     `n_levels`: with level 0; else until a section fits one chunk. `runner`: makes what does the work of a
     level. Raises OutputError where there is no complete output, or its format takes no levels.
+
+    >>> from vemdiffuse_pipe import pyramid
+    >>> pyramid("isotropic.zarr", n_levels=2).levels["em"]
+    2
     """
     run = open_run_output(output)
     _check_takes_levels(run)

@@ -26,7 +26,7 @@ from vemdiffuse_pipe.storage.retry import RetryPolicy, with_retries
 from vemdiffuse_pipe.survey.kept_sections import read_kept
 from vemdiffuse_pipe.volume import Source, Voxels
 
-BUDGET_S = 20.0  # after which no further gap of the block is begun
+BUDGET_S = 20.0  # after which no further gap of the block is rendered
 BLOCKS_TRIED = 8
 
 

@@ -1,1 +1,1 @@
-"""What a run leaves beside its voxels: receipts, blocks set aside, events, the journal of who is at what."""
+"""What a run writes beside its voxels: receipts, failures, events, heartbeats."""

@@ -30,7 +30,7 @@ N_READERS = 16
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """The last heartbeat of a process, as it wrote it: nobody has checked that there are such blocks."""
+    """The last heartbeat of a process, as it wrote it: unchecked."""
 
     host: str
     """Name of the machine."""

@@ -90,7 +90,7 @@ class Part:
 
     @property
     def helped(self) -> Share:
-        """What it takes up first of what others have left."""
+        """The blocks of other parts that it does first, once its own are done."""
         return Share(self.number - 1, self.count, self.count, self.count)
 
 
@@ -101,10 +101,10 @@ def parse_part(text: str, environ: Mapping[str, str]) -> Part:
     """
     if text == "auto":
         return _part_of_array(environ)
-    found = re.fullmatch(r"(auto|\d{1,9})/(\d{1,9})", text, re.ASCII)
-    if found is None:
+    match = re.fullmatch(r"(auto|\d{1,9})/(\d{1,9})", text, re.ASCII)
+    if match is None:
         raise ConfigError(f"part {text[:40]!r}; i/n with i from 1 to n is needed, or auto, or auto/n: 3/8")
-    number, count = found.groups()
+    number, count = match.groups()
     if number != "auto":
         return Part(int(number), int(count))
     name = _array(environ)
@@ -114,7 +114,7 @@ def parse_part(text: str, environ: Mapping[str, str]) -> Part:
 def _part_of_array(environ: Mapping[str, str]) -> Part:
     name = _array(environ)
     first_name, last_name, step_name = _COUNTED.get(name, ("", "", ""))
-    if any(environ.get(one, "") in _NO_ARRAY for one in (last_name, first_name or last_name)):
+    if any(environ.get(variable, "") in _NO_ARRAY for variable in (last_name, first_name or last_name)):
         raise ConfigError(
             f"{name} numbers this job, but nothing says how many there are; write --part auto/64 for 64"
         )

@@ -62,7 +62,7 @@ def is_crash_culprit(n_crashes_alone: int) -> bool:
 def stop_reason(errors: Sequence[BaseException]) -> str:
     """Why a run stops after these `errors`, of blocks that failed with no success between them; '' to go on.
 
-    A store that answers nobody, or a broken GPU, is no reason to mark a million blocks failed, one by one.
+    A store that is down, or a broken GPU, is no reason to mark a million blocks failed, one by one.
     """
     exhausted = [error for error in errors if isinstance(error, RetriesExhaustedError)]
     failed = [error for error in errors if not isinstance(error, RetriesExhaustedError)]

@@ -169,7 +169,8 @@ def _are_decimals(whole: Column, after: Column) -> bool:
     if after.n_values == 1:
         return False  # the order is the same
     n_files = len(whole.written)
-    decimals = [number(f"{w}.{a}") for (_, w), (_, a) in zip(whole.written, after.written, strict=True)]
+    pairs = zip(whole.written, after.written, strict=True)
+    decimals = [number(f"{sign}{before}.{digits}") for (sign, before), (_, digits) in pairs]
     are_even = len(set(decimals)) == n_files and is_dense(decimals)
     if whole.n_values == 1:
         if len({len(digits) for _, digits in after.written}) == 1:

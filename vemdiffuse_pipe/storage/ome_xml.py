@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import prod
@@ -52,7 +52,7 @@ _OTHER_UNITS = {
     "MM",
 }
 
-CountPages = Callable[[str | None], int | None]  # of a file, None for the one that was opened; None: unknown
+_OME_TAG = re.compile(r"<([\w.-]+:)?OME[\s/>]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ class OmeDocument:
 
 def is_ome(text: str) -> bool:
     """True where a description is OME-XML, well formed or not."""
-    return text.lstrip("\ufeff \t\r\n").startswith("<") and "OME" in text
+    return text.lstrip("\ufeff \t\r\n").startswith("<") and _OME_TAG.search(text) is not None
 
 
 def parse(text: str, where: str) -> OmeDocument:

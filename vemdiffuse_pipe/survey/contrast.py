@@ -27,8 +27,8 @@ def measure_contrast(source: Source, rejected: Sequence[int] = ()) -> tuple[floa
     leave a quarter. Raises SourceError where nowhere is tissue, TransientError.
     """
     shape = source.spec.shape
-    found = [_tissue_near(source, shape[0] * part // 6, rejected) for part in (1, 3, 5)]
-    tissue = np.concatenate(found).astype(np.float64)
+    windows = [_tissue_near(source, shape[0] * part // 6, rejected) for part in (1, 3, 5)]
+    tissue = np.concatenate(windows).astype(np.float64)
     if not tissue.size:
         raise SourceError(
             f"{source.spec.url} is black or white wherever it was looked at; state its mean and deviation: "

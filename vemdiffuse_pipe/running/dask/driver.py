@@ -88,7 +88,7 @@ def drive(
             flight.launch([suspects.popleft()], ALONE)
         finished, received = _all_waiting(inbox, flight.start_backups(on_backup) if is_near_end else None)
         suspects.extend(flight.collect(finished))
-        finished.clear()  # dask repeats what a lost worker has done, while somebody holds its future
+        finished.clear()  # dask repeats what a lost worker has done, while its future is held
         stopped = f"{received.name} was received" if received is not None else policy.stop_reason()
         if stopped:
             _drain(flight, inbox, STOP_GRACE_S if received is None else signals.GRACE_S[received])
