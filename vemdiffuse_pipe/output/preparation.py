@@ -101,6 +101,7 @@ def open_run_model(plan: Plan, device: str | None = None) -> Model:
     was planned with. `device`: another than the run file's.
     """
     from vemdiffuse_pipe.models.checkpoint import load_model  # imports torch
+    from vemdiffuse_pipe.models.protocol import Sectioning
 
     table, sampling = plan.run_file, plan.sampling
     return load_model(
@@ -112,6 +113,7 @@ def open_run_model(plan: Plan, device: str | None = None) -> Model:
         sampler=sampling.sampler,
         task=table.model.task,
         capture=table.run.capture,
+        sectioning=Sectioning(*plan.sectioning_nm),
     )
 
 
