@@ -156,11 +156,9 @@ def _started(plan: Plan, source: Source) -> tuple[Plan, Model, RunOutput]:
         _check_run_file(address, plan)  # before anything is made
     plan = with_measurements(plan, source, output)
     model = open_run_model(plan)  # before anything is written
-    output = create_run_output(
-        plan, output
-    )  # before the run file is written: the output may belong to another run
-    _check_run_file(address, plan)
-    objects.write_bytes_atomically(address, config.dump(plan.run_file).encode())
+    output = create_run_output(plan, output)  # before the run file: the output may belong to another run
+    if objects.read_bytes(address, 1) is None:  # what an earlier version wrote, or a user, stays
+        objects.write_bytes_atomically(address, config.dump(plan.run_file).encode())
     return plan, model, output
 
 
