@@ -26,6 +26,7 @@ Voxel = Annotated[int, Field(ge=0, le=2**40)]
 Corners = tuple[tuple[Voxel, Voxel, Voxel], tuple[Voxel, Voxel, Voxel]]
 CornersNm = tuple[tuple[Finite, Finite, Finite], tuple[Finite, Finite, Finite]]
 Policy = Literal["fail", "fill", "bridge"]
+NanPolicy = Literal["fail", "fill"]
 BadSections = Literal["refuse", "bridge", "keep"]
 Task = Literal["isotropic", "denoise", "superres"]
 Grid = Literal["whole", "exact"]
@@ -89,6 +90,7 @@ class SourceTable(Table):
     contrast: tuple[Finite, Length] | None = None
     missing: Policy = "fail"
     corrupt: Policy = "fail"
+    nan: NanPolicy = "fail"
     bad_sections: BadSections = "refuse"
     rejected_sections: tuple[Voxel, ...] = ()
     region: Corners | None = None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from vemdiffuse_pipe import config
 from vemdiffuse_pipe.cluster.walltime import deadline_of, stated_walltime_s
-from vemdiffuse_pipe.config import BadSections, Grid, OutputFormat, Policy, RunFile, RunTable
+from vemdiffuse_pipe.config import BadSections, Grid, NanPolicy, OutputFormat, Policy, RunFile, RunTable
 from vemdiffuse_pipe.errors import ConfigError, OutputError
 from vemdiffuse_pipe.geometry.box import Zyx
 from vemdiffuse_pipe.models.card import AUTO
@@ -87,6 +87,7 @@ def reconstruct(
     series: int | None = None,
     pattern: str | None = None,
     window: tuple[float, float] | None = None,
+    nan: NanPolicy = "fail",
     missing: Policy = "fail",
     corrupt: Policy = "fail",
     bad_sections: BadSections = "refuse",
@@ -118,7 +119,7 @@ def reconstruct(
     """
     voxels = {"voxel_size_nm": voxel_size_nm, "level": level, "channel": channel, "window": window}
     files = {"series": series, "pattern": pattern}
-    policies = {"missing": missing, "corrupt": corrupt, "bad_sections": bad_sections}
+    policies = {"nan": nan, "missing": missing, "corrupt": corrupt, "bad_sections": bad_sections}
     draws = {"seed": seed, "samples": samples, "steps": steps, "precision": precision}
     engine = "local" if workers > 1 else "threads"
     tables: dict[str, object] = {
