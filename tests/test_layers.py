@@ -16,7 +16,7 @@ LEVELS = (
     ("demo", "testing"),
     ("comparison", "handoff"),
     ("running", "training"),
-    ("pricing", "monitor"),
+    ("pricing", "monitor", "selftest"),
     ("output",),
     ("records",),
     ("cluster",),

@@ -15,10 +15,10 @@ from vemdiffuse_pipe.comparison.in_memory import reconstruct_in_memory
 from vemdiffuse_pipe.config import ModelTable
 from vemdiffuse_pipe.evaluation import Report, evaluate
 from vemdiffuse_pipe.evaluation.degradation import degrade
-from vemdiffuse_pipe.models.card import WEIGHTS, find_card, shipped_models
+from vemdiffuse_pipe.models.card import BUILTIN, WEIGHTS, find_card, shipped_models
 
 FIB25 = Path(__file__).parents[2] / "shared/data/fib25/volume_a_raw.tif"
-NETWORKS = [name for name in shipped_models() if name not in ("linear", "cubic")]
+NETWORKS = [name for name in shipped_models() if name not in BUILTIN["isotropic"]]
 on_fib25 = pytest.mark.skipif(not FIB25.exists(), reason="the FIB-25 volumes are not beside this checkout")
 
 

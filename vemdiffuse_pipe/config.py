@@ -121,6 +121,7 @@ class OutputTable(Table):
 class ModelTable(Table):
     """[model] what fills the gaps, or restores sections. Every key here changes voxels.
 
+    `name`: a model, the path of a checkpoint, or auto: the best of `candidates` by a self-test of the volume.
     `grid`: whole, planes at fractions of the section distance, sections kept; exact, planes as far apart as
     pixels. `plane_thickness`: planes as thick as sections, as the microscope would have cut them there, or
     thin. `sections`: keep, planes at sections are those sections, bit for bit; estimate, they are estimated
@@ -130,6 +131,7 @@ class ModelTable(Table):
 
     task: Task = "isotropic"
     name: str = "default"
+    candidates: Annotated[tuple[str, ...], Field(min_length=1, max_length=64)] | None = None
     ratio: Annotated[int, Field(ge=1, le=1024)] | None = None
     grid: Grid = "whole"
     plane_thickness: PlaneThickness = "section"

@@ -195,6 +195,18 @@ def test_sections_prints_a_line_that_a_run_file_takes(here: Path, vemdiffuse: Ve
     assert facts["bad"][2] == {"section": 6, "reason": "duplicate", "of": 5}
 
 
+def test_sections_names_jumps_between_sections(here: Path, vemdiffuse: Vemdiffuse) -> None:
+    tissue = phantom((1, 130, 130), 1)[0]
+    moved = np.stack([tissue[:100, :100]] * 3 + [tissue[8:108, 6:106]])
+    tifffile.imwrite("em.tif", moved, photometric="minisblack")
+    ended = vemdiffuse("inspect", "em.tif", "--sections")
+    assert ended.code == 0
+    assert "sections 2 and 3: a jump of 10.0 px, -8.0 along y and -6.0 along x" in ended.stdout
+    facts = json.loads(vemdiffuse("inspect", "em.tif", "--sections", "--json").stdout)["alignment"]
+    assert facts["jumps"] == [2]
+    assert facts["verdict"] in ended.stdout
+
+
 def test_sections_of_a_whole_stack_print_no_line(here: Path, vemdiffuse: Vemdiffuse) -> None:
     tifffile.imwrite("em.tif", phantom((5, 80, 90), 1), photometric="minisblack")
     ended = vemdiffuse("inspect", "em.tif", "--sections")

@@ -71,6 +71,7 @@ def case(name: str, side: int = 64, sampler: str = "", steps: int = 2) -> ModelC
 CASES = {
     "linear": case("linear", side=32),
     "cubic": case("cubic", side=32, steps=1),
+    "flow": case("flow", side=256, steps=1),
     "lean": case("lean", sampler="heun", steps=3),
     "regression": case("regression", steps=1),
     "udim": case("udim", side=32, sampler="ancestral-rescaled"),
@@ -98,4 +99,6 @@ def test_a_checkpoint_holds_the_card_that_its_model_has(kind: str) -> None:
 
 
 def test_every_kind_that_fills_gaps_is_tested() -> None:
-    assert {"interpolation", *SIZES} == {name for name, kind in KINDS.items() if kind.fills_gaps}
+    assert {case.card.kind for case in CASES.values()} == {
+        name for name, kind in KINDS.items() if kind.fills_gaps
+    }

@@ -44,6 +44,7 @@ GROUPS = {
         "register": "Register a raw image to its clean counterpart.",
     },
     "Judge": {
+        "selftest": "Leave sections out and say which model makes them best.",
         "evaluate": "Compare a reconstruction with ground truth.",
         "compare": "Benchmark models against ground truth.",
     },

@@ -12,6 +12,7 @@ from vemdiffuse_pipe.cli.options import json_option, print_json, print_table, so
 from vemdiffuse_pipe.cli.outcome import MAX_LISTED
 from vemdiffuse_pipe.geometry.frame import show_nm
 from vemdiffuse_pipe.storage.section_names import Numbering
+from vemdiffuse_pipe.survey.alignment import Alignment, PairShift
 from vemdiffuse_pipe.survey.inspection import Inspection, LevelInfo, SectionScan, inspect
 from vemdiffuse_pipe.survey.peek import Peek
 
@@ -22,7 +23,7 @@ Facts = dict[str, object]
 @click.argument("url")
 @source_options
 @click.option("--peek", type=click.Path(path_type=Path), metavar="FILE.png", help="Draw two views of it.")
-@click.option("--sections", is_flag=True, help="Look for black, constant, duplicated and missing sections.")
+@click.option("--sections", is_flag=True, help="Look for bad sections, and measure their alignment.")
 @json_option
 def command(
     url: str,
@@ -40,7 +41,8 @@ def command(
 
     URL may be a name that `vemdiffuse datasets` lists. Chunks are decoded whole, so a line for each level
     says what one read decodes. --peek draws the middle section and an xz cut, from the coarsest level that
-    still has 512 pixels. --sections reads a coarse level through, and prints a line for the run file.
+    still has 512 pixels. --sections reads a coarse level through for black, constant, duplicated and missing
+    sections, prints a line for the run file, and measures how far neighbouring sections lie off each other.
 
     \b
     Examples:
@@ -77,6 +79,8 @@ def inspection_facts(volume: Inspection) -> Facts:
         scan = volume.sections
         bad = [asdict(section) for section in scan.bad]
         facts["sections"] = {"level": scan.level, "bad": bad, "rejected_sections": scan.rejected_sections}
+    if volume.alignment is not None:
+        facts["alignment"] = volume.alignment.as_dict()
     return facts
 
 
@@ -89,6 +93,8 @@ def inspection_rows(volume: Inspection) -> dict[str, str]:
         rows["peek"] = _peek_text(volume.peek)
     if volume.sections is not None:
         rows["sections"] = _sections_text(volume.sections)
+    if volume.alignment is not None:
+        rows["alignment"] = _alignment_text(volume.alignment)
     return rows
 
 
@@ -165,3 +171,23 @@ def _sections_text(scan: SectionScan) -> str:
         lines.append(f"and {show_count(len(scan.bad) - MAX_LISTED)} more; --json lists them all")
     rejected = scan.rejected_sections
     return "\n".join(lines + ([f"rejected_sections = {rejected}"] if rejected else []))
+
+
+def _alignment_text(found: Alignment) -> str:
+    measured, pairs = show_count(len(found.pairs)), show_count(found.n_pairs)
+    lines = [
+        f"{found.verdict}; shifts: {found.typical_px:.1f} px (median), {measured} of {pairs} pairs measured"
+    ]
+    bad = sorted([*found.jumps, *found.unclear], key=lambda pair: pair.lower)
+    lines += [_pair_text(pair) for pair in bad[:MAX_LISTED]]
+    if len(bad) > MAX_LISTED:
+        lines.append(f"and {show_count(len(bad) - MAX_LISTED)} more; --json lists them all")
+    return "\n".join(lines)
+
+
+def _pair_text(pair: PairShift) -> str:
+    where = f"sections {pair.lower} and {pair.lower + 1}"
+    if pair.shift_px is None:
+        return f"{where}: no common shift, places differ by {pair.spread_px:.0f} px"
+    y, x = pair.shift_px
+    return f"{where}: a jump of {pair.length_px:.1f} px, {y:+.1f} along y and {x:+.1f} along x"

@@ -38,16 +38,22 @@ class ShellCorrelation:
     x: Floats
 
     def crossing(self, curve: Floats, threshold: float = SEVENTH) -> float:
-        """Where `curve` first falls below `threshold`: a fraction of Nyquist, 1 where it never does.
+        """Where `curve` first falls below `threshold`: a fraction of Nyquist, 1 where it never does."""
+        return crossing(self.frequencies, curve, threshold)
 
-        Linear between the middles of shells; below the first one the correlation is taken as 1.
-        """
-        below = np.flatnonzero(curve < threshold)
-        if not below.size:
-            return 1.0
-        i = int(below[0])
-        f0, c0 = (self.frequencies[i - 1], curve[i - 1]) if i else (0.0, 1.0)
-        return float(f0 + (self.frequencies[i] - f0) * (c0 - threshold) / (c0 - curve[i]))
+
+def crossing(frequencies: Floats, curve: Floats, threshold: float) -> float:
+    """Where `curve` first falls below `threshold`: a fraction of Nyquist, 1 where it never does.
+
+    Linear between `frequencies`, the middles of shells or rings; below the first one the correlation is
+    taken as 1.
+    """
+    below = np.flatnonzero(curve < threshold)
+    if not below.size:
+        return 1.0
+    i = int(below[0])
+    f0, c0 = (frequencies[i - 1], curve[i - 1]) if i else (0.0, 1.0)
+    return float(f0 + (frequencies[i] - f0) * (c0 - threshold) / (c0 - curve[i]))
 
 
 def shell_correlation(prediction: Voxels, truth: Voxels, planes: Sequence[int]) -> ShellCorrelation:

@@ -20,7 +20,7 @@ from vemdiffuse_pipe.config import Task
 from vemdiffuse_pipe.errors import ModelError
 from vemdiffuse_pipe.models.kinds import KINDS, USUAL_STEPS, Kind
 from vemdiffuse_pipe.models.sizes.gap import SamplerSizes
-from vemdiffuse_pipe.models.sizes.parameter_free import FilterSizes, InterpolationSizes
+from vemdiffuse_pipe.models.sizes.parameter_free import FilterSizes, FlowSizes, InterpolationSizes
 from vemdiffuse_pipe.models.sizes.protocol import Sizes
 from vemdiffuse_pipe.models.tasks import TASKS
 
@@ -176,6 +176,13 @@ def interpolation_card(name: str, reach_sections: int) -> ModelCard:
     return with_network(card, InterpolationSizes(reach_sections))
 
 
+def flow_card(name: str) -> ModelCard:
+    """The card of optical flow: no weights, no noise, any ratio. `tile_deviation`: on FIB-SEM at r = 5."""
+    sha256 = hashlib.sha256(name.encode()).hexdigest()
+    card = ModelCard(name, "flow", sha256, False, False, 0, 0, 1, 2, 2**31, tile_deviation=1.25)
+    return with_network(card, FlowSizes())
+
+
 def filter_card(name: str, task: Task, halo_px: int) -> ModelCard:
     """The card of a filter of one section that looks `halo_px` pixels of the source around: no weights."""
     sha256 = hashlib.sha256(f"{task} {name}".encode()).hexdigest()
@@ -185,8 +192,9 @@ def filter_card(name: str, task: Task, halo_px: int) -> ModelCard:
 
 LINEAR = interpolation_card("linear", 0)
 CUBIC = interpolation_card("cubic", 12)
+FLOW = flow_card("flow")
 BUILTIN: dict[Task, dict[str, ModelCard]] = {
-    "isotropic": {"linear": LINEAR, "cubic": CUBIC},
+    "isotropic": {"linear": LINEAR, "cubic": CUBIC, "flow": FLOW},
     "denoise": {"gaussian": filter_card("gaussian", "denoise", 4)},
     "superres": {
         "linear": filter_card("linear", "superres", 1),
@@ -194,6 +202,7 @@ BUILTIN: dict[Task, dict[str, ModelCard]] = {
     },
 }
 WEIGHTS = Path(__file__).parent / "weights"
+AUTO = "auto"  # not a model yet: a self-test chooses one when a run begins
 EARLIER = {"default": "fib25-2026-11"}  # what a name meant before: runs begun with it go on with it
 ONE_PASS = {"one-pass": "fib25-2026-11"}  # the same weights, evaluated once: the best single estimate
 
@@ -221,17 +230,26 @@ def find_card(model: str, task: Task = "isotropic") -> ModelCard:
 
 def find_checkpoint(model: str) -> Path:
     """Path of the checkpoint that `model` names. Raises ModelError when there is none."""
-    if model in shipped_models()[2:]:
+    if model in _with_weights():
         return WEIGHTS / f"{ONE_PASS.get(model, model)}.safetensors"
     if os.path.isfile(model):  # noqa: PTH113 (Path's own raises for a name that is too long)
         return Path(model)
+    if model == AUTO:
+        raise ModelError(
+            f"model {AUTO} is chosen by a self-test when a run begins, so that it cannot be planned before; "
+            "name a model here: `vemdiffuse selftest SOURCE` says which"
+        )
     known = ", ".join(shipped_models())
     raise ModelError(f"no model {model[:80]!r}; known: {known}, or the path of a .safetensors checkpoint")
 
 
 def shipped_models() -> list[str]:
     """Names that `find_card` knows."""
-    return ["linear", "cubic", *sorted([*ONE_PASS, *(p.stem for p in WEIGHTS.glob("*.safetensors"))])]
+    return [*BUILTIN["isotropic"], *_with_weights()]
+
+
+def _with_weights() -> list[str]:
+    return sorted([*ONE_PASS, *(p.stem for p in WEIGHTS.glob("*.safetensors"))])
 
 
 def read_card(path: Path) -> ModelCard:

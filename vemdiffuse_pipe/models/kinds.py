@@ -1,6 +1,7 @@
 """The kinds of models: what holds for all networks of a kind; what differs is said by their sizes.
 
     kind        network                     draws     tiles               ratio
+    flow        none: optical flow          no        one size, inexact   any
     filter      none: of one section        no        exact               none: it fills no gap
     lean        LeanNetwork                 samples   exact               any
     regression  LeanNetwork, one pass       no        exact               any
@@ -24,7 +25,7 @@ from dataclasses import dataclass
 from vemdiffuse_pipe.models.sizes.a2i3dem import AxialConfig
 from vemdiffuse_pipe.models.sizes.gap import EstimatorSizes, SamplerSizes
 from vemdiffuse_pipe.models.sizes.lean import LeanConfig
-from vemdiffuse_pipe.models.sizes.parameter_free import FilterSizes, InterpolationSizes
+from vemdiffuse_pipe.models.sizes.parameter_free import FilterSizes, FlowSizes, InterpolationSizes
 from vemdiffuse_pipe.models.sizes.plain import PssrConfig, RcanConfig
 from vemdiffuse_pipe.models.sizes.protocol import Sizes
 from vemdiffuse_pipe.models.sizes.sru3d import Sru3dConfig
@@ -65,6 +66,7 @@ USUAL_STEPS = {"dpmpp-2m": 10, "heun": 35, "ancestral": 1000, "ancestral-rescale
 
 KINDS: dict[str, Kind] = {
     "interpolation": Kind(InterpolationSizes, needs_contrast=False, needs_weights=False),
+    "flow": Kind(FlowSizes, is_tile_exact=False, needs_contrast=False, needs_weights=False),
     "filter": Kind(FilterSizes, needs_contrast=False, needs_weights=False, fills_gaps=False),
     "lean": Kind(LeanConfig, ODE_SAMPLERS),
     "regression": Kind(LeanConfig),

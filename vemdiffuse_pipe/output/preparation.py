@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from vemdiffuse_pipe.cluster.memory import share_arenas
 from vemdiffuse_pipe.config import RunFile
-from vemdiffuse_pipe.errors import OutputError
-from vemdiffuse_pipe.models.card import BUILTIN, find_card, shipped_models
+from vemdiffuse_pipe.errors import ConfigError, OutputError
+from vemdiffuse_pipe.models.card import AUTO, BUILTIN, find_card, shipped_models
 from vemdiffuse_pipe.models.device import device_here
 from vemdiffuse_pipe.output.choices import with_device_here
 from vemdiffuse_pipe.plan.assumed import assumed_spec, check_assumed
@@ -31,6 +31,7 @@ def prepare(run_file: RunFile) -> tuple[Source, Plan]:
     run_file = with_device_here(with_absolute_paths(run_file))
     check_can_be_written(run_file.output.url)
     _check_apart(run_file)
+    _check_candidates(run_file)
     source = open_run_source(run_file)
     check_assumed(run_file.source, source.spec)
     return source, make_plan(run_file, source.spec, find_card(run_file.model.name, run_file.model.task))
@@ -67,6 +68,15 @@ def _check_apart(run_file: RunFile) -> None:
     source, output = run_file.source.url, run_file.output.url
     if f"{source}/".startswith(f"{output}/"):
         raise OutputError(f"{output} holds the source {source}; choose another place for the output")
+
+
+def _check_candidates(run_file: RunFile) -> None:
+    """Raises ConfigError for candidates among which nobody chooses."""
+    if run_file.model.candidates is not None and run_file.model.name != AUTO:
+        raise ConfigError(
+            f'model.candidates go with name = "{AUTO}", not with {run_file.model.name[:80]}; '
+            "leave one of them out"
+        )
 
 
 def open_run_source(run_file: RunFile) -> Source:

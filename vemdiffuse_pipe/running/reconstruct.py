@@ -11,6 +11,7 @@ from vemdiffuse_pipe.cluster.walltime import deadline_of, stated_walltime_s
 from vemdiffuse_pipe.config import BadSections, Grid, OutputFormat, Policy, RunFile, RunTable
 from vemdiffuse_pipe.errors import ConfigError, OutputError
 from vemdiffuse_pipe.geometry.box import Zyx
+from vemdiffuse_pipe.models.card import AUTO
 from vemdiffuse_pipe.output.measurements import plan_of, with_measurements
 from vemdiffuse_pipe.output.preparation import open_run_model, prepare
 from vemdiffuse_pipe.output.run_output import (
@@ -66,6 +67,7 @@ def run(
     """
     from vemdiffuse_pipe.running.execution import Limits, run_checked_plan  # imports torch
 
+    run_file = _with_chosen_model(run_file)
     source, plan = prepare(run_file)
     check_run(plan, Where.THIS_PROCESS if part else Where.ENGINE)
     output = find_run_output(plan)
@@ -131,10 +133,19 @@ def reconstruct(
 def _reconstruct(run_file: RunFile, listener: Listener) -> Outcome:
     from vemdiffuse_pipe.running.execution import run_checked_plan  # imports torch
 
-    source, plan = prepare(run_file)
+    source, plan = prepare(_with_chosen_model(run_file))
     check_run(plan, Where.ENGINE)
     plan, model, output = _started(plan, source)
     return run_checked_plan(plan, source, model=model, output=output, listener=listener)
+
+
+def _with_chosen_model(run_file: RunFile) -> RunFile:
+    """The run file with a model in the place of "auto"; itself where it names one."""
+    if run_file.model.name != AUTO:
+        return run_file
+    from vemdiffuse_pipe.selftest.auto import with_chosen_model  # imports torch
+
+    return with_chosen_model(run_file)
 
 
 def _started(plan: Plan, source: Source) -> tuple[Plan, Model, RunOutput]:

@@ -16,6 +16,7 @@ from vemdiffuse_pipe.storage import open_source, source_address
 from vemdiffuse_pipe.storage.levels import UNIT_VOXEL, Level, Reader, Volume, zyx_of
 from vemdiffuse_pipe.storage.section_names import Numbering
 from vemdiffuse_pipe.storage.source import find_volume
+from vemdiffuse_pipe.survey.alignment import Alignment, measure_alignment
 from vemdiffuse_pipe.survey.bad_sections import find_bad_sections, preflight_level
 from vemdiffuse_pipe.survey.peek import Peek, draw
 from vemdiffuse_pipe.survey.sections import BadSection
@@ -97,6 +98,8 @@ class Inspection:
     """The picture, where one was asked for."""
     sections: SectionScan | None = None
     """The scan of its sections, where one was asked for."""
+    alignment: Alignment | None = None
+    """How far neighbouring sections lie off each other, where the scan was asked for."""
 
 
 def inspect(
@@ -114,8 +117,9 @@ def inspect(
     """What the volume at `url` is: format, levels, shapes, voxel sizes. Metadata only, unless more is asked.
 
     `peek`: also draw its middle section and a cut along z into this PNG file. `sections`: also read a coarse
-    level through, for sections without data. The other arguments are those of `open_source`. Raises
-    SourceError where there is no volume; with `peek` and `sections` also DataError and TransientError.
+    level through, for sections without data, and measure how sections lie on each other. The other arguments
+    are those of `open_source`. Raises SourceError where there is no volume; with `peek` and `sections` also
+    DataError and TransientError.
 
     Example:
 
@@ -128,16 +132,17 @@ def inspect(
     given_nm = None if voxel_size_nm is None else exact_nm(voxel_size_nm)
     chosen_by: Chosen = {"channel": channel, "series": series, "pattern": pattern, "window": window}
     levels = [(found, found.array.open(channel=channel)) for found in volume.levels]
-    picture = scan = None
+    picture = scan = alignment = None
     if peek is not None:
         is_asked_for = level is not None or (given_nm is not None and _is_stated(volume))
         chosen = _chosen(volume, level, given_nm) if is_asked_for else _coarse(levels)
         source = _opened(volume, chosen, given_nm, chosen_by)
         picture = draw(source, peek, is_size_known=given_nm is not None or _is_stated(volume))
     if sections:
-        scan = _scan(_opened(volume, _chosen(volume, level, given_nm), given_nm, chosen_by))
+        source = _opened(volume, _chosen(volume, level, given_nm), given_nm, chosen_by)
+        scan, alignment = _scan(source), measure_alignment(source)
     infos = tuple(_info(found, reader) for found, reader in levels)
-    return Inspection(volume.url, volume.format, infos, volume.numbering, picture, scan)
+    return Inspection(volume.url, volume.format, infos, volume.numbering, picture, scan, alignment)
 
 
 def _info(level: Level, reader: Reader) -> LevelInfo:
