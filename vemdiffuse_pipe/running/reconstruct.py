@@ -87,6 +87,7 @@ def reconstruct(
     series: int | None = None,
     pattern: str | None = None,
     window: tuple[float, float] | None = None,
+    section_thickness_nm: float | None = None,
     missing: Policy = "fail",
     corrupt: Policy = "fail",
     bad_sections: BadSections = "refuse",
@@ -117,7 +118,7 @@ def reconstruct(
         (1, 1)
     """
     voxels = {"voxel_size_nm": voxel_size_nm, "level": level, "channel": channel, "window": window}
-    files = {"series": series, "pattern": pattern}
+    files = {"series": series, "pattern": pattern, "section_thickness_nm": section_thickness_nm}
     policies = {"missing": missing, "corrupt": corrupt, "bad_sections": bad_sections}
     draws = {"seed": seed, "samples": samples, "steps": steps, "precision": precision}
     engine = "local" if workers > 1 else "threads"
