@@ -79,7 +79,7 @@ def test_a_block_that_kills_whoever_takes_it_up_is_set_aside_and_the_rest_done(t
     assert len(codes) <= 5
     found = status(run_file.output.url)
     assert (found.n_blocks_done, [block.block_index for block in found.failed_blocks]) == (23, [deadly])
-    assert found.failed_blocks[0].reason.startswith("CrashedError: a process died with this block")
+    assert found.failed_blocks[0].reason.startswith("CrashedError: a process crashed with this block")
     assert retry(run_file.output.url).exit_code == 0
     np.testing.assert_array_equal(stored(run_file), interpolated(position_coded(SHAPE), 5))
 
