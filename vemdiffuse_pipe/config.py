@@ -100,12 +100,25 @@ class MaskTable(Table):
 
 
 class OutputTable(Table):
-    """[output] where the result goes, and how it is cut into objects."""
+    """[output] where the result goes, and how it is cut into objects.
+
+    `pyramid`: coarser levels are made once all blocks are done; it changes no voxel of the finest.
+    """
 
     url: str
     format: OutputFormat = "ome-zarr-0.5"
     chunk_shape: Zyx | None = None
     shard_shape: Zyx | None = None
+    pyramid: bool = False
+
+    @model_validator(mode="after")
+    def _takes_levels(self) -> Self:
+        if self.pyramid and self.format not in ("ome-zarr-0.5", "ome-zarr-0.4"):
+            raise ValueError(
+                f"pyramid = true needs an OME-Zarr format, not {self.format}; leave it out and use "
+                "`vemdiffuse export`, which makes levels in every format"
+            )
+        return self
 
 
 class ModelTable(Table):

@@ -17,10 +17,10 @@ from vemdiffuse_pipe import open_source, run
 from vemdiffuse_pipe.errors import OutputError, PlanError
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.frame import exact_nm
-from vemdiffuse_pipe.handoff.downsample import coarser
 from vemdiffuse_pipe.handoff.export import EXPORT_FORMATS, ExportFormat, ExportRequest, export
 from vemdiffuse_pipe.handoff.regions import box_of_region_nm
 from vemdiffuse_pipe.records.parts import Part
+from vemdiffuse_pipe.running.levels.downsample import coarser
 from vemdiffuse_pipe.running.local.runner import LocalRunner
 
 PART = Box((3, 5, 7), (26, 34, 51))

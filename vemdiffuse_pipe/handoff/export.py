@@ -21,14 +21,14 @@ from vemdiffuse_pipe.geometry.box import Box, Zyx
 from vemdiffuse_pipe.geometry.frame import Frame
 from vemdiffuse_pipe.geometry.pyramid import n_levels_until_small
 from vemdiffuse_pipe.handoff.export_job import Destination, ExportJob, FirstLevel, TiffDestination
-from vemdiffuse_pipe.handoff.level_job import LevelJob
-from vemdiffuse_pipe.handoff.pyramid import check_complete, existence_of
 from vemdiffuse_pipe.handoff.tiff_file import TiffFile
 from vemdiffuse_pipe.output.levels import method_of
 from vemdiffuse_pipe.output.run_output import RunOutput, open_run_output
 from vemdiffuse_pipe.plan.plan import digest
 from vemdiffuse_pipe.records.events import Listener, Outcome, silent
 from vemdiffuse_pipe.records.folder import JOBS, RECORDS, records_of
+from vemdiffuse_pipe.running.levels.level_job import LevelJob
+from vemdiffuse_pipe.running.levels.pyramid import check_complete, existence_of
 from vemdiffuse_pipe.running.local.runner import LocalRunner
 from vemdiffuse_pipe.running.runner import Runner, run_job
 from vemdiffuse_pipe.storage import images, objects, parse_address

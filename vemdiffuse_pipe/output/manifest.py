@@ -25,6 +25,7 @@ from vemdiffuse_pipe.records.shards import ShardSet
 from vemdiffuse_pipe.volume import Voxels
 
 NAME = "handoff.json"
+MAX_BYTES = 1 << 26  # of one that is read
 VERSION: Literal[1] = 1
 
 MEANINGS = {
