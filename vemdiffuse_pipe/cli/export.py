@@ -43,6 +43,9 @@ ENCODINGS = ["raw", "jpeg", "png", "compressed_segmentation"]
 @click.option(
     "--levels", "n_levels", type=click.IntRange(1, 32), metavar="N", help="Levels, the finest included."
 )
+@click.option(
+    "--partial", "is_partial", is_flag=True, help="Copy what is there of an incomplete output; the rest is 0."
+)
 @part_runner_options
 @json_option
 def command(
@@ -55,6 +58,7 @@ def command(
     encoding: str,
     is_sharded: bool,
     n_levels: int | None,
+    is_partial: bool,
     part: str | None,
     workers: int,
     as_json: bool,
@@ -80,17 +84,31 @@ def command(
         encoding=encoding,  # type: ignore[arg-type]
         is_sharded=is_sharded,
         n_levels=n_levels,
+        is_partial=is_partial,
     )
     with progress(sys.stderr) as listener:
         made = export(output, destination, request, runner=part_runner(part, workers), listener=listener)
     if as_json:
-        print_json({"destination": made.destination, "levels": made.n_levels, "moved_nm": made.moved_nm})
+        print_json(
+            {
+                "destination": made.destination,
+                "levels": made.n_levels,
+                "moved_nm": made.moved_nm,
+                "largest_error": made.largest_error,
+                "mean_error": made.mean_error,
+            }
+        )
     else:
         moved = ", ".join(f"{nm:g}" for nm in made.moved_nm)
         shift = (
             f"; its corner had to move by {moved} nm, z y x, to whole voxels" if any(made.moved_nm) else ""
         )
-        click.echo(f"{made.destination}: {made.n_levels} level(s) of {array} as {image_format}{shift}")
+        loss = (
+            f"; off by up to {made.largest_error} grey levels, {made.mean_error:.2g} on average"
+            if made.largest_error
+            else ""
+        )
+        click.echo(f"{made.destination}: {made.n_levels} level(s) of {array} as {image_format}{shift}{loss}")
     return made.outcome.exit_code
 
 
