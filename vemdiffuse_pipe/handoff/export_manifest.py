@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from vemdiffuse_pipe.geometry.frame import Frame
-from vemdiffuse_pipe.handoff.export_job import ExportJob
+from vemdiffuse_pipe.handoff.export_job import VOXELS, ExportJob
 from vemdiffuse_pipe.output.description import n_missing_blocks
 from vemdiffuse_pipe.output.manifest import (
     NAME,
@@ -88,7 +88,7 @@ def measured_loss(job: ExportJob) -> tuple[int, float, int]:
     largest, total, n = 0, 0, 0
     for block in np.linspace(0, n_blocks - 1, min(n_blocks, MAX_COMPARED)).round().astype(int).tolist():
         work = Work(block, job.blocks.box(block))
-        wanted = stages.read(work).arrays["voxels"].astype(np.int64)
+        wanted = stages.read(work).arrays[VOXELS].astype(np.int64)
         differences = np.abs(stages.made.reader.read(work.output_box).astype(np.int64) - wanted)
         largest, total = max(largest, int(differences.max())), total + int(differences.sum())
         n += differences.size

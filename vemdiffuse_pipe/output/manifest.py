@@ -100,7 +100,7 @@ class Handoff(BaseModel):
     trust: str = Field(description="What to believe, and what to look at twice.")
     readers: dict[str, str] = Field(description="How each reader opens it; OUTPUT is its address.")
     untested_readers: tuple[str, ...] = Field(description="Readers whose lines no test of ours runs.")
-    exported: Exported | None = Field(None, description="Of an export; null for an output itself.")
+    exported: Exported | None = Field(default=None, description="Of an export; null for an output itself.")
 
 
 def schema() -> dict[str, object]:
