@@ -28,14 +28,14 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from vemdiffuse_pipe.training.degraded import DegradedBatches, DegradedGaps
-from vemdiffuse_pipe.training.objectives.gaps import Estimation, PlaneDiffusion
-from vemdiffuse_pipe.training.recipes import Recipe
 
 from vemdiffuse_pipe.models.card import ModelCard
 from vemdiffuse_pipe.models.checkpoint import new_network, on_device, save_checkpoint
 from vemdiffuse_pipe.models.kinds import KINDS
+from vemdiffuse_pipe.training.degraded import DegradedBatches, DegradedGaps
 from vemdiffuse_pipe.training.objectives.draws import Draws
+from vemdiffuse_pipe.training.objectives.gaps import Estimation, PlaneDiffusion
+from vemdiffuse_pipe.training.recipes import Recipe
 from vemdiffuse_pipe.training.state import TrainingState
 
 SCALE, SEED, LR = 0.4, 0, 1e-3  # as of benchmarks/train_default.py

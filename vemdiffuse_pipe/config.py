@@ -26,10 +26,14 @@ Voxel = Annotated[int, Field(ge=0, le=2**40)]
 Corners = tuple[tuple[Voxel, Voxel, Voxel], tuple[Voxel, Voxel, Voxel]]
 CornersNm = tuple[tuple[Finite, Finite, Finite], tuple[Finite, Finite, Finite]]
 Policy = Literal["fail", "fill", "bridge"]
+NanPolicy = Literal["fail", "fill"]
 BadSections = Literal["refuse", "bridge", "keep"]
 Task = Literal["isotropic", "denoise", "superres"]
 Grid = Literal["whole", "exact"]
 Precision = Literal["auto", "float32", "bfloat16"]
+PlaneThickness = Literal["section", "thin"]
+SectionUse = Literal["keep", "estimate"]
+ArrayName = Literal["em", "uncertainty", "sample", "sample_spread"]
 SamplerName = Literal["dpmpp-2m", "heun", "ancestral", "ancestral-rescaled"]
 OutputFormat = Literal["ome-zarr-0.5", "ome-zarr-0.4", "n5", "precomputed"]
 Scheduler = Literal["slurm", "lsf", "pbs", "sge"]
@@ -72,10 +76,12 @@ class SourceTable(Table):
     """[source] where the volume is, how its numbers become grey levels, and which part of it is wanted.
 
     `region`: [first, stop] in its voxels; `region_nm`: in its world. Voxels are those of the whole run.
+    `section_thickness_nm`: what a section averages over; the distance of sections if left out.
     """
 
     url: str
     voxel_size_nm: tuple[Length, Length, Length] | None = None
+    section_thickness_nm: Length | None = None
     level: str | None = None
     channel: Annotated[int, Field(ge=0, le=2**20)] | None = None
     series: Annotated[int, Field(ge=0, le=2**20)] | None = None
@@ -84,6 +90,7 @@ class SourceTable(Table):
     contrast: tuple[Finite, Length] | None = None
     missing: Policy = "fail"
     corrupt: Policy = "fail"
+    nan: NanPolicy = "fail"
     bad_sections: BadSections = "refuse"
     rejected_sections: tuple[Voxel, ...] = ()
     region: Corners | None = None
@@ -100,13 +107,17 @@ class MaskTable(Table):
 
 
 class OutputTable(Table):
-    """[output] where the result goes, and how it is cut into objects.
+    """[output] where the result goes, what is written, and how it is cut into objects.
+
+    `arrays`: em, the best estimate; uncertainty, its deviation; sample, one coherent draw; sample_spread, the
+    deviation of all draws. What the model gives without drawing samples for itself if left out.
 
     `pyramid`: coarser levels are made once all blocks are done; it changes no voxel of the finest.
     """
 
     url: str
     format: OutputFormat = "ome-zarr-0.5"
+    arrays: tuple[ArrayName, ...] | None = None
     chunk_shape: Zyx | None = None
     shard_shape: Zyx | None = None
     pyramid: bool = False
@@ -126,7 +137,10 @@ class ModelTable(Table):
 
     `name`: a model, the path of a checkpoint, or auto: the best of `candidates` by a self-test of the volume.
     `grid`: whole, planes at fractions of the section distance, sections kept; exact, planes as far apart as
-    pixels. `core_px`: what a tile of an exact network contributes. `tile_px`, `overlap_px`: blended tiles.
+    pixels. `plane_thickness`: planes as thick as sections, as the microscope would have cut them there, or
+    thin. `sections`: keep, planes at sections are those sections, bit for bit; estimate, they are estimated
+    as all others are. `core_px`: what a tile of an exact network contributes. `tile_px`, `overlap_px`:
+    blended tiles.
     """
 
     task: Task = "isotropic"
@@ -134,6 +148,8 @@ class ModelTable(Table):
     candidates: Annotated[tuple[str, ...], Field(min_length=1, max_length=64)] | None = None
     ratio: Annotated[int, Field(ge=1, le=1024)] | None = None
     grid: Grid = "whole"
+    plane_thickness: PlaneThickness = "section"
+    sections: SectionUse = "keep"
     samples: Annotated[int, Field(ge=1, le=64)] | None = None
     sampler: SamplerName | None = None
     steps: Annotated[int, Field(ge=1, le=1000)] | None = None

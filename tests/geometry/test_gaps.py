@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 
@@ -133,3 +134,33 @@ def test_sections_that_leave_no_gap_to_fill_are_refused(
 ) -> None:
     with pytest.raises(PlanError):
         Gaps(n_sections, r, rejected)
+
+
+@given(all_gaps(), st.data())
+def test_where_no_section_is_kept_every_plane_is_made_in_the_gap_above_it(
+    kept: Gaps, data: st.DataObject
+) -> None:
+    """The last plane, where it lies at the last section, in the gap below."""
+    gaps = replace(kept, keeps_sections=False)
+    first = data.draw(st.integers(0, gaps.n_planes - 1))
+    stop = data.draw(st.integers(first + 1, gaps.n_planes))
+    assert not list(gaps.measured(first, stop))
+    made = {
+        p: g for g in gaps.touching(first, stop) for p in range(g.first_plane, g.first_plane + g.n_planes)
+    }
+    assert set(range(first, stop)) <= set(made)
+    low, high = gaps.sections_for(first, stop)
+    for plane in range(first, stop):
+        gap = made[plane]
+        at_end = plane == (gaps.n_sections - 1) * gaps.r
+        assert gap.lower * gaps.r <= plane
+        assert plane < gap.upper * gaps.r or at_end
+        assert low <= gap.lower < gap.upper < high
+        assert 0 <= gap.position(plane) <= 1
+        assert gap.n_planes <= gaps.most_planes
+    counted = sum(n * planes for n, planes in gaps.counts_touching(first, stop))
+    assert counted == len(made)
+    codes = gaps.provenance()
+    assert (codes[:: gaps.r.numerator] == Provenance.RESTORED).sum() == sum(
+        not gaps.is_rejected(u) for u in range(0, gaps.n_sections, gaps.r.denominator)
+    )

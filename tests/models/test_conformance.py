@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from tempfile import mkdtemp
@@ -14,6 +15,7 @@ from vemdiffuse_pipe.models.checkpoint import load_model, new_network, save_chec
 from vemdiffuse_pipe.models.kinds import KINDS
 from vemdiffuse_pipe.models.protocol import Model
 from vemdiffuse_pipe.models.sizes.a2i3dem import AxialConfig
+from vemdiffuse_pipe.models.sizes.gap import EstimatorSizes, SamplerSizes
 from vemdiffuse_pipe.models.sizes.lean import LeanConfig
 from vemdiffuse_pipe.models.sizes.protocol import Sizes
 from vemdiffuse_pipe.models.sizes.sru3d import Sru3dConfig
@@ -27,6 +29,7 @@ CDDPM = UdimConfig(
 )
 SRU3D = Sru3dConfig(channels=(4, 6), n_convolutions=1, ratio=3, tile_px=32)
 
+SAMPLER = SamplerSizes(channels=(8, 12), n_blocks=1, n_basis=4, n_embedding=16)
 AXIAL = AxialConfig(channels=(8, 12), n_blocks=1, window=4, head=4, has_both_axes=True)
 SIZES: dict[str, Sizes] = {
     "lean": LEAN,
@@ -35,6 +38,9 @@ SIZES: dict[str, Sizes] = {
     "cddpm": CDDPM,
     "a2i3dem": AXIAL,
     "sru3d": SRU3D,
+    "estimator": EstimatorSizes(channels=(8, 12), n_blocks=1, n_basis=4, n_embedding=16),
+    "sampler": SAMPLER,
+    "estimator-sampler": replace(SAMPLER, reach=0),
 }
 
 
@@ -72,6 +78,9 @@ CASES = {
     "cddpm": case("cddpm", side=32),
     "a2i3dem": case("a2i3dem", steps=1),
     "sru3d": case("sru3d", side=32, steps=1),
+    "estimator": case("estimator", steps=1),
+    "sampler": case("sampler", side=80),
+    "estimator-sampler": case("estimator-sampler", side=80),
 }
 
 

@@ -149,23 +149,6 @@ def test_a_tile_that_has_no_room_is_an_error_that_says_what_to_do() -> None:
         render_part(plan, plan.output.box, _Cramped(plan.card, 0))
 
 
-class _SaysItsSpread(_Affine):
-    """A real small model that answers once: an estimate and its spread."""
-
-    def generate(self, gap: GapView, noise: Noise) -> torch.Tensor:
-        planes = super().generate(gap, noise)
-        return torch.stack([planes, torch.full_like(planes, 7.0)], dim=1)
-
-
-@pytest.mark.parametrize("table", [TILES, {"core_px": 16}])
-def test_a_spread_that_the_model_answers_is_stored(table: dict[str, int]) -> None:
-    plan = plan_of(small_checkpoint(), **table)
-    out = render_part(plan, plan.output.box, _SaysItsSpread(plan.card))
-    generated = [p for p in range(13) if p % 3]
-    assert (out["uncertainty"][generated] == 28).all()  # a quarter of a grey level a step
-    assert not out["uncertainty"][::3].any()
-
-
 def test_grey_levels_are_the_same_made_on_the_device() -> None:
     values = np.random.default_rng(1).uniform(-20, 280, (3, 50, 50)).astype(np.float32)
     values[0, 0, :4] = [0.5, 254.5, 1.4990234375, 255.49]

@@ -27,17 +27,29 @@ from vemdiffuse_pipe.training.run import train
 from vemdiffuse_pipe.training.settings import TrainFile, parse
 
 UDIM = {"inner": 8, "multipliers": [1, 2], "n_blocks": 1, "n_groups": 4, "head": 8, "steps": 2}
+GAP = {"channels": [8, 12], "n_blocks": 1, "n_basis": 4, "n_embedding": 16}
 MODELS: dict[str, dict[str, object]] = {
     "udim": UDIM,
     "cddpm": {**UDIM, "difficulty": True},
     "a2i3dem": {"channels": [8, 12], "n_blocks": 1, "window": 4, "head": 4, "has_both_axes": True},
     "sru3d": {"channels": [4, 6], "n_convolutions": 1, "tile_px": 64},
+    "estimator": {**GAP, "section_thickness_nm": 30.0},
+    "sampler": {**GAP, "steps": 2},
     "rcan": {"task": "denoise", "n_groups": 1, "n_blocks": 2, "channels": 8, "reduction": 4},
     "pssr": {"task": "superres", "channels": [8, 12], "n_blocks": [1, 1]},
 }
 HELD = {"share": 0.4, "gaps": 1, "crop_px": 16}
 # Of the loss at first, what is left after 60 steps: at most.
-LEFT = {"udim": 0.6, "cddpm": 0.6, "a2i3dem": 0.9, "sru3d": 0.7, "rcan": 0.9, "pssr": 0.5}
+LEFT = {
+    "udim": 0.6,
+    "cddpm": 0.6,
+    "a2i3dem": 0.9,
+    "sru3d": 0.7,
+    "estimator": 0.7,
+    "sampler": 0.9,
+    "rcan": 0.9,
+    "pssr": 0.5,
+}
 
 
 def tables_of(kind: str, folder: Path, **changes: dict[str, object]) -> dict[str, Any]:
@@ -104,7 +116,7 @@ def test_it_learns_and_its_checkpoint_is_run(
     assert em.read(Box((0, 0, 0), em.spec.shape)).std() > 5
 
 
-@pytest.mark.parametrize("kind", ["udim", "a2i3dem", "rcan"])
+@pytest.mark.parametrize("kind", ["udim", "a2i3dem", "rcan", "sampler"])
 def test_training_that_goes_on_ends_with_the_weights_of_an_unbroken_one(folder: Path, kind: str) -> None:
     quick = {"lr_decay": "none", "validate_every": 100, "steps": 6}
     train(parsed(kind, folder, train=quick))

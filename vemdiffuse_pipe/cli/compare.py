@@ -25,7 +25,7 @@ COSTS = ("FLOP/voxel", "voxels/s", "MB")
 @click.option(
     "--degradation",
     "degradations",
-    type=click.Choice(["dropped", "averaged"]),
+    type=click.Choice(["dropped", "averaged", "thick"]),
     multiple=True,
     help="Only this way of making sections.",
 )
@@ -41,8 +41,8 @@ def command(
     """Benchmark models against ground truth.
 
     FILE states the ground truth, the ratios and the models. A table is one ratio and one way of making
-    sections: planes dropped, or averaged. Only generated planes count. Each row is stored when it is done;
-    rerun to resume.
+    sections: planes dropped, averaged, or averaged and compared with planes as thick. Only generated planes
+    count. Each row is stored when it is done; rerun to resume.
 
     \b
     Examples:

@@ -63,7 +63,9 @@ def command(
     workers: int,
     as_json: bool,
 ) -> int:
-    """Copy an array of an output into another format, with all levels; rerun to resume.
+    """Copy an output into the format of another program.
+
+    One array is copied, with all its levels. Rerun to resume.
 
     Every voxel is read back and compared. DESTINATION is the image itself: a folder or an address for
     precomputed, N5 and OME-Zarr; for tiff a name ending in .tif for one file, or a folder of sections.

@@ -9,7 +9,7 @@ import click
 from vemdiffuse_pipe import config
 from vemdiffuse_pipe.cli.format import show_ratio, show_shape
 from vemdiffuse_pipe.cli.options import source_options
-from vemdiffuse_pipe.config import RunFile
+from vemdiffuse_pipe.config import NanPolicy, RunFile
 from vemdiffuse_pipe.geometry.frame import show_nm
 from vemdiffuse_pipe.plan.planes import choose_ratio, exact_ratio
 from vemdiffuse_pipe.storage import open_source
@@ -28,6 +28,7 @@ OPEN_KEYS = {
 # pattern = "s_{z}_ch0.tif"  # names of a folder's sections, {z} their number, * anything
 # window = [0, 65535]  # intensity window, mapped to 0-255: for any type but uint8
 # contrast = [128.0, 30.0]  # mean and deviation of the grey levels; measured if left out
+# nan = "fill"  # voxels that are not numbers are black
 # missing = "fill"  # an absent chunk is filled; "bridge" skips its sections, "fail" fails its block
 # corrupt = "bridge"  # the same for a chunk that cannot be decoded
 # bad_sections = "bridge"  # black, constant or duplicated ones that are found; "keep" does not look for them
@@ -113,6 +114,7 @@ def command(
     series: int | None,
     pattern: str | None,
     window: tuple[float, float] | None,
+    nan: NanPolicy,
 ) -> None:
     """Print a run file for a volume, with comments.
 
@@ -128,6 +130,7 @@ def command(
         series=series,
         pattern=pattern,
         window=window,
+        nan=nan,
     ).spec
     is_tie = exact_ratio(found.frame.voxel_size_nm) % 1 == Fraction(1, 2)
     run_file = config.parse(
@@ -140,6 +143,7 @@ def command(
                 "series": series,
                 "pattern": pattern,
                 "window": window,
+                "nan": nan,
             },
             "output": {"url": output},
             "model": {"ratio": None if is_tie else choose_ratio(found.frame, None)},

@@ -83,6 +83,15 @@ bad_sections_option = click.option(
 )
 
 
+nan_option = click.option(
+    "--nan",
+    type=click.Choice(["fail", "fill"]),
+    default="fail",
+    show_default=True,
+    help="A voxel that is not a number: fail its blocks, or read it as black.",
+)
+
+
 part_option = click.option(
     "--part",
     metavar="I/N",
@@ -117,6 +126,7 @@ def part_runner(part: str | None, workers: int) -> Callable[[], Runner]:
 def source_options(command: Command) -> Command:
     """Options that choose voxels of a volume and map them to grey levels."""
     for option in (
+        nan_option,
         window_option,
         pattern_option,
         series_option,

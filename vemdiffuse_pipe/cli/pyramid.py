@@ -17,7 +17,9 @@ from vemdiffuse_pipe.cli.options import json_option, part_runner, part_runner_op
 @part_runner_options
 @json_option
 def command(output: str, n_levels: int | None, part: str | None, workers: int, as_json: bool) -> int:
-    """Make coarser levels of an output, so that it can be looked at as a whole; rerun to resume.
+    """Make coarser levels of an output.
+
+    With them a viewer can show it as a whole. Rerun to resume.
 
     Each level halves z, y and x, until a section fits one chunk. Grey levels are averaged; of uncertainty the
     maximum is kept, of labels the most frequent. A level appears once it is complete.

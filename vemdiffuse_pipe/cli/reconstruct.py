@@ -16,7 +16,7 @@ from vemdiffuse_pipe.cli.options import (
 )
 from vemdiffuse_pipe.cli.outcome import print_outcome
 from vemdiffuse_pipe.cli.progress import progress
-from vemdiffuse_pipe.config import BadSections, Grid, OutputFormat, Policy
+from vemdiffuse_pipe.config import BadSections, Grid, NanPolicy, OutputFormat, Policy
 from vemdiffuse_pipe.running.reconstruct import reconstruct
 
 Nm = tuple[float, float, float]
@@ -90,6 +90,7 @@ def command(
     series: int | None,
     pattern: str | None,
     window: tuple[float, float] | None,
+    nan: NanPolicy,
     missing: Policy,
     corrupt: Policy,
     bad_sections: BadSections,
@@ -124,6 +125,7 @@ def command(
             series=series,
             pattern=pattern,
             window=window,
+            nan=nan,
             missing=missing,
             corrupt=corrupt,
             bad_sections=bad_sections,

@@ -18,13 +18,14 @@ import numpy as np
 from vemdiffuse_pipe.comparison.file import ComparisonFile, Draws, MethodTable, TruthTable
 from vemdiffuse_pipe.comparison.in_memory import Rendered, plan_in_memory, reconstruct_in_memory
 from vemdiffuse_pipe.comparison.rows import Figures, RowFolder
-from vemdiffuse_pipe.config import Json, RunTable
+from vemdiffuse_pipe.config import Json, ModelTable, PlaneThickness
 from vemdiffuse_pipe.errors import ConfigError
 from vemdiffuse_pipe.evaluation.degradation import Degradation, Degraded, degrade
 from vemdiffuse_pipe.evaluation.report import evaluate
 from vemdiffuse_pipe.evaluation.structure import WIDTH
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.grey import to_grey
+from vemdiffuse_pipe.models.card import find_card
 from vemdiffuse_pipe.plan.plan import Plan, digest
 from vemdiffuse_pipe.storage import open_source
 from vemdiffuse_pipe.volume import Voxels
@@ -137,7 +138,7 @@ def _table(
     for draw in draws:
         keys = {row: _key(degraded, _identity(draw, k)) for row, k in draw.counts.items()}
         missing = {row: k for row, k in draw.counts.items() if keys[row] not in folder}
-        for row, figures in _drawn(draw, missing, degraded, file.run):
+        for row, figures in _drawn(draw, missing, degraded, file):
             folder.keep(keys[row], row, figures)
             on_row(f"{degradation}, r = {ratio}: {row}")
         rows |= {row: folder[key] for row, key in keys.items()}
@@ -149,9 +150,19 @@ def _draws(file: ComparisonFile, degraded: Degraded) -> Iterator[_Draw]:
     for method in file.method:
         if method.ratios is not None and degraded.r not in method.ratios:
             continue
-        plan = plan_in_memory(degraded.sections, method.table(degraded.r, samples=1, seed=0), file.run)
+        plan = plan_in_memory(
+            degraded.sections,
+            _model_table(method, degraded, samples=1, seed=0),
+            file.run,
+            pixel_nm=file.truth.pixel_nm,
+            section_planes=degraded.section_planes,
+        )
         if not plan.card.is_stochastic and max(method.samples) > 1:
             raise ConfigError(f"method {method.name}: {method.model} draws no samples; leave samples out")
+        if plan.card.has_estimate:
+            rows = {method.name: 0} | ({_row(method, 1): 1} if plan.card.is_stochastic else {})
+            yield _Draw(method, "independent", rows, plan)
+            continue
         if not plan.card.is_stochastic or plan.sampling.steps == 1:
             yield _Draw(method, "independent", {method.name: 1}, plan)
             continue
@@ -168,7 +179,7 @@ def _row(method: MethodTable, k: int) -> str:
 
 
 def _drawn(
-    draw: _Draw, missing: dict[str, int], degraded: Degraded, run: RunTable
+    draw: _Draw, missing: dict[str, int], degraded: Degraded, file: ComparisonFile
 ) -> Iterator[tuple[str, Figures]]:
     """Figures of the rows that are missing, as they come.
 
@@ -176,11 +187,22 @@ def _drawn(
     samples go on from those with fewer.
     """
 
-    def render(samples: int, seed: int) -> Rendered:
+    def render(samples: int | None, seed: int) -> Rendered:
         is_stochastic = draw.plan.card.is_stochastic
-        table = draw.method.table(degraded.r, samples=samples if is_stochastic else None, seed=seed)
-        return reconstruct_in_memory(degraded.sections, table, run)
+        table = _model_table(draw.method, degraded, samples=samples if is_stochastic else None, seed=seed)
+        return reconstruct_in_memory(
+            degraded.sections,
+            table,
+            file.run,
+            pixel_nm=file.truth.pixel_nm,
+            section_planes=degraded.section_planes,
+        )
 
+    if draw.plan.card.has_estimate:
+        for row, k in missing.items():
+            one = render(k or None, draw.method.seed)
+            yield row, _figures(one, one.arrays["sample" if k else "em"], degraded)
+        return
     if draw.draws == "pairs":
         for row, k in missing.items():
             rendered = render(k, draw.method.seed)
@@ -194,6 +216,14 @@ def _drawn(
         cost = Rendered(sample.arrays, seconds, flop, peak)
         for row in (row for row, k in missing.items() if k == n):
             yield row, _figures(cost, to_grey(total / n), degraded)
+
+
+def _model_table(method: MethodTable, degraded: Degraded, *, samples: int | None, seed: int) -> ModelTable:
+    """How the method is run: planes are as thick as those of the truth, where its model can choose."""
+    is_thinner = degraded.is_thin and degraded.section_planes > 1
+    can_choose = find_card(method.model).needs_sectioning
+    planes: PlaneThickness = "thin" if is_thinner and can_choose else "section"
+    return method.table(degraded.r, samples=samples, seed=seed, planes=planes)
 
 
 def _figures(cost: Rendered, planes: Voxels, degraded: Degraded) -> Figures:

@@ -7,7 +7,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from vemdiffuse_pipe.config import Count, Length, ModelTable, RunTable, SamplerName, Table, check, read_tables
+from vemdiffuse_pipe.config import (
+    Count,
+    Length,
+    ModelTable,
+    PlaneThickness,
+    RunTable,
+    SamplerName,
+    Table,
+    check,
+    read_tables,
+)
 from vemdiffuse_pipe.evaluation.degradation import Degradation
 
 Draws = Literal["independent", "pairs"]
@@ -24,6 +34,11 @@ class TruthTable(Table):
     planes: tuple[Annotated[int, Field(ge=0)], Count]
     middle_px: Count = 192
 
+    @property
+    def pixel_nm(self) -> float:
+        """Side of a pixel; 10 nm where it is not stated."""
+        return 10.0 if self.voxel_size_nm is None else (self.voxel_size_nm[1] + self.voxel_size_nm[2]) / 2
+
     @model_validator(mode="after")
     def _planes_ascend(self) -> TruthTable:
         if self.planes[0] >= self.planes[1]:
@@ -35,7 +50,7 @@ class CompareTable(Table):
     """[compare] every table that is made: one for each ratio and each way of making sections."""
 
     ratios: Ratios
-    degradations: Annotated[tuple[Degradation, ...], Field(min_length=1, max_length=2)] = ("dropped",)
+    degradations: Annotated[tuple[Degradation, ...], Field(min_length=1, max_length=3)] = ("dropped",)
     results: str
 
 
@@ -58,11 +73,14 @@ class MethodTable(Table):
     tile_px: Annotated[int, Field(ge=16, le=8192)] | None = None
     overlap_px: Annotated[int, Field(ge=0, le=4096)] | None = None
 
-    def table(self, ratio: int, *, samples: int | None, seed: int) -> ModelTable:
-        """The model table of a run that draws so."""
+    def table(
+        self, ratio: int, *, samples: int | None, seed: int, planes: PlaneThickness = "section"
+    ) -> ModelTable:
+        """The model table of a run that draws so, and whose planes are so thick."""
         return ModelTable(
             name=self.model,
             ratio=ratio,
+            plane_thickness=planes,
             samples=samples,
             sampler=self.sampler,
             steps=self.steps,

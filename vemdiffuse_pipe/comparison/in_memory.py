@@ -38,16 +38,26 @@ class Rendered:
     """The most memory that the process held meanwhile, looked at 50 times a second."""
 
 
-def plan_in_memory(sections: Voxels, model: ModelTable, run: RunTable = THIS_MACHINE) -> Plan:
+def plan_in_memory(
+    sections: Voxels,
+    model: ModelTable,
+    run: RunTable = THIS_MACHINE,
+    *,
+    pixel_nm: float = 10.0,
+    section_planes: int = 1,
+) -> Plan:
     """The plan for sections in memory; `model.ratio` is given. Raises PlanError, ModelError.
 
-    The contrast is that of the sections, levels 0 and 255 left out. Voxel sizes do not matter here.
+    The contrast is that of the sections, levels 0 and 255 left out. `pixel_nm`: side of a pixel, and distance
+    of planes; `section_planes`: how many planes thick a section is.
     """
     assert model.ratio is not None
-    thick = exact_nm([Fraction(model.ratio), Fraction(1), Fraction(1)])
-    spec = VolumeSpec("memory", "array", Frame(_shape(sections), thick), "uint8", (1, 64, 64), (1, 64, 64))
+    pixel = Fraction(pixel_nm).limit_denominator(10**6)
+    voxel = exact_nm([model.ratio * pixel, pixel, pixel])
+    spec = VolumeSpec("memory", "array", Frame(_shape(sections), voxel), "uint8", (1, 64, 64), (1, 64, 64))
+    thickness = section_planes * pixel_nm
     run_file = RunFile(
-        source=SourceTable(url="memory", contrast=_contrast(sections)),
+        source=SourceTable(url="memory", contrast=_contrast(sections), section_thickness_nm=thickness),
         output=OutputTable(url="memory"),
         model=model,
         run=run,
@@ -55,14 +65,22 @@ def plan_in_memory(sections: Voxels, model: ModelTable, run: RunTable = THIS_MAC
     return make_plan(run_file, spec, find_card(model.name, model.task))
 
 
-def reconstruct_in_memory(sections: Voxels, model: ModelTable, run: RunTable = THIS_MACHINE) -> Rendered:
+def reconstruct_in_memory(
+    sections: Voxels,
+    model: ModelTable,
+    run: RunTable = THIS_MACHINE,
+    *,
+    pixel_nm: float = 10.0,
+    section_planes: int = 1,
+) -> Rendered:
     """The planes of `sections` (uint8, zyx) by `model`, as one block, and what they cost.
 
-    The same voxels as a run on a stored volume gives, with the same contrast. Raises PlanError, ModelError.
+    The same voxels as a run on a stored volume gives, with the same contrast. `pixel_nm`, `section_planes`:
+    as in `plan_in_memory`. Raises PlanError, ModelError.
     """
     from vemdiffuse_pipe.render.block import Hardware, render_block  # imports torch
 
-    plan = plan_in_memory(sections, model, run)
+    plan = plan_in_memory(sections, model, run, pixel_nm=pixel_nm, section_planes=section_planes)
     filler = open_run_model(plan)
     hardware = Hardware(run.device, threads_per_worker(run), run.tile_batch)
     with _peak_bytes() as peaks:

@@ -39,11 +39,16 @@ from vemdiffuse_pipe.geometry.region import whole_sections
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Two neighbouring kept sections at ratio r, and the planes that lie between them."""
+    """Two neighbouring kept sections at ratio r, and the planes that lie between them.
+
+    `has_lower`, `has_upper`: the plane that lies at that section is made with them.
+    """
 
     lower: int
     upper: int
     r: Ratio
+    has_lower: bool = False
+    has_upper: bool = False
 
     @property
     def ratio(self) -> Ratio:
@@ -52,13 +57,14 @@ class Gap:
 
     @property
     def first_plane(self) -> int:
-        """The first plane above the lower section."""
-        return floor(self.lower * self.r) + 1
+        """The first plane above the lower section, or at it."""
+        return ceil(self.lower * self.r) if self.has_lower else floor(self.lower * self.r) + 1
 
     @property
     def n_planes(self) -> int:
         """Planes to generate."""
-        return ceil(self.upper * self.r) - self.first_plane
+        stop = floor(self.upper * self.r) + 1 if self.has_upper else ceil(self.upper * self.r)
+        return stop - self.first_plane
 
     @property
     def sections(self) -> tuple[int, ...]:
@@ -74,12 +80,15 @@ class Gap:
 class Gaps:
     """`n_sections` measured sections at ratio r give (n_sections - 1) * r + 1 planes, the last one whole.
 
-    `rejected`: sections that are bridged, ascending; never the first or the last.
+    `rejected`: sections that are bridged, ascending; never the first or the last. `keeps_sections`: False
+    where planes at sections are made as all others are: each belongs to the gap above, the last to the gap
+    below.
     """
 
     n_sections: int
     r: Ratio
     rejected: tuple[int, ...] = ()
+    keeps_sections: bool = True
 
     def __post_init__(self) -> None:
         if self.n_sections < 2:
@@ -112,7 +121,8 @@ class Gaps:
     @property
     def most_planes(self) -> int:
         """Planes made at once, at most: those of the widest gap, wherever it lies among the planes."""
-        return ceil(self.max_ratio - Fraction(1, self.r.denominator))
+        n_between = ceil(self.max_ratio - Fraction(1, self.r.denominator))
+        return n_between if self.keeps_sections else n_between + 2
 
     def is_rejected(self, section: int) -> bool:
         """True when `section` is bridged."""
@@ -120,17 +130,23 @@ class Gaps:
         return i < len(self.rejected) and self.rejected[i] == section
 
     def gap_above(self, section: int) -> Gap:
-        """The gap that holds what lies just above `section`, which may be a rejected one."""
-        lower = section
+        """The gap that holds what lies just above `section`, which may be a rejected one.
+
+        Of the last section, where sections are not kept: the gap below.
+        """
+        lower = section if self.keeps_sections else min(section, self.n_sections - 2)
         while self.is_rejected(lower):
             lower -= 1
-        upper = section + 1
+        upper = lower + 1
         while self.is_rejected(upper):
             upper += 1
-        return Gap(lower, upper, self.r)
+        is_last = upper == self.n_sections - 1
+        return Gap(lower, upper, self.r, not self.keeps_sections, not self.keeps_sections and is_last)
 
     def measured(self, first_plane: int, last_plane: int) -> Iterator[tuple[int, int]]:
-        """(section, plane) of the measured planes in [first_plane, last_plane), ascending."""
+        """(section, plane) of the measured planes in [first_plane, last_plane) that are kept, ascending."""
+        if not self.keeps_sections:
+            return
         planes, sections = self.r.as_integer_ratio()
         for i in range(-(-first_plane // planes), -(-last_plane // planes)):
             if not self.is_rejected(i * sections):
@@ -141,7 +157,7 @@ class Gaps:
         plane = first_plane
         while plane < last_plane:
             section, offset = divmod(plane, self.r)
-            if offset == 0 and not self.is_rejected(section):
+            if offset == 0 and self.keeps_sections and not self.is_rejected(section):
                 plane += 1
                 continue
             gap = self.gap_above(section)
@@ -150,7 +166,7 @@ class Gaps:
 
     def counts_touching(self, first_plane: int, last_plane: int) -> list[tuple[int, int]]:
         """(how many gaps, planes of each) of those that `touching` yields. O(1) where none is rejected."""
-        if self.rejected:
+        if self.rejected or not self.keeps_sections:
             return [(1, gap.n_planes) for gap in self.touching(first_plane, last_plane)]
         r = self.r
         stop = last_plane - 1 if (last_plane - 1) % r == 0 else last_plane  # a measured plane touches no gap
@@ -167,11 +183,14 @@ class Gaps:
 
         `reach`: further sections on either side of a gap that the model looks at, cut at the ends.
         """
-        low = self.gap_above(first_plane // self.r).lower if first_plane % self.r else first_plane // self.r
+        last, is_kept = last_plane - 1, self.keeps_sections
+        low, high = first_plane // self.r, -(-last // self.r)
+        if first_plane % self.r or not is_kept:
+            low = self.gap_above(low).lower
+        if not is_kept:
+            high = self.gap_above(last // self.r).upper
         while self.is_rejected(low):
             low -= 1
-        last = last_plane - 1
-        high = -(-last // self.r)
         while self.is_rejected(high):
             high += 1
         return max(0, low - reach), min(self.n_sections, high + 1 + reach)
@@ -187,10 +206,10 @@ class Gaps:
         `reach`: as in `sections_for`.
         """
         codes = np.full(self.n_planes, Provenance.GENERATED, dtype=np.uint8)
-        codes[:: self.r.numerator] = Provenance.MEASURED
+        codes[:: self.r.numerator] = Provenance.MEASURED if self.keeps_sections else Provenance.RESTORED
         for section in self.rejected:
             gap = self.gap_above(section)
-            codes[gap.first_plane : gap.first_plane + gap.n_planes] = Provenance.BRIDGED
+            codes[floor(gap.lower * self.r) + 1 : ceil(gap.upper * self.r)] = Provenance.BRIDGED
         is_filled = np.zeros(self.n_planes, bool)
         for section in filled:
             lower = self.gap_above(max(0, section - 1 - reach)).lower

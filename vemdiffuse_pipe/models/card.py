@@ -19,6 +19,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from vemdiffuse_pipe.config import Task
 from vemdiffuse_pipe.errors import ModelError
 from vemdiffuse_pipe.models.kinds import KINDS, USUAL_STEPS, Kind
+from vemdiffuse_pipe.models.sizes.gap import SamplerSizes
 from vemdiffuse_pipe.models.sizes.parameter_free import FilterSizes, FlowSizes, InterpolationSizes
 from vemdiffuse_pipe.models.sizes.protocol import Sizes
 from vemdiffuse_pipe.models.tasks import TASKS
@@ -122,9 +123,25 @@ class ModelCard:
         """True where the mean and deviation of the volume's grey levels must be known."""
         return self.facts.needs_contrast
 
+    @property
+    def has_estimate(self) -> bool:
+        """True where one pass gives a best estimate and its spread."""
+        return self.facts.has_estimate
+
+    @property
+    def needs_sectioning(self) -> bool:
+        """True where it is told how thick sections are, and how thick planes are wanted."""
+        return self.facts.needs_sectioning
+
     def flop_per_pixel(self, n_planes: int) -> float:
         """Floating-point operations of one evaluation of a gap, per (y, x) pixel."""
         return self.network_sizes.flop_per_pixel(n_planes)
+
+    def estimate_flop_per_pixel(self, n_planes: int) -> float:
+        """Those of the best estimate of a gap and its spread; 0 for models that make none."""
+        sizes = self.network_sizes
+        estimator = sizes.estimator if isinstance(sizes, SamplerSizes) else sizes
+        return estimator.flop_per_pixel(n_planes) if self.has_estimate else 0.0
 
     def bytes_per_pixel(self, n_planes: int, itemsize: int) -> int:
         """Upper bound of the memory of one evaluation, per pixel of a tile, at `itemsize` bytes a number."""
@@ -186,7 +203,8 @@ BUILTIN: dict[Task, dict[str, ModelCard]] = {
 }
 WEIGHTS = Path(__file__).parent / "weights"
 AUTO = "auto"  # not a model yet: a self-test chooses one when a run begins
-ONE_PASS = {"one-pass": "default"}  # the same weights, evaluated once: the best single estimate
+EARLIER = {"default": "fib25-2026-11"}  # what a name meant before: runs begun with it go on with it
+ONE_PASS = {"one-pass": "fib25-2026-11"}  # the same weights, evaluated once: the best single estimate
 
 
 def find_card(model: str, task: Task = "isotropic") -> ModelCard:

@@ -20,10 +20,12 @@ from vemdiffuse_pipe.models.capture import capture_network
 from vemdiffuse_pipe.models.card import ModelCard, find_card, find_checkpoint, with_network
 from vemdiffuse_pipe.models.diffusion import LeanDiffusion, UdimDiffusion
 from vemdiffuse_pipe.models.flow import OpticalFlow
+from vemdiffuse_pipe.models.gap_models import BothNetworks, Estimator, EstimatorAndSampler, PlaneSampler
+from vemdiffuse_pipe.models.gap_networks import EstimatorNetwork, SamplerNetwork
 from vemdiffuse_pipe.models.interpolation import Interpolation
 from vemdiffuse_pipe.models.lean import LeanNetwork
 from vemdiffuse_pipe.models.onepass import AxialRestoration, LeanRegression, OneImage, VolumetricNetwork
-from vemdiffuse_pipe.models.protocol import Model, Settings
+from vemdiffuse_pipe.models.protocol import ISOTROPIC, Model, Sectioning, Settings
 from vemdiffuse_pipe.models.pssr import Pssr
 from vemdiffuse_pipe.models.rcan import Rcan
 from vemdiffuse_pipe.models.restoration import Filter, Restorer
@@ -62,6 +64,9 @@ _MADE = {
     "sru3d": _Made(Sru3dNetwork, VolumetricNetwork),
     "rcan": _Made(Rcan, OneImage),
     "pssr": _Made(Pssr, OneImage),
+    "estimator": _Made(EstimatorNetwork, Estimator),
+    "sampler": _Made(SamplerNetwork, PlaneSampler),
+    "estimator-sampler": _Made(BothNetworks, EstimatorAndSampler),
 }
 
 
@@ -75,10 +80,12 @@ def load_model(
     sampler: str = "",
     task: Task = "isotropic",
     capture: str = "off",
+    sectioning: Sectioning = ISOTROPIC,
 ) -> Model:
     """The model that `name` means, ready to render on `device`. Raises ConfigError or ModelError.
 
     `sampler`: as its card says if left empty. `capture`: of its network, see models/capture.py.
+    `sectioning`: for models whose kind needs to be told.
     """
     check_device(device)
     card = find_card(name, task)
@@ -93,8 +100,9 @@ def load_model(
     check_precision(precision, device)
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32, as on a CPU
     network = on_device(load_network(find_checkpoint(name), card), device)
-    capture_network(network, device, capture)
-    settings = Settings(steps, sampler or card.sampler, contrast or (0.0, 1.0), precision)
+    for part in (network.estimator, network.sampler) if isinstance(network, BothNetworks) else (network,):
+        capture_network(part, device, capture)
+    settings = Settings(steps, sampler or card.sampler, contrast or (0.0, 1.0), precision, sectioning)
     return as_model(card, network, settings)
 
 

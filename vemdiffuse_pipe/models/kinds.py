@@ -11,6 +11,9 @@
     sru3d       Sru3dNetwork                no        one size, exact     the one it was trained at
     rcan        Rcan, of one section        no        one size, inexact   none: it fills no gap
     pssr        Pssr, of one section        no        exact               none: it fills no gap
+    estimator   EstimatorNetwork, one pass  no        exact               any
+    sampler     SamplerNetwork              samples   exact               any
+    estimator-sampler    both               samples   exact               any
 
 Nothing here needs torch: plans are made from it.
 """
@@ -20,6 +23,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vemdiffuse_pipe.models.sizes.a2i3dem import AxialConfig
+from vemdiffuse_pipe.models.sizes.gap import EstimatorSizes, SamplerSizes
 from vemdiffuse_pipe.models.sizes.lean import LeanConfig
 from vemdiffuse_pipe.models.sizes.parameter_free import FilterSizes, FlowSizes, InterpolationSizes
 from vemdiffuse_pipe.models.sizes.plain import PssrConfig, RcanConfig
@@ -35,6 +39,9 @@ class Kind:
     `needs_contrast`: sees standardised grey levels, so the volume's mean and deviation must be known.
     `fills_gaps`: False for those that only restore sections. `is_convolutional`: False where windows of
     attention, which are larger than a cell of the coarsest level, look further to one side than to the other.
+    `has_estimate`: one pass gives a best estimate
+    and its spread. `needs_sectioning`: is told how thick sections and planes are, and so can make planes
+    that are thinner than sections.
     """
 
     sizes: type[Sizes]
@@ -44,6 +51,8 @@ class Kind:
     needs_weights: bool = True
     fills_gaps: bool = True
     is_convolutional: bool = True
+    has_estimate: bool = False
+    needs_sectioning: bool = False
 
     @property
     def is_stochastic(self) -> bool:
@@ -67,4 +76,7 @@ KINDS: dict[str, Kind] = {
     "sru3d": Kind(Sru3dConfig),
     "rcan": Kind(RcanConfig, is_tile_exact=False, fills_gaps=False),
     "pssr": Kind(PssrConfig, fills_gaps=False),
+    "estimator": Kind(EstimatorSizes, has_estimate=True, needs_sectioning=True),
+    "sampler": Kind(SamplerSizes, ODE_SAMPLERS, needs_sectioning=True),
+    "estimator-sampler": Kind(SamplerSizes, ODE_SAMPLERS, has_estimate=True, needs_sectioning=True),
 }

@@ -20,6 +20,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vemdiffuse_pipe.models.blocks import (
+    N_POSITION_FEATURES,
+    down_and_up,
+    mlp,
+    normalised,
+    position_features,
+    stage,
+    waves,
+)
 from vemdiffuse_pipe.models.sizes.lean import LeanConfig as LeanConfig
 
 
@@ -33,8 +42,8 @@ class LeanNetwork(nn.Module):
         super().__init__()
         self.config = config
         first, embedding = config.channels[0], config.n_embedding
-        self.basis = _mlp(_N_POSITION_FEATURES, embedding, config.n_basis)
-        self.embed = _mlp(_N_LEVEL_FEATURES, embedding, embedding)
+        self.basis = mlp(N_POSITION_FEATURES, embedding, config.n_basis)
+        self.embed = mlp(_N_LEVEL_FEATURES, embedding, embedding)
         self.sections_in = nn.Conv2d(8, first, 3, padding=1)
         self.planes_in = nn.Parameter(
             torch.randn(config.n_basis, first * 4, 3, 3) / math.sqrt(36 * config.n_basis)
@@ -42,8 +51,8 @@ class LeanNetwork(nn.Module):
         self.planes_out = nn.Parameter(torch.zeros(config.n_basis, 4 * first, 3, 3))
         if difficulty:
             self.difficulty_out = nn.Parameter(torch.zeros_like(self.planes_out))
-        self.down = nn.ModuleList(_stage(c, config) for c in config.channels)
-        self.up = nn.ModuleList(_stage(c, config) for c in config.channels[:-1])
+        self.down = nn.ModuleList(stage(c, config.n_blocks, embedding) for c in config.channels)
+        self.up = nn.ModuleList(stage(c, config.n_blocks, embedding) for c in config.channels[:-1])
         self.shrink = nn.ModuleList(nn.Conv2d(4 * a, b, 1) for a, b in pairwise(config.channels))
         self.grow = nn.ModuleList(nn.Conv2d(b, 4 * a, 1) for a, b in pairwise(config.channels))
 
@@ -84,18 +93,10 @@ class LeanNetwork(nn.Module):
         `positions`: (n,) in (0, 1); `ratio`: r; `c_noise`: (b,). y and x are multiples of `multiple_px`.
         """
         dtype = self.planes_in.dtype
-        basis = self.basis(_position_features(positions, ratio).to(dtype))
+        basis = self.basis(position_features(positions, ratio).to(dtype))
         emb = F.silu(self.embed(_level_features(c_noise, ratio).to(dtype)))
         x = self.sections_in(F.pixel_unshuffle(sections, 2)) + self._enter(noisy, basis)
-        skips = []
-        for level, stage in enumerate(self.down):
-            if level:
-                x = self.shrink[level - 1](F.pixel_unshuffle(x, 2))
-            x = _through(stage, x, emb)
-            skips.append(x)
-        for level in reversed(range(len(self.up))):
-            x = skips[level] + F.pixel_shuffle(self.grow[level](x), 2)
-            x = _through(self.up[level], x, emb)
+        x = down_and_up(x, emb, self.down, self.up, self.shrink, self.grow)
         heads = (self.planes_out, self.difficulty_out) if n_heads == 2 else (self.planes_out,)
         return torch.cat([self._leave(x, basis, kernels) for kernels in heads], dim=1)
 
@@ -105,58 +106,12 @@ class LeanNetwork(nn.Module):
 
     def _leave(self, x: Tensor, basis: Tensor, kernels: Tensor) -> Tensor:
         kernel = torch.einsum("nb,bscij->nscij", basis, kernels.unflatten(1, (4, -1))).flatten(0, 1)
-        return F.pixel_shuffle(F.conv2d(_normalise(x), kernel, padding=1), 2)
+        return F.pixel_shuffle(F.conv2d(normalised(x), kernel, padding=1), 2)
 
 
-class ResidualBlock(nn.Module):
-    """x + conv(silu(norm(conv(silu(film(norm(x))))))): the noise level and the ratio enter by FiLM."""
-
-    def __init__(self, channels: int, n_embedding: int) -> None:
-        super().__init__()
-        self.film = nn.Linear(n_embedding, 2 * channels)
-        self.first = nn.Conv2d(channels, channels, 3, padding=1)
-        self.second = nn.Conv2d(channels, channels, 3, padding=1)
-        for parameter in (*self.film.parameters(), *self.second.parameters()):
-            nn.init.zeros_(parameter)
-
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        """(b, c, y, x) -> the same."""
-        scale, shift = self.film(emb)[:, :, None, None].chunk(2, dim=1)
-        h = self.first(F.silu(torch.addcmul(shift, _normalise(x), 1 + scale)))
-        out: Tensor = x + self.second(F.silu(_normalise(h)))
-        return out
-
-
-_N_POSITION_FEATURES, _N_LEVEL_FEATURES = 14, 33
-
-
-def _position_features(positions: Tensor, ratio: float) -> Tensor:
-    angles = math.pi * positions[:, None] * torch.arange(1, 7, device=positions.device)
-    ratios = torch.full_like(positions[:, None], math.log2(ratio))
-    return torch.cat([angles.cos(), angles.sin(), positions[:, None] - 0.5, ratios], dim=1)
+_N_LEVEL_FEATURES = 33
 
 
 def _level_features(c_noise: Tensor, ratio: float) -> Tensor:
-    frequencies = torch.exp(torch.linspace(0.0, math.log(32.0), 16, device=c_noise.device))
-    angles = c_noise[:, None] * frequencies
-    return torch.cat([angles.cos(), angles.sin(), torch.full_like(angles[:, :1], math.log2(ratio))], dim=1)
-
-
-def _mlp(n_in: int, n_hidden: int, n_out: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(n_in, n_hidden), nn.SiLU(), nn.Linear(n_hidden, n_out))
-
-
-def _stage(channels: int, config: LeanConfig) -> nn.ModuleList:
-    return nn.ModuleList(ResidualBlock(channels, config.n_embedding) for _ in range(config.n_blocks))
-
-
-def _through(stage: nn.Module, x: Tensor, emb: Tensor) -> Tensor:
-    assert isinstance(stage, nn.ModuleList)
-    for block in stage:
-        x = block(x, emb)
-    return x
-
-
-def _normalise(x: Tensor) -> Tensor:
-    """Mean 0 and deviation 1 over the channels of each pixel: nothing is shared between pixels."""
-    return F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],)).permute(0, 3, 1, 2)
+    levels = waves(c_noise, 16, 32.0)
+    return torch.cat([levels, torch.full_like(levels[:, :1], math.log2(ratio))], dim=1)

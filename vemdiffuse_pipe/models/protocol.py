@@ -28,6 +28,23 @@ class GapView:
 
 
 @dataclass(frozen=True, slots=True)
+class Sectioning:
+    """How a volume was cut, and how planes are wanted."""
+
+    pixel_nm: float = 10.0
+    """Side of a pixel."""
+    plane_step_nm: float = 10.0
+    """Distance of planes: a gap of ratio r is r times as wide."""
+    section_nm: float = 10.0
+    """Thickness of sections."""
+    plane_nm: float = 10.0
+    """Thickness that generated planes are to have."""
+
+
+ISOTROPIC = Sectioning()  # thin planes of 10 nm, as FIB-SEM makes them
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """How a model is used; one-pass networks need neither `steps` nor `sampler`."""
 
@@ -39,6 +56,8 @@ class Settings:
     """Mean and deviation of the volume's grey levels."""
     precision: str = "float32"
     """Arithmetic of the network: float32 or bfloat16."""
+    sectioning: Sectioning = ISOTROPIC
+    """For networks that are told."""
 
 
 class Model(Protocol):
@@ -56,6 +75,17 @@ class Model(Protocol):
         `noise`: (b, n, y, x) normal deviates, those of the voxels; ignored unless `card.is_stochastic`.
         `noise(step)`: (b, n, y, x) normal deviates, those of the voxels; step 0 is where a sample starts, 1
         and on are for the steps of a stochastic sampler. Not asked for unless `card.is_stochastic`.
+        Each tile's planes are a function of that tile's inputs alone.
+        """
+        ...
+
+
+class EstimatingModel(Model, Protocol):
+    """A model that answers once as well, and says how far off it expects to be (`card.has_estimate`)."""
+
+    def estimate(self, gap: GapView) -> tuple[Tensor, Tensor]:
+        """(best estimate, its deviation) of the planes between: (b, n, y, x) float32 grey levels each.
+
         Each tile's planes are a function of that tile's inputs alone.
         """
         ...

@@ -3,6 +3,7 @@
 Whoever resumes goes on with what was chosen, on whatever device and with whatever version of this package:
 
     identity of the output                     [model] that leaves it open
+    model_sha256 of earlier weights        ->  name, where "default" then meant them
     precision, core_px                     ->  precision, core_px
     tile_px, overlap_px (version 1)        ->  overlap_px: tiles are blended, as large as they always were
 """
@@ -14,6 +15,7 @@ from collections.abc import Mapping
 from vemdiffuse_pipe.cluster.binding import visible_devices
 from vemdiffuse_pipe.config import Json, ModelTable, RunFile, check
 from vemdiffuse_pipe.errors import ConfigError, OutputError
+from vemdiffuse_pipe.models.card import EARLIER, find_card
 from vemdiffuse_pipe.models.device import with_gpu
 
 
@@ -24,15 +26,25 @@ def with_stored_choices(table: ModelTable, identity: Mapping[str, Json]) -> Mode
     """
     chosen = {name: identity[name] for name in ("precision", "core_px", "overlap_px") if name in identity}
     try:
-        stored = check(ModelTable, {"task": table.task, "name": table.name, **chosen})
+        name = _name_then(table, identity)
+        stored = check(ModelTable, {"task": table.task, "name": name, **chosen})
     except ConfigError as error:
         raise OutputError(f"the identity of the output is damaged: {error}") from None
     return with_choices_of(stored, table)
 
 
+def _name_then(table: ModelTable, identity: Mapping[str, Json]) -> str:
+    """The name that the weights of an output have now."""
+    earlier = EARLIER.get(table.name)
+    is_earlier = earlier is not None and find_card(earlier).sha256 == identity.get("model_sha256")
+    return earlier if earlier is not None and is_earlier else table.name
+
+
 def with_choices_of(stored: ModelTable, table: ModelTable) -> ModelTable:
     """`table`, what it leaves open taken from `stored`. What it states stays, and may be refused later."""
     update: dict[str, object] = {}
+    if stored.name == EARLIER.get(table.name):
+        table = table.model_copy(update={"name": stored.name})
     if (stored.task, stored.name) != (table.task, table.name):
         return table  # it will be refused, by the name of its model
     if table.precision == "auto":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from vemdiffuse_pipe.models.card import find_card
 from vemdiffuse_pipe.output.choices import with_choices_of
 from vemdiffuse_pipe.output.run_output import RunOutput
 from vemdiffuse_pipe.plan.plan import Plan, make_plan
@@ -30,7 +31,8 @@ def with_choices(plan: Plan, output: RunOutput) -> Plan:
     """The plan, what its run file leaves open taken from `output`. Raises OutputError, PlanError."""
     model = with_choices_of(output.run_file.model, plan.run_file.model)
     run_file = plan.run_file.model_copy(update={"model": model})
-    return make_plan(run_file, plan.source, plan.card, plan.measured)
+    card = plan.card if model.name == plan.run_file.model.name else find_card(model.name, model.task)
+    return make_plan(run_file, plan.source, card, plan.measured)
 
 
 def with_contrast(plan: Plan, source: Source) -> Plan:

@@ -93,6 +93,7 @@ def open_run_source(run_file: RunFile) -> Source:
         window=table.window,
         missing=table.missing,
         corrupt=table.corrupt,
+        nan=table.nan,
     )
 
 
@@ -101,6 +102,7 @@ def open_run_model(plan: Plan, device: str | None = None) -> Model:
     was planned with. `device`: another than the run file's.
     """
     from vemdiffuse_pipe.models.checkpoint import load_model  # imports torch
+    from vemdiffuse_pipe.models.protocol import Sectioning
 
     table, sampling = plan.run_file, plan.sampling
     return load_model(
@@ -112,6 +114,7 @@ def open_run_model(plan: Plan, device: str | None = None) -> Model:
         sampler=sampling.sampler,
         task=table.model.task,
         capture=table.run.capture,
+        sectioning=Sectioning(*plan.sectioning_nm),
     )
 
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from vemdiffuse_pipe.errors import PlanError
 from vemdiffuse_pipe.geometry.box import Box
-from vemdiffuse_pipe.plan.plan import Plan, is_on_gpu
+from vemdiffuse_pipe.plan.answers import is_on_gpu
+from vemdiffuse_pipe.plan.plan import Plan
 from vemdiffuse_pipe.volume import CACHE_BYTES
 
 # Interpreter, torch, dask and tensorstore: measured 315 to 440 MB (Linux, torch 2.13 for CPU).
@@ -75,14 +76,14 @@ def estimate(plan: Plan, *, n_threads: int = 1) -> Estimate:
     n_voxels = prod(plan.output.shape)
     itemsize = np.dtype(plan.source.dtype).itemsize
     read_voxels = prod(_along(plan, axis, _source_extent(plan, axis)) for axis in range(3))
-    flop = gap_flop * pixels * plan.sampling.samples * plan.sampling.steps
+    flop = gap_flop * pixels
     return Estimate(
         source_bytes=prod(plan.source.shape) * itemsize,
         output_bytes=n_voxels * len(plan.arrays),
         output_voxels=n_voxels,
         n_blocks=plan.blocks.n_blocks,
         n_shards=plan.shards.n_blocks,
-        n_tiles_rendered=n_tiles * n_gaps * plan.sampling.samples,
+        n_tiles_rendered=n_tiles * n_gaps * plan.n_passes,
         renders_per_voxel=planes_rendered * pixels / generated,
         read_bytes=read_voxels * itemsize,
         n_chunk_reads=prod(_over_chunks(plan, axis, _n_chunks(plan, axis)) for axis in range(3)),
@@ -176,20 +177,19 @@ def gap_flops(plan: Plan, output_box: Box) -> list[float]:
     """Operations of each gap that is rendered for `output_box`, ascending."""
     (z, y, x), (z_stop, y_stop, x_stop) = output_box.start, output_box.stop
     pixels = _rendered(plan, 1)(y, y_stop) * _rendered(plan, 2)(x, x_stop)
-    evaluations = plan.sampling.samples * plan.sampling.steps
     gaps = plan.gaps.touching(plan.origin[0] + z, plan.origin[0] + z_stop)
-    return [plan.card.flop_per_pixel(gap.n_planes) * pixels * evaluations for gap in gaps]
+    return [plan.flop_per_pixel(gap.n_planes) * pixels for gap in gaps]
 
 
 def _gaps(plan: Plan) -> tuple[int, int, float]:
-    """Gaps rendered over all blocks along z, their planes, and operations per pixel and evaluation."""
+    """Gaps rendered over all blocks along z, their planes, and operations per pixel of a tile."""
     n_gaps, n_planes, flop = 0, 0, 0.0
     depth, first, last = plan.blocks.block_shape[0], plan.part.start[0], plan.part.stop[0]
     for start in range(first, last, depth):
         for n, planes in plan.gaps.counts_touching(start, min(last, start + depth)):
             n_gaps += n
             n_planes += n * planes
-            flop += n * plan.card.flop_per_pixel(planes)
+            flop += n * plan.flop_per_pixel(planes)
     return n_gaps, n_planes, flop
 
 
@@ -235,7 +235,7 @@ def _waiting_bytes(plan: Plan, block: Box, n_threads: int) -> int:
     """Batches of tiles that wait for those before them, and their noise: one a thread is at work already."""
     if plan.card.is_local:
         return 0
-    n_items = plan.sampling.samples * plan.lattice.n_touching(block.shift(plan.origin))
+    n_items = plan.n_passes * plan.lattice.n_touching(block.shift(plan.origin))
     n_waiting = min(n_items, (2 * n_threads + 1) * tiles_at_once(plan)) - n_threads
     return max(0, n_waiting) * 2 * 4 * prod(plan.lattice.tile_px) * plan.gaps.most_planes
 

@@ -25,6 +25,13 @@ from vemdiffuse_pipe.geometry.lattice import CoreLattice, Lattice, TileLattice, 
 from vemdiffuse_pipe.geometry.plane_groups import PlaneGroups
 from vemdiffuse_pipe.geometry.region import planes_of
 from vemdiffuse_pipe.models.card import ModelCard
+from vemdiffuse_pipe.plan.answers import (
+    Sampling,
+    check_answers,
+    choose_arrays,
+    choose_sampling,
+    is_on_gpu,
+)
 from vemdiffuse_pipe.plan.measured import Contrast, Measured
 from vemdiffuse_pipe.plan.planes import choose_planes, exact_ratio
 from vemdiffuse_pipe.volume import VolumeSpec
@@ -32,22 +39,6 @@ from vemdiffuse_pipe.volume import VolumeSpec
 PRECOMPUTED_BITS = 6  # a shard holds 64 chunks
 
 USUAL_CORE_PX = 1024  # that of a block
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How samples are drawn."""
-
-    samples: int
-    """K: samples that are averaged."""
-    steps: int
-    """Evaluations of the network for a sample."""
-    seed: int
-    """Of the noise."""
-    precision: str
-    """'float32' or 'bfloat16'."""
-    sampler: str
-    """Its name, '' where nothing is drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +86,8 @@ class Plan:
 
     @property
     def arrays(self) -> tuple[str, ...]:
-        """What is written: uncertainty only where more than one sample is drawn."""
-        return ("em", "uncertainty") if self.sampling.samples > 1 else ("em",)
+        """What is written, by name."""
+        return choose_arrays(self.run_file, self.card)
 
     @property
     def shards(self) -> BlockGrid:
@@ -133,6 +124,28 @@ class Plan:
     def by_columns(self) -> bool:
         """True where blocks are best taken along z first: a chunk of the source serves several of them."""
         return self.source.chunk_shape[0] * self.gaps.r > self.blocks.block_shape[0]
+
+    @property
+    def n_passes(self) -> int:
+        """How often each tile is rendered: once for every sample, and once for an estimate beside them."""
+        return self.sampling.samples + self.card.has_estimate
+
+    def flop_per_pixel(self, n_planes: int) -> float:
+        """Operations for a gap, all samples and evaluations and the estimate, per (y, x) pixel of a tile."""
+        n_evaluations = self.sampling.samples * self.sampling.steps
+        return n_evaluations * self.card.flop_per_pixel(n_planes) + self.card.estimate_flop_per_pixel(
+            n_planes
+        )
+
+    @property
+    def sectioning_nm(self) -> tuple[float, float, float, float]:
+        """(side of a pixel, distance of planes, thickness of sections, thickness of planes), nm."""
+        dz, dy, dx = map(float, self.source.frame.voxel_size_nm)
+        pixel, section = (dy + dx) / 2, self.run_file.source.section_thickness_nm or dz
+        return pixel, dz / float(self.gaps.r), section, self._plane_nm(pixel, section)
+
+    def _plane_nm(self, pixel: float, section: float) -> float:
+        return section if self.run_file.model.plane_thickness == "section" else min(pixel, section)
 
     def source_box(self, output_box: Box) -> Box:
         """What must be read to render `output_box`: whole gaps, whole tiles, cut at the volume.
@@ -177,10 +190,12 @@ class Plan:
             "window": list(source.window) if source.window else None,
             "missing": source.missing,
             "corrupt": source.corrupt,
+            **({} if source.nan == "fail" else {"nan": source.nan}),
             "rejected_sections": list(self.gaps.rejected),
             "contrast": list(self.contrast) if self.contrast else None,
             "ratio": self.ratio_in_json,
             **({} if self.card.fills_gaps else {"task": self.card.task}),
+            **self._identity_of_answers(),
             "model": self.card.name,
             "model_sha256": self.card.sha256,
             "samples": self.sampling.samples,
@@ -190,6 +205,23 @@ class Plan:
             "precision": self.sampling.precision,
             **cast(dict[str, Json], self.lattice.identity),
         }
+
+    def _identity_of_answers(self) -> dict[str, Json]:
+        """What models are told that know of thickness, and what is written where that was chosen."""
+        chosen: dict[str, Json] = {}
+        if self.card.needs_sectioning:
+            _, _, section_nm, plane_nm = self.sectioning_nm
+            chosen |= {"section_thickness_nm": section_nm, "plane_thickness_nm": plane_nm}
+        if not self.keeps_sections:
+            chosen["sections"] = "estimate"
+        if self.card.has_estimate or self.run_file.output.arrays is not None:
+            chosen["arrays"] = list(self.arrays)
+        return chosen
+
+    @property
+    def keeps_sections(self) -> bool:
+        """False where planes at sections are estimated as all others are."""
+        return self.run_file.model.sections == "keep"
 
 
 def digest(identity: dict[str, Json]) -> str:
@@ -207,6 +239,7 @@ def make_plan(
 
     Raises PlanError where the run file, the volume and the model do not fit together.
     """
+    check_answers(run_file, source, card)
     gaps, whole = choose_planes(run_file, source, card, measured)
     region = planes_of(choose_region(run_file.source, source, gaps), gaps.r, card.scale)
     region = region.intersect(whole.box)
@@ -244,35 +277,6 @@ def choose_region(table: SourceTable, source: VolumeSpec, gaps: PlaneGroups) -> 
     if box.shape[0] < gaps.min_sections:
         raise PlanError(f"region {box} has {box.shape[0]} section; at least {gaps.min_sections} are needed")
     return box
-
-
-def choose_sampling(run_file: RunFile, card: ModelCard) -> Sampling:
-    """K, evaluations, sampler and arithmetic: as asked for, else as the model's card recommends."""
-    table = run_file.model
-    precision = "float32" if card.is_local else choose_precision(run_file)
-    if not card.is_stochastic:
-        if (table.samples or 1) > 1 or table.sampler:
-            what = "samples out, or set it to 1" if (table.samples or 1) > 1 else "sampler out"
-            raise PlanError(f"model {card.name} draws no samples; leave {what}")
-        return Sampling(1, 1, 0, precision, "")
-    sampler = table.sampler or card.sampler
-    if sampler not in card.samplers:
-        raise PlanError(
-            f"model {card.name} cannot be driven by {sampler}; choose {' or '.join(card.samplers)}"
-        )
-    steps = table.steps or card.steps_of(sampler)
-    return Sampling(table.samples or card.samples, steps, table.seed, precision, sampler)
-
-
-def is_on_gpu(run_file: RunFile) -> bool:
-    """True where a run is rendered on GPUs."""
-    return run_file.run.device.startswith("cuda")
-
-
-def choose_precision(run_file: RunFile) -> str:
-    """The arithmetic asked for; of "auto" bfloat16 on a GPU, float32 elsewhere."""
-    asked = run_file.model.precision
-    return ("bfloat16" if is_on_gpu(run_file) else "float32") if asked == "auto" else asked
 
 
 def choose_lattice(run_file: RunFile, shape: Zyx, card: ModelCard) -> Lattice:

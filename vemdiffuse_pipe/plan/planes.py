@@ -40,7 +40,7 @@ def choose_planes(
                 f"ratio {ratio} and an exact grid, whose ratio is dz / dxy; leave one of them out"
             )
         r = exact_grid(source.frame) if grid == "exact" else choose_ratio(source.frame, ratio)
-        gaps = Gaps(source.shape[0], r, rejected)
+        gaps = Gaps(source.shape[0], r, rejected, run_file.model.sections == "keep")
         _check_model(card, gaps)
         _check_extent(source, gaps)
         return gaps, source.frame.refined_z(gaps.r)
@@ -116,7 +116,7 @@ def _check_extent(source: VolumeSpec, groups: PlaneGroups) -> None:
 
 
 def _check_model(card: ModelCard, gaps: Gaps) -> None:
-    if card.reach_sections and gaps.rejected:
+    if card.reach_sections and gaps.rejected and not card.needs_sectioning:
         raise PlanError(
             f"model {card.name} cannot bridge rejected sections; choose linear or a diffusion model"
         )

@@ -60,7 +60,8 @@ def render_block(
     first, stop = output_box.start[0], output_box.stop[0]
     inside = output_box.relative_to(source_box.start).slices[1:]
     for section, plane in plan.gaps.measured(first, stop):
-        out["em"][plane - first] = sections[section - source_box.start[0]][inside]
+        for name in (name for name in ("em", "sample") if name in out):
+            out[name][plane - first] = sections[section - source_box.start[0]][inside]
     block = BlockInputs(plan, model, sections, source_box, output_box, hardware, counts or RenderCounts())
     gaps = (GapTiles(block, gap) for gap in plan.gaps.touching(first, stop))
     _render_gaps(gaps, _finished_planes(out, hardware), hardware, on_planes)

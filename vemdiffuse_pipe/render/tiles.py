@@ -6,10 +6,11 @@ sections of the block (uint8, host) --once a gap--> sections of the gap (uint8, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice, product
+from itertools import islice
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -19,12 +20,13 @@ from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.lattice import Tile
 from vemdiffuse_pipe.geometry.plane_groups import PlaneGroup
 from vemdiffuse_pipe.models.noise import voxel_noise
-from vemdiffuse_pipe.models.protocol import GapView, Model
+from vemdiffuse_pipe.models.protocol import EstimatingModel, GapView, Model
 from vemdiffuse_pipe.plan.plan import Plan
 from vemdiffuse_pipe.render.hardware import Hardware, RenderCounts
 from vemdiffuse_pipe.volume import Voxels
 
-Item = tuple[int, Tile]  # a sample by its number, and a tile
+ESTIMATE = -1  # the number of the pass that makes the best estimate; samples are numbered from 0
+Item = tuple[int, Tile]  # a pass, and a tile
 YxSlices = tuple[slice, slice]
 
 
@@ -66,15 +68,20 @@ class GapTiles:
         """Tiles that contribute to the block, in yx order."""
         return list(self.block.plan.lattice.touching(self.block.output_box))
 
+    @property
+    def passes(self) -> list[range]:
+        """Passes that are finished together: the estimate, where the model makes one, and all samples."""
+        n_samples, has_estimate = self.block.plan.sampling.samples, self.block.plan.card.has_estimate
+        return [r for r in (range(ESTIMATE, ESTIMATE + has_estimate), range(n_samples)) if r]
+
     def items(self) -> Iterator[Item]:
-        """What is rendered, in order: where tiles are blended sample after sample, else tile after tile."""
-        samples = range(self.block.plan.sampling.samples)
+        """What is rendered, in order: where tiles are blended pass after pass, else tile after tile."""
         if self.block.plan.lattice.is_blended:
-            return product(samples, self.tiles)
-        return ((k, tile) for tile in self.tiles for k in samples)
+            return ((k, tile) for together in self.passes for k in together for tile in self.tiles)
+        return ((k, tile) for together in self.passes for tile in self.tiles for k in together)
 
     def batches(self) -> Iterator[list[Item]]:
-        """The items in their order, for one call of the model each: tiles of one size."""
+        """The items in their order, for one call of the model each: tiles of one size and kind of pass."""
         items = self.items()
         kept = next(items, None)
         while kept is not None:
@@ -82,7 +89,8 @@ class GapTiles:
             batch, shape = [kept], self.window(kept[1]).shape
             kept = None
             for item in islice(items, size - 1):
-                if self.window(item[1]).shape != shape:
+                is_other_kind = (item[0] == ESTIMATE) != (batch[0][0] == ESTIMATE)
+                if is_other_kind or self.window(item[1]).shape != shape:
                     kept = item
                     break
                 batch.append(item)
@@ -92,7 +100,7 @@ class GapTiles:
     def generate(self, items: list[Item]) -> list[Tensor]:
         """The planes in the block of each item: (planes, tile y, tile x) float32 grey levels, on the device.
 
-        Of a model that answers with its spread: (2, planes, tile y, tile x), estimate and spread.
+        Of an estimate: (2, planes, tile y, tile x), with its spread.
 
         Where the device's memory runs out, in halves. Raises PlanError where one tile has no room.
         """
@@ -107,13 +115,8 @@ class GapTiles:
 
     def _generate_at_once(self, items: list[Item]) -> Tensor | None:
         """The planes of a batch, None where there is no memory for so many tiles."""
-        numbers = torch.tensor(self.wanted, device=self.device)
-
-        def noise(step: int) -> Tensor:
-            return torch.stack([self._noise(k, numbers, tile, step) for k, tile in items])
-
         try:
-            planes = self.block.model.generate(self._view(items), noise)
+            planes = self._estimated(items) if items[0][0] == ESTIMATE else self._sampled(items)
         except torch.OutOfMemoryError:
             if len(items) == 1:
                 raise PlanError(
@@ -121,21 +124,41 @@ class GapTiles:
                     f"{self.block.hardware.device}; set core_px (or tile_px) in [model] smaller"
                 ) from None
             return None
-        self.block.counts.add_call(planes)
+        self.block.counts.add_call(planes[:, 0] if items[0][0] == ESTIMATE else planes)
         first = self.wanted.start
         return planes[..., self.planes.start - first : self.planes.stop - first, :, :]
+
+    def _estimated(self, items: list[Item]) -> Tensor:
+        """Estimates and their spreads: (tiles, 2, wanted planes, y, x)."""
+        model = cast(EstimatingModel, self.block.model)
+        return torch.stack(model.estimate(self._view(items, self.wanted)), dim=1)
+
+    def _sampled(self, items: list[Item]) -> Tensor:
+        """One sample of each item: (tiles, wanted planes, y, x). What lies at a section is that section."""
+        between = [p for p in self.wanted if 0 < self.gap.position(p) < 1 or not self.gap.sections[1:]]
+        numbers, view = torch.tensor(between, device=self.device), self._view(items, between)
+
+        def noise(step: int) -> Tensor:
+            return torch.stack([self._noise(k, numbers, tile, step) for k, tile in items])
+
+        planes = self.block.model.generate(view, noise)
+        if len(between) == len(self.wanted):
+            return planes
+        reach = self.block.plan.card.reach_sections
+        at_sections = {self.gap.position(p): p for p in self.wanted if p not in between}
+        below = [view.sections[:, reach, None]] if 0 in at_sections else []
+        above = [view.sections[:, reach + 1, None]] if 1 in at_sections else []
+        return torch.cat([*below, planes, *above], dim=1)
 
     @property
     def device(self) -> torch.device:
         """Where it is computed."""
         return self.block.hardware.torch_device
 
-    def _view(self, items: list[Item]) -> GapView:
+    def _view(self, items: list[Item], planes: Sequence[int]) -> GapView:
         return GapView(
             torch.stack([self._sections_of(tile) for _, tile in items]).float(),
-            torch.tensor(
-                [self.gap.position(p) for p in self.wanted], dtype=torch.float64, device=self.device
-            ),
+            torch.tensor([self.gap.position(p) for p in planes], dtype=torch.float64, device=self.device),
             float(self.gap.ratio),
         )
 
@@ -151,13 +174,18 @@ class GapTiles:
         """
         reach, n = self.block.plan.card.reach_sections, self.block.plan.gaps.n_sections
         own = self.gap.sections
-        below = [_mirrored(own[0] - i, n) for i in range(reach, 0, -1)]
-        above = [_mirrored(own[-1] + i, n) for i in range(1, reach + 1)]
+        below = [self._used(_mirrored(own[0] - i, n), own[-1]) for i in range(reach, 0, -1)]
+        above = [self._used(_mirrored(own[-1] + i, n), own[0]) for i in range(1, reach + 1)]
         indices = [u - self.block.source_box.start[0] for u in (*below, *own, *above)]
         sections = torch.from_numpy(self.block.sections[indices])
         if not self.block.hardware.is_gpu:
             return sections
         return sections.pin_memory().to(self.device, non_blocking=True)
+
+    def _used(self, section: int, opposite: int) -> int:
+        """A section beyond the gap; its mirror image where it is rejected or the gap itself is bridged."""
+        is_bridged = self.gap.sections[-1] - self.gap.sections[0] > 1
+        return opposite if is_bridged or section in self.block.plan.gaps.rejected else section
 
     def _sections_of(self, tile: Tile) -> Tensor:
         """The sections around a tile: (sections, y, x) uint8; what of it lies in the volume, mirrored beyond.

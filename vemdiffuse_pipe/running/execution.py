@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from vemdiffuse_pipe.cluster.resources import threads_per_worker
+from vemdiffuse_pipe.cluster.resources import in_this_process, threads_per_worker
 from vemdiffuse_pipe.cluster.walltime import Deadline
-from vemdiffuse_pipe.config import RunTable
 from vemdiffuse_pipe.models.protocol import Model
 from vemdiffuse_pipe.output.mask import start_output
 from vemdiffuse_pipe.output.preparation import log_folder, open_run_model
@@ -112,15 +111,3 @@ def choose_runner(plan: Plan, part: Part | None = None, limits: Limits = Limits(
         max_blocks=limits.max_blocks,
         retry_policy=limits.retry_policy,
     )
-
-
-def in_this_process(plan: Plan) -> Plan:
-    """The plan as one process does it, whatever workers the run file names; a batch job has its own cores."""
-    table, cluster = plan.run_file.run, plan.run_file.cluster
-    threads = table.threads
-    if threads is None:
-        threads = threads_per_worker(RunTable())
-        threads = threads if cluster is None else min(threads, cluster.cores)
-    update = {"workers": 1, "engine": "threads", "threads": threads}
-    table = table.model_copy(update=update)
-    return replace(plan, run_file=plan.run_file.model_copy(update={"run": table}))

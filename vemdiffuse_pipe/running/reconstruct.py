@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from vemdiffuse_pipe import config
 from vemdiffuse_pipe.cluster.walltime import deadline_of, stated_walltime_s
-from vemdiffuse_pipe.config import BadSections, Grid, OutputFormat, Policy, RunFile, RunTable
+from vemdiffuse_pipe.config import BadSections, Grid, NanPolicy, OutputFormat, Policy, RunFile, RunTable
 from vemdiffuse_pipe.errors import ConfigError, OutputError
 from vemdiffuse_pipe.geometry.box import Zyx
 from vemdiffuse_pipe.models.card import AUTO
@@ -87,6 +87,7 @@ def reconstruct(
     series: int | None = None,
     pattern: str | None = None,
     window: tuple[float, float] | None = None,
+    nan: NanPolicy = "fail",
     missing: Policy = "fail",
     corrupt: Policy = "fail",
     bad_sections: BadSections = "refuse",
@@ -118,7 +119,7 @@ def reconstruct(
     """
     voxels = {"voxel_size_nm": voxel_size_nm, "level": level, "channel": channel, "window": window}
     files = {"series": series, "pattern": pattern}
-    policies = {"missing": missing, "corrupt": corrupt, "bad_sections": bad_sections}
+    policies = {"nan": nan, "missing": missing, "corrupt": corrupt, "bad_sections": bad_sections}
     draws = {"seed": seed, "samples": samples, "steps": steps, "precision": precision}
     engine = "local" if workers > 1 else "threads"
     tables: dict[str, object] = {
@@ -156,11 +157,9 @@ def _started(plan: Plan, source: Source) -> tuple[Plan, Model, RunOutput]:
         _check_run_file(address, plan)  # before anything is made
     plan = with_measurements(plan, source, output)
     model = open_run_model(plan)  # before anything is written
-    output = create_run_output(
-        plan, output
-    )  # before the run file is written: the output may belong to another run
-    _check_run_file(address, plan)
-    objects.write_bytes_atomically(address, config.dump(plan.run_file).encode())
+    output = create_run_output(plan, output)  # before the run file: the output may belong to another run
+    if objects.read_bytes(address, 1) is None:  # what an earlier version wrote, or a user, stays
+        objects.write_bytes_atomically(address, config.dump(plan.run_file).encode())
     return plan, model, output
 
 

@@ -18,6 +18,7 @@ from vemdiffuse_pipe.config import parse
 from vemdiffuse_pipe.errors import PlanError
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.frame import Frame, exact_nm
+from vemdiffuse_pipe.geometry.plane_groups import Provenance
 from vemdiffuse_pipe.models.card import ModelCard
 from vemdiffuse_pipe.models.protocol import GapView, Model
 from vemdiffuse_pipe.models.samplers import Noise
@@ -217,7 +218,41 @@ class ModelConformance:
             assert not out["uncertainty"][:: case.ratio].any()
             assert out["uncertainty"][1 :: case.ratio].mean() > 0.5
             return
-        assert case.plan().arrays == ("em",)
+        assert case.plan().arrays == (("em", "uncertainty") if case.card.has_estimate else ("em",))
         for table in ({"samples": 2}, {"sampler": "heun"}):
             with pytest.raises(PlanError, match="draws no samples"):
                 case.plan(**table)
+
+    def test_an_estimate_comes_with_its_spread_and_asks_for_no_draw(self, case: ModelCase) -> None:
+        """Whatever else is drawn, and from whatever seed."""
+        if not case.card.has_estimate:
+            return
+        plan = case.plan()
+        assert (plan.arrays, plan.sampling.samples) == (("em", "uncertainty"), 0)
+        out = case.render(plan, plan.output.box)
+        assert not out["uncertainty"][:: case.ratio].any()
+        assert out["uncertainty"][1 :: case.ratio].mean() > 0.5
+        if case.card.is_stochastic:
+            drawn = case.render(case.plan(samples=2, seed=5), plan.output.box)
+            assert list(drawn) == ["em", "uncertainty", "sample", "sample_spread"]
+            assert all(np.array_equal(drawn[name], out[name]) for name in out)
+            assert not np.array_equal(drawn["sample"], drawn["em"])
+            assert np.array_equal(drawn["sample"][:: case.ratio], SECTIONS)
+
+    def test_sections_are_estimated_where_that_is_asked_for(self, case: ModelCase) -> None:
+        """In all arrays but `sample`, whatever the blocks."""
+        if not case.card.has_estimate:
+            with pytest.raises(PlanError, match="makes no estimate of planes at sections"):
+                case.plan(sections="estimate")
+            return
+        draws = {"samples": 1} if case.card.is_stochastic else {}
+        plan = case.plan(sections="estimate", **draws)
+        whole = case.render(plan, plan.output.box)
+        assert (whole["em"][:: case.ratio] != SECTIONS).mean() > 0.5
+        assert whole["uncertainty"][:: case.ratio].any()
+        assert set(plan.provenance()[:: case.ratio]) == {Provenance.RESTORED}
+        if draws:
+            assert np.array_equal(whole["sample"][:: case.ratio], SECTIONS)
+        for box in (Box((0, 0, 0), (1, 37, 51)), Box((2, 11, 20), (5, 37, 51)), Box((6, 0, 0), (7, 37, 51))):
+            for name, voxels in case.render(plan, box).items():
+                assert np.array_equal(voxels, whole[name][box.slices]), name

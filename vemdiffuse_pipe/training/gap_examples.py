@@ -95,7 +95,8 @@ def batches(file: TrainFile, data: TrainingData) -> Batches:
 def measured_residual_scale(batches: Batches) -> float:
     """Deviation of (truth - linear), in deviations of grey, over the first batches: to 3 digits."""
     first = (batches.batch(step) for step in range(SCALE_BATCHES))
-    squares = [(b.targets - linear_between(b.sections, b.ratio)).square().mean() for b in first]
+    gaps = ((*batch.middle, batch.ratio) for batch in first)
+    squares = [(planes - linear_between(sections, r)).square().mean() for sections, planes, r in gaps]
     return float(f"{float(torch.stack(squares).mean().sqrt()):.3g}") or 1.0
 
 

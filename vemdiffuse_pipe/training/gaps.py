@@ -46,6 +46,12 @@ class GapBatch:
     targets: Tensor
     ratio: int
 
+    @property
+    def middle(self) -> tuple[Tensor, Tensor]:
+        """The two sections of the gap in the middle, and its planes: (b, 2, y, x), (b, r - 1, y, x)."""
+        r, reach = self.ratio, self.sections.shape[1] // 2 - 1
+        return self.sections[:, reach : reach + 2], self.targets[:, reach * r : (reach + 1) * r - 1]
+
 
 @dataclass(frozen=True, slots=True)
 class Variation:

@@ -23,12 +23,13 @@ from vemdiffuse_pipe.models.checkpoint import Network, as_model, load_network, n
 from vemdiffuse_pipe.models.diffusion import WHOLE_RANGE
 from vemdiffuse_pipe.models.kinds import KINDS
 from vemdiffuse_pipe.models.lean import LeanNetwork
-from vemdiffuse_pipe.models.protocol import Model, Settings
+from vemdiffuse_pipe.models.protocol import Model, Sectioning, Settings
 from vemdiffuse_pipe.models.sizes.a2i3dem import AxialConfig
 from vemdiffuse_pipe.models.sizes.lean import LeanConfig
 from vemdiffuse_pipe.models.sizes.protocol import Sizes
 from vemdiffuse_pipe.training.objectives.distribution import Features, stored_layers
 from vemdiffuse_pipe.training.objectives.draws import Objective
+from vemdiffuse_pipe.training.objectives.gaps import Estimation, OfAnyVolume, PlaneDiffusion
 from vemdiffuse_pipe.training.objectives.onepass import AxialRepair, PlanesBetween, Restored
 from vemdiffuse_pipe.training.objectives.plane_noise import PlaneNoise
 from vemdiffuse_pipe.training.objectives.residual import Regression, ResidualDiffusion
@@ -58,6 +59,8 @@ OBJECTIVES: dict[str, Callable[[ObjectiveInputs], Objective]] = {
     "sru3d": lambda of: PlanesBetween(of.autocast),
     "rcan": lambda of: Restored(functional.l1_loss, of.autocast),
     "pssr": lambda of: Restored(functional.mse_loss, of.autocast),
+    "estimator": lambda of: OfAnyVolume(Estimation(of.scale, of.autocast), sectioning_of(of.table)),
+    "sampler": lambda of: OfAnyVolume(PlaneDiffusion(of.scale, of.autocast), sectioning_of(of.table)),
 }
 
 
@@ -97,9 +100,16 @@ def build(
     card = _card(table, ratios, residual_scale, sizes)
 
     def used(trained: nn.Module, contrast: Contrast) -> Model:
-        return as_model(card, trained, Settings(card.steps, card.sampler, contrast, train.precision))
+        told = sectioning_of(table)
+        return as_model(card, trained, Settings(card.steps, card.sampler, contrast, train.precision, told))
 
     return TrainableModel(network, objective, card, used, sizes)
+
+
+def sectioning_of(table: NetworkTable) -> Sectioning:
+    """What a network is told of what it learns from: planes a pixel apart, and as thick as sections."""
+    thickness = table.section_thickness_nm or table.pixel_nm
+    return Sectioning(table.pixel_nm, table.pixel_nm, thickness, thickness)
 
 
 def grey_of(kind: str) -> Contrast | None:

@@ -111,18 +111,21 @@ class ValidationTable(Table):
 class NetworkTable(Table):
     """[model] the network, and how it is used. Sizes that are left out are those of its kind.
 
-    Sizes of a `lean` or `regression` network: channels, n_blocks, n_basis, n_embedding. `udim`, `cddpm`:
-    inner, multipliers, n_blocks, n_groups, head. `a2i3dem`: channels, n_blocks, window, head, reach,
-    has_both_axes. `sru3d`: channels, n_convolutions, reach, tile_px. `rcan`: channels (one number), n_groups,
-    n_blocks, reduction. `pssr`: channels, n_blocks (of each level).
+    Sizes of a `lean` or `regression` network: channels, n_blocks, n_basis, n_embedding; `estimator` and
+    `sampler`: these and reach. `udim`, `cddpm`: inner, multipliers, n_blocks, n_groups, head. `a2i3dem`:
+    channels, n_blocks, window, head, reach, has_both_axes. `sru3d`: channels, n_convolutions, reach, tile_px.
+    `rcan`: channels (one number), n_groups, n_blocks, reduction. `pssr`: channels, n_blocks (of each level).
     `task`: isotropic, to fill gaps; denoise or superres, to restore sections.
     `residual_scale`: deviation of (truth - linear) in deviations of the grey levels; measured if left out.
-    `difficulty`: a second head learns how hard each pixel is, and the loss heeds it. `features`: a file of
-    layers whose answers a2i3dem compares; fixed random ones if left out. `samples`, `steps`: what the
-    checkpoint recommends, and what validation uses.
+    `pixel_nm`, `section_thickness_nm`: what an estimator or a sampler is told of sections, and of planes,
+    which are as thick; a pixel if left out. `difficulty`: a second head learns how hard each pixel is, and
+    the loss heeds it. `features`: a file of layers whose answers a2i3dem compares; fixed random ones if left
+    out. `samples`, `steps`: what the checkpoint recommends, and what validation uses.
     """
 
-    kind: Literal["lean", "regression", "udim", "cddpm", "a2i3dem", "sru3d", "rcan", "pssr"] = "lean"
+    kind: Literal[
+        "lean", "regression", "udim", "cddpm", "a2i3dem", "sru3d", "rcan", "pssr", "estimator", "sampler"
+    ] = "lean"
     task: Task = "isotropic"
     channels: int | tuple[int, ...] | None = None
     n_blocks: int | tuple[int, ...] | None = None
@@ -139,6 +142,8 @@ class NetworkTable(Table):
     reduction: int | None = None
     tile_px: int | None = None
     residual_scale: Length | None = None
+    pixel_nm: Length = 10.0
+    section_thickness_nm: Length | None = None
     difficulty: bool = False
     features: str | None = None
     samples: Annotated[int, Field(ge=1, le=64)] = 2
@@ -150,7 +155,17 @@ class NetworkTable(Table):
         return TASKS[self.task]
 
 
-OPTIONS = {"kind", "task", "residual_scale", "difficulty", "features", "samples", "steps"}
+OPTIONS = {
+    "kind",
+    "task",
+    "residual_scale",
+    "pixel_nm",
+    "section_thickness_nm",
+    "difficulty",
+    "features",
+    "samples",
+    "steps",
+}
 SIZE_KEYS = [name for name in NetworkTable.model_fields if name not in OPTIONS]
 
 

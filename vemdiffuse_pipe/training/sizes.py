@@ -21,7 +21,12 @@ from vemdiffuse_pipe.models.kinds import KINDS
 from vemdiffuse_pipe.models.sizes.protocol import Sizes
 from vemdiffuse_pipe.training.settings import SIZE_KEYS, NetworkTable
 
-RESIDUAL = {"lean", "regression"}  # kinds that answer with a share of what linear interpolation leaves
+RESIDUAL = {
+    "lean",
+    "regression",
+    "estimator",
+    "sampler",
+}  # kinds that answer with a share of what linear interpolation leaves
 
 
 def sizes_of(table: NetworkTable, ratios: Iterable[int], crop_px: tuple[int, int]) -> Sizes:
