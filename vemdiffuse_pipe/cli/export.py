@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,6 +11,9 @@ from vemdiffuse_pipe.cli.options import json_option, part_runner, part_runner_op
 from vemdiffuse_pipe.errors import ConfigError
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.frame import exact_nm
+
+if TYPE_CHECKING:
+    from vemdiffuse_pipe.handoff.export import Export
 
 FORMATS = ["precomputed", "n5", "ome-zarr-0.4", "ome-zarr-0.5", "tiff"]
 ENCODINGS = ["raw", "jpeg", "png", "compressed_segmentation"]
@@ -90,6 +94,11 @@ def command(
     )
     with progress(sys.stderr) as listener:
         made = export(output, destination, request, runner=part_runner(part, workers), listener=listener)
+    _print(made, f"{array} as {image_format}", as_json)
+    return made.outcome.exit_code
+
+
+def _print(made: Export, what: str, as_json: bool) -> None:
     if as_json:
         print_json(
             {
@@ -110,8 +119,7 @@ def command(
             if made.largest_error
             else ""
         )
-        click.echo(f"{made.destination}: {made.n_levels} level(s) of {array} as {image_format}{shift}{loss}")
-    return made.outcome.exit_code
+        click.echo(f"{made.destination}: {made.n_levels} level(s) of {what}{shift}{loss}")
 
 
 def _box(output: str, region: tuple[int, ...] | None, region_nm: tuple[float, ...] | None) -> Box | None:

@@ -32,6 +32,7 @@ MEANINGS = {
     "em": "grey levels; the best estimate of each voxel; measured planes as they were",
     "sample": "grey levels; one coherent draw, with the texture of measured planes",
     "uncertainty": "expected error in quarters of a grey level; 0 where measured",
+    "sample_spread": "deviation of all draws in quarters of a grey level; 0 where measured",
 }
 LABELS = "labels; 0 is background"
 
