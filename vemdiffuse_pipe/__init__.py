@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from vemdiffuse_pipe.geometry.box import Box
     from vemdiffuse_pipe.geometry.frame import Frame
     from vemdiffuse_pipe.handoff.export import ExportRequest, export
-    from vemdiffuse_pipe.handoff.pyramid import pyramid
     from vemdiffuse_pipe.monitor.event_log import events
     from vemdiffuse_pipe.monitor.status import status
     from vemdiffuse_pipe.output.preparation import plan_run
     from vemdiffuse_pipe.plan.estimate import estimate
+    from vemdiffuse_pipe.running.levels.pyramid import pyramid
     from vemdiffuse_pipe.running.reconstruct import reconstruct, retry, run
     from vemdiffuse_pipe.running.submission import make_submission, submit
     from vemdiffuse_pipe.running.verify import verify
@@ -86,7 +86,7 @@ _HOMES = {
     "make_submission": "running.submission",
     "open_source": "storage",
     "plan_run": "output.preparation",
-    "pyramid": "handoff.pyramid",
+    "pyramid": "running.levels.pyramid",
     "reconstruct": "running.reconstruct",
     "register": "training.register",
     "retry": "running.reconstruct",

@@ -43,6 +43,7 @@ OPEN_KEYS = {
 # format = "precomputed"  # or "n5", "ome-zarr-0.4"; "ome-zarr-0.5" has shards
 # chunk_shape = [64, 64, 64]
 # shard_shape = [64, 512, 512]
+# pyramid = true  # coarser levels, made once all blocks are done, so that viewers show the whole volume
 """,
     "model": """\
 # task = "denoise"  # each section by itself, with a model made for it; "superres" doubles y and x
