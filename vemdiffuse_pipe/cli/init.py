@@ -46,6 +46,7 @@ OPEN_KEYS = {
 # pyramid = true  # coarser levels, made once all blocks are done, so that viewers show the whole volume
 """,
     "model": """\
+# candidates = ["linear", "default"]  # with name = "auto": the best of these by a self-test of the volume
 # task = "denoise"  # each section by itself, with a model made for it; "superres" doubles y and x
 # grid = "exact"  # without ratio: planes as far apart as pixels, whatever dz / dxy is; few sections are kept
 # plane_thickness = "thin"  # deconvolved; "section": as thick as sections, as they would have been cut there

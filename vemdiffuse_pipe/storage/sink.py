@@ -78,7 +78,7 @@ def check_can_be_written(url: str | os.PathLike[str]) -> None:
     """Raises OutputError where nothing can be written at all."""
     address = parse_address(url)
     if not address.is_local and not address.store.startswith(("s3", "gs:")):
-        raise OutputError(f"{url}: such a store is only read; give an output on a disk, at s3:// or at gs://")
+        raise OutputError(f"{url}: a web server is only read; give an output on a disk, at s3:// or at gs://")
     if address.is_local:
         _check_path(address)
 
