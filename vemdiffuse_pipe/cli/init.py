@@ -55,6 +55,7 @@ OPEN_KEYS = {
 # sampler = "heun"  # or "dpmpp-2m", "ancestral", "ancestral-rescaled": as the model recommends if left out
 # steps = 8  # evaluations of the network for a sample
 # precision = "bfloat16"  # faster on a GPU
+# core_px = 1024  # what a tile of an exact network contributes; its halo comes on top
 # tile_px = 256
 # overlap_px = 32
 """,
