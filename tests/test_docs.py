@@ -29,6 +29,7 @@ DOCUMENTS = ("README.md", *GUIDES)
 VOLUMES = {
     "stack.tif": (3, 48, 40),
     "stack_to_train_on.tif": (10, 48, 40),
+    "sections.tif": (9, 72, 104),
     "truth.tif": (23, 48, 40),
     "drosophila_vnc/stack1_raw.tif": (2, 40, 40),
     "isbi2012/train_raw.tif": (2, 40, 40),
@@ -121,7 +122,8 @@ echo Submitted batch job 1
 
 
 def follow(folder: Path, language: str, text: str) -> None:
-    """Run one step as a reader would. Asserts that it succeeds."""
+    """Run one step as a reader would, in less time. Asserts that it succeeds."""
+    text = text.replace("--minutes 20", "--minutes 0.01")
     command = [sys.executable, "-c", text] if language == "python" else ["bash", "-c", text]
     environment = {**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)

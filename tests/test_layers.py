@@ -34,6 +34,7 @@ DASK = {"dask", "distributed", "dask_jobqueue"}
 KNOW_DASK = {"running", "cluster"}
 KNOW_TORCH = {
     "testing",
+    "selftest",
     "models",
     "exchange",
     "training",
