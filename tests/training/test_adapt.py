@@ -12,12 +12,12 @@ import torch
 from vemdiffuse_pipe.cli.entry import run_command
 from vemdiffuse_pipe.errors import ConfigError, OutputError, PlanError
 from vemdiffuse_pipe.geometry.box import Box
+from vemdiffuse_pipe.holdout.run import selftest
 from vemdiffuse_pipe.models.card import ModelCard, find_card
 from vemdiffuse_pipe.models.checkpoint import save_checkpoint
 from vemdiffuse_pipe.models.gap_models import BothNetworks
 from vemdiffuse_pipe.models.sizes.gap import SamplerSizes
 from vemdiffuse_pipe.phantom import phantom
-from vemdiffuse_pipe.selftest.run import selftest
 from vemdiffuse_pipe.testing import ArraySource
 from vemdiffuse_pipe.training.adapt.gaps import LATERAL, SECTIONS, Mixed, ToldGaps
 from vemdiffuse_pipe.training.adapt.run import Adapted, adapt, held_back, own_batches

@@ -12,7 +12,7 @@ from vemdiffuse_pipe.config import NanPolicy
 
 if TYPE_CHECKING:
     from vemdiffuse_pipe.evaluation.agreement import Agreement
-    from vemdiffuse_pipe.selftest.run import SelfTest
+    from vemdiffuse_pipe.holdout.run import SelfTest
 
 COLUMNS = ("PSNR", "SSIM", "FSIM", "PSNR*", "SSIM*", "FSIM*", "agrees to", "HF-y", "HF-x", "planes", "s")
 
@@ -62,7 +62,7 @@ def command(
     Examples:
       vemdiffuse selftest stack.tif --voxel-size 50 4.6 4.6 --models linear,cubic,flow
     """
-    from vemdiffuse_pipe.selftest.run import selftest  # imports torch
+    from vemdiffuse_pipe.holdout.run import selftest  # imports torch
     from vemdiffuse_pipe.storage import open_source
 
     choice: SourceChoice = {

@@ -144,7 +144,7 @@ def _with_chosen_model(run_file: RunFile) -> RunFile:
     """The run file with a model in the place of "auto"; itself where it names one."""
     if run_file.model.name != AUTO:
         return run_file
-    from vemdiffuse_pipe.selftest.auto import with_chosen_model  # imports torch
+    from vemdiffuse_pipe.holdout.auto import with_chosen_model  # imports torch
 
     return with_chosen_model(run_file)
 

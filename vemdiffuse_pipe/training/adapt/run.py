@@ -24,14 +24,14 @@ from vemdiffuse_pipe.config import Json
 from vemdiffuse_pipe.errors import ConfigError, PlanError
 from vemdiffuse_pipe.evaluation.agreement import Agreement, agreement
 from vemdiffuse_pipe.geometry.box import Box
+from vemdiffuse_pipe.holdout.answers import Answer, answer, candidate_of, doubled_ratio
+from vemdiffuse_pipe.holdout.places import draw_places
 from vemdiffuse_pipe.models.card import ModelCard, find_card, find_checkpoint
 from vemdiffuse_pipe.models.checkpoint import Network, load_network
 from vemdiffuse_pipe.models.gap_models import BothNetworks
 from vemdiffuse_pipe.output.identity import check_identity
 from vemdiffuse_pipe.phantom import phantom
 from vemdiffuse_pipe.plan.planes import choose_ratio, exact_ratio
-from vemdiffuse_pipe.selftest.answers import Answer, answer, candidate_of, doubled_ratio
-from vemdiffuse_pipe.selftest.places import draw_places
 from vemdiffuse_pipe.storage import parse_address
 from vemdiffuse_pipe.storage.retry import RetryPolicy, with_retries
 from vemdiffuse_pipe.survey.contrast import measure_contrast
@@ -108,6 +108,15 @@ def adapt(
     the best weights are kept. `max_steps`: end earlier. Raises ConfigError, ModelError and PlanError where
     nothing can be learnt: another kind of model, too few sections, a volume that is isotropic already;
     TrainingError, StorageFullError, AccessError or TransientError.
+
+    Example:
+
+        >>> from pathlib import Path
+        >>> from vemdiffuse_pipe import adapt, open_source
+        >>> source = open_source("sections.tif", voxel_size_nm=(50, 4.6, 4.6))
+        >>> adapted = adapt(source, Path("mine.safetensors"), minutes=0.01)
+        >>> adapted.after >= adapted.before
+        True
     """
     share_arenas()
     card = find_card(model)

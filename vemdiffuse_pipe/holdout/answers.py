@@ -15,6 +15,7 @@ from vemdiffuse_pipe.config import ModelTable, OutputTable, RunFile, RunTable, S
 from vemdiffuse_pipe.errors import ConfigError
 from vemdiffuse_pipe.geometry.box import Box, Zyx
 from vemdiffuse_pipe.geometry.frame import Frame
+from vemdiffuse_pipe.holdout.places import Place
 from vemdiffuse_pipe.models.card import ModelCard, find_card
 from vemdiffuse_pipe.models.checkpoint import as_model
 from vemdiffuse_pipe.models.protocol import Model, Sectioning, Settings
@@ -22,7 +23,6 @@ from vemdiffuse_pipe.output.preparation import open_run_model
 from vemdiffuse_pipe.plan.plan import Plan, make_plan
 from vemdiffuse_pipe.plan.planes import exact_ratio
 from vemdiffuse_pipe.render.block import Hardware, render_block
-from vemdiffuse_pipe.selftest.places import Place
 from vemdiffuse_pipe.volume import VolumeSpec, Voxels
 
 Contrast = tuple[float, float]

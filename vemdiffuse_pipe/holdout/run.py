@@ -13,10 +13,10 @@ from vemdiffuse_pipe.errors import ConfigError
 from vemdiffuse_pipe.evaluation.agreement import agreement
 from vemdiffuse_pipe.evaluation.structure import WIDTH
 from vemdiffuse_pipe.geometry.box import Box
+from vemdiffuse_pipe.holdout.answers import Answer, Candidate, answer, load_candidate
+from vemdiffuse_pipe.holdout.places import Place, draw_places
+from vemdiffuse_pipe.holdout.verdict import ModelScores, Verdict, judge
 from vemdiffuse_pipe.plan.planes import exact_ratio
-from vemdiffuse_pipe.selftest.answers import Answer, Candidate, answer, load_candidate
-from vemdiffuse_pipe.selftest.places import Place, draw_places
-from vemdiffuse_pipe.selftest.verdict import ModelScores, Verdict, judge
 from vemdiffuse_pipe.storage.retry import RetryPolicy, with_retries
 from vemdiffuse_pipe.survey.contrast import measure_contrast
 from vemdiffuse_pipe.volume import Source, Voxels
@@ -67,10 +67,16 @@ def selftest(
     """How well each model makes sections of `source` that are left out, at `n_places` places of 256 px.
 
     What is read and rendered does not grow with the volume. Where one of the models was adapted, places lie
-    in what it held back. `contrast`: mean and deviation of the grey
-    levels; measured if None. `on_model` hears of each model before it is asked. Raises ConfigError and
-    ModelError for models that cannot be tested, SourceError for a volume without tissue, AccessError or
-    TransientError.
+    in what it held back. `contrast`: mean and deviation of the grey levels; measured if None. `on_model` hears
+    of each model before it is asked. Raises ConfigError and ModelError for models that cannot be tested,
+    SourceError for a volume without tissue, AccessError or TransientError.
+
+    Example:
+
+        >>> from vemdiffuse_pipe import open_source, selftest
+        >>> source = open_source("stack.tif", voxel_size_nm=(50, 4.6, 4.6))
+        >>> selftest(source, ["linear", "cubic"], n_places=1).verdict.beats_interpolation
+        False
     """
     r = max(1, round(exact_ratio(source.spec.frame.voxel_size_nm)))
     if contrast is None:
