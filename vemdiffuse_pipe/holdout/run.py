@@ -67,9 +67,9 @@ def selftest(
     """How well each model makes sections of `source` that are left out, at `n_places` places of 256 px.
 
     What is read and rendered does not grow with the volume. Where one of the models was adapted, places lie
-    in what it held back. `contrast`: mean and deviation of the grey levels; measured if None. `on_model` hears
-    of each model before it is asked. Raises ConfigError and ModelError for models that cannot be tested,
-    SourceError for a volume without tissue, AccessError or TransientError.
+    in what it held back. `contrast`: mean and deviation of the grey levels; measured if None. `on_model`
+    hears of each model before it is asked. Raises ConfigError and ModelError for models that cannot be
+    tested, SourceError for a volume without tissue, AccessError or TransientError.
 
     Example:
 
