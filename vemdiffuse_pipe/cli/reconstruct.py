@@ -133,8 +133,7 @@ def command(
         "window": window,
         "nan": nan,
     }
-    if adapt_minutes is not None:
-        model = _adapted(source, output, choice, model, adapt_minutes)
+    model = _adapted(source, output, choice, model, adapt_minutes) if adapt_minutes else model
     with progress(sys.stderr) as listener:
         outcome = reconstruct(
             source,
