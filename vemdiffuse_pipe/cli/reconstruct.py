@@ -7,6 +7,7 @@ import sys
 import click
 
 from vemdiffuse_pipe.cli.options import (
+    SourceChoice,
     bad_sections_option,
     corrupt_option,
     json_option,
@@ -31,6 +32,13 @@ Zyx = tuple[int, int, int]
 @bad_sections_option
 @click.option(
     "--model", default="default", show_default=True, metavar="NAME", help="One of `vemdiffuse models`."
+)
+@click.option(
+    "--adapt",
+    "adapt_minutes",
+    type=click.FloatRange(0, min_open=True),
+    metavar="MINUTES",
+    help="Adapt the model to the volume first, as `vemdiffuse adapt` does.",
 )
 @click.option("--ratio", type=int, metavar="R", help="Planes a section; nearest to dz / dxy if left out.")
 @click.option(
@@ -94,6 +102,7 @@ def command(
     corrupt: Policy,
     bad_sections: BadSections,
     model: str,
+    adapt_minutes: float | None,
     ratio: int | None,
     grid: Grid,
     samples: int | None,
@@ -114,17 +123,21 @@ def command(
     Examples:
       vemdiffuse reconstruct stack.tif isotropic.zarr --voxel-size 50 4.6 4.6
     """
+    choice: SourceChoice = {
+        "voxel_size_nm": voxel_size_nm,
+        "level": level,
+        "channel": channel,
+        "series": series,
+        "pattern": pattern,
+        "window": window,
+        "nan": nan,
+    }
+    model = _adapted(source, output, choice, model, adapt_minutes) if adapt_minutes else model
     with progress(sys.stderr) as listener:
         outcome = reconstruct(
             source,
             output,
-            voxel_size_nm=voxel_size_nm,
-            level=level,
-            channel=channel,
-            series=series,
-            pattern=pattern,
-            window=window,
-            nan=nan,
+            **choice,
             missing=missing,
             corrupt=corrupt,
             bad_sections=bad_sections,
@@ -142,3 +155,14 @@ def command(
             listener=listener,
         )
     return print_outcome(output, outcome, as_json=as_json)
+
+
+def _adapted(source: str, output: str, choice: SourceChoice, model: str, minutes: float) -> str:
+    """The model adapted to the source, beside the output; the model itself where that is no better."""
+    from vemdiffuse_pipe.storage import open_source
+    from vemdiffuse_pipe.training.adapt.run import adapt, model_beside  # imports torch
+
+    adapted = adapt(open_source(source, **choice), model_beside(output), minutes=minutes, model=model)
+    if adapted.outcome.stopped == "interrupted":
+        raise KeyboardInterrupt
+    return model if adapted.checkpoint is None else str(adapted.checkpoint)
