@@ -22,6 +22,7 @@ HEAD = """\
 
 OPEN_KEYS = {
     "source": """\
+# section_thickness_nm = 40.0  # what a section averages over: as cut in TEM, as deep as electrons reach in SBEM
 # level = "0"  # the finest if left out
 # channel = 0  # where the volume has more than one
 # series = 0  # image of a TIFF file that has more than one
@@ -38,6 +39,7 @@ OPEN_KEYS = {
 # region_nm = [[400.0, 0.0, 0.0], [800.0, 4096.0, 4096.0]]  # the same in its world, widened to whole sections
 """,
     "output": """\
+# arrays = ["em", "uncertainty", "sample"]  # best estimate, its deviation, one coherent draw with texture
 # format = "precomputed"  # or "n5", "ome-zarr-0.4"; "ome-zarr-0.5" has shards
 # chunk_shape = [64, 64, 64]
 # shard_shape = [64, 512, 512]
@@ -46,7 +48,9 @@ OPEN_KEYS = {
     "model": """\
 # task = "denoise"  # each section by itself, with a model made for it; "superres" doubles y and x
 # grid = "exact"  # without ratio: planes as far apart as pixels, whatever dz / dxy is; few sections are kept
-# samples = 4  # more: a better mean and a better spread, for more time
+# plane_thickness = "thin"  # deconvolved; "section": as thick as sections, as they would have been cut there
+# sections = "estimate"  # planes at sections are estimated too; "keep" leaves them bit for bit
+# samples = 4  # draws: with the default written as sample and sample_spread, of diffusion networks averaged
 # sampler = "heun"  # or "dpmpp-2m", "ancestral", "ancestral-rescaled": as the model recommends if left out
 # steps = 8  # evaluations of the network for a sample
 # precision = "float32"  # or "bfloat16"; "auto", the default: bfloat16 on a GPU, float32 on a CPU

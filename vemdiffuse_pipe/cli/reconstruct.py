@@ -27,6 +27,13 @@ Zyx = tuple[int, int, int]
 @click.argument("source")
 @click.argument("output")
 @source_options
+@click.option(
+    "--section-thickness",
+    "section_thickness_nm",
+    type=float,
+    metavar="NM",
+    help="What a section averages over; their distance if left out.",
+)
 @missing_option
 @corrupt_option
 @bad_sections_option
@@ -48,9 +55,7 @@ Zyx = tuple[int, int, int]
     show_default=True,
     help="whole keeps every section; exact puts planes as far apart as pixels.",
 )
-@click.option(
-    "--samples", type=int, metavar="K", help="Draws that are averaged; else as the model recommends."
-)
+@click.option("--samples", type=int, metavar="K", help="Draws: written beside an estimate, else averaged.")
 @click.option(
     "--steps", type=int, metavar="N", help="Evaluations for a sample; else as the model recommends."
 )
@@ -98,6 +103,7 @@ def command(
     pattern: str | None,
     window: tuple[float, float] | None,
     nan: NanPolicy,
+    section_thickness_nm: float | None,
     missing: Policy,
     corrupt: Policy,
     bad_sections: BadSections,
@@ -138,6 +144,7 @@ def command(
             source,
             output,
             **choice,
+            section_thickness_nm=section_thickness_nm,
             missing=missing,
             corrupt=corrupt,
             bad_sections=bad_sections,

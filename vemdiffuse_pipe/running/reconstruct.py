@@ -97,6 +97,7 @@ def reconstruct(
     pattern: str | None = None,
     window: tuple[float, float] | None = None,
     nan: NanPolicy = "fail",
+    section_thickness_nm: float | None = None,
     missing: Policy = "fail",
     corrupt: Policy = "fail",
     bad_sections: BadSections = "refuse",
@@ -127,7 +128,7 @@ def reconstruct(
         (1, 1)
     """
     voxels = {"voxel_size_nm": voxel_size_nm, "level": level, "channel": channel, "window": window}
-    files = {"series": series, "pattern": pattern}
+    files = {"series": series, "pattern": pattern, "section_thickness_nm": section_thickness_nm}
     policies = {"nan": nan, "missing": missing, "corrupt": corrupt, "bad_sections": bad_sections}
     draws = {"seed": seed, "samples": samples, "steps": steps, "precision": precision}
     engine = "local" if workers > 1 else "threads"
