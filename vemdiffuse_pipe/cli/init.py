@@ -22,7 +22,7 @@ HEAD = """\
 
 OPEN_KEYS = {
     "source": """\
-# section_thickness_nm = 40.0  # what a section averages over: as cut in TEM, as deep as electrons reach in SBEM
+# section_thickness_nm = 40.0  # what a section averages: as cut in TEM, as deep as electrons reach in SBEM
 # level = "0"  # the finest if left out
 # channel = 0  # where the volume has more than one
 # series = 0  # image of a TIFF file that has more than one
