@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from typing import Literal
 
 import click
 
@@ -16,7 +15,7 @@ from vemdiffuse_pipe.cli.options import (
 )
 from vemdiffuse_pipe.cli.outcome import print_outcome
 from vemdiffuse_pipe.cli.progress import progress
-from vemdiffuse_pipe.config import BadSections, Grid, NanPolicy, OutputFormat, Policy
+from vemdiffuse_pipe.config import BadSections, Grid, NanPolicy, OutputFormat, Policy, Precision
 from vemdiffuse_pipe.running.reconstruct import reconstruct
 
 Nm = tuple[float, float, float]
@@ -52,10 +51,10 @@ Zyx = tuple[int, int, int]
 )
 @click.option(
     "--precision",
-    type=click.Choice(["float32", "bfloat16"]),
-    default="float32",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    default="auto",
     show_default=True,
-    help="bfloat16 is twice as fast on processors that have it.",
+    help="auto is bfloat16 on a GPU, which is faster there, and float32 on a CPU.",
 )
 @click.option(
     "--block-shape",
@@ -100,7 +99,7 @@ def command(
     samples: int | None,
     steps: int | None,
     seed: int,
-    precision: Literal["float32", "bfloat16"],
+    precision: Precision,
     block_shape: Zyx | None,
     workers: int,
     device: str,
