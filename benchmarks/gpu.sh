@@ -21,7 +21,8 @@ pack() {
         --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 --platform manylinux_2_17_x86_64 \
         --platform manylinux2014_x86_64 --platform manylinux2010_x86_64 --platform manylinux_2_12_x86_64 \
         -d "$1/wheels" $PACKAGES
-    (cd "$here" && find vemdiffuse_pipe -type f ! -name '*.pyc' | tar -cf - -T -) | tar -xf - -C "$1"
+    (cd "$here" && find vemdiffuse_pipe -type f ! -name '*.pyc' \( ! -path '*/weights/*' -o -name 'default.*' \) |
+        tar -cf - -T -) | tar -xf - -C "$1"
     cp "$here"/tests/gpu/test_gpu.py "$1/tests/"
     cp "$here"/benchmarks/gpu.py "$here"/benchmarks/gpu.sh "$1/"
     printf '[pytest]\nmarkers = gpu: needs a GPU\njunit_family = xunit1\n' >"$1/tests/pytest.ini"
