@@ -11,7 +11,7 @@ here=$(cd "$(dirname "$0")/.." && pwd)
 python=${PYTHON:-python3}
 LIMIT_KIB=65536
 limit_s=${LIMIT_S:-355}
-PACKAGES="numpy pydantic pydantic-core annotated-types typing-inspection safetensors psutil xxhash tensorstore
+PACKAGES="numpy pydantic pydantic-core annotated-types typing-inspection safetensors psutil xxhash tomlkit tensorstore
 ml_dtypes click rich markdown-it-py mdurl pygments pytest pluggy iniconfig packaging"
 
 pack() {
