@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 
 from vemdiffuse_pipe import config
 from vemdiffuse_pipe.cluster.walltime import deadline_of, stated_walltime_s
-from vemdiffuse_pipe.config import BadSections, Grid, NanPolicy, OutputFormat, Policy, Precision, RunFile, RunTable
+from vemdiffuse_pipe.config import (
+    BadSections,
+    Grid,
+    NanPolicy,
+    OutputFormat,
+    Policy,
+    Precision,
+    RunFile,
+    RunTable,
+)
 from vemdiffuse_pipe.errors import ConfigError, OutputError
 from vemdiffuse_pipe.geometry.box import Zyx
 from vemdiffuse_pipe.models.card import AUTO
