@@ -1,9 +1,10 @@
 """What reading costs: each format beside bare tensorstore and zarr-python, halos, and a slow network.
 
-    python benchmarks/reading.py [formats] [halos] [latency] [--repeats 5]
+    python benchmarks/reading.py [formats] [decoded] [halos] [latency] [--repeats 5]
 
 formats    128 x 1024 x 1024 voxels in boxes of 64 x 512 x 512, the same bytes through three libraries;
            tensorstore has as large a cache of chunks as we have, which costs it up to a tenth
+decoded    the same for codecs that tensorstore lacks, beside zarr-python alone
 halos      bytes fetched over bytes needed, on 64 x 64 x 64 chunks like those of MICrONS, blocks of 1024 px
 latency    30 ms more a request: a run through a proxy on loopback, rendering as slow as reading
 
@@ -21,6 +22,7 @@ from itertools import product
 from pathlib import Path
 
 import click
+import numcodecs
 import numpy as np
 import tensorstore as ts
 import zarr
@@ -50,17 +52,20 @@ BOXES = [Box.of_shape((64, 512, 512), s) for s in product((0, 64), (0, 512), (0,
 NM = [40.0, 8.0, 8.0]
 BLOSC = {"cname": "zstd", "clevel": 3, "shuffle": "noshuffle", "typesize": 1, "blocksize": 0}
 LATENCY_S = 0.03
+PARTS = ("formats", "decoded", "halos", "latency")
 
 
 @click.command()
-@click.argument("parts", nargs=-1, type=click.Choice(["formats", "halos", "latency"]))
+@click.argument("parts", nargs=-1, type=click.Choice(list(PARTS)))
 @click.option("--repeats", default=5, show_default=True)
 def main(parts: tuple[str, ...], repeats: int) -> None:
     """Print the tables of reading."""
     print(f"{device()}, {time.strftime('%Y-%m-%d')}, commit {commit()}")
     with tempfile.TemporaryDirectory() as folder:
-        for part in parts or ("formats", "halos", "latency"):
-            rows = {"formats": formats, "halos": halos, "latency": latency}[part](Path(folder), repeats)
+        for part in parts or PARTS:
+            rows = {"formats": formats, "decoded": decoded, "halos": halos, "latency": latency}[part](
+                Path(folder), repeats
+            )
             head, *body = rows
             print(f"\n| {' | '.join(head)} |\n|{' --- |' * len(head)}")
             for row in body:
@@ -90,6 +95,25 @@ def formats(folder: Path, repeats: int) -> Iterator[Row]:
             f"{rates['ours'] / rates['ts']:.2f} ({rates['ts']:.0f})",
             theirs,
         )
+
+
+def decoded(folder: Path, repeats: int) -> Iterator[Row]:
+    """Arrays of zarr 2 that zarr-python decodes for us, beside zarr-python alone."""
+    yield "zarr v2", "open_source", "of zarr-python"
+    voxels = em_like(SHAPE)
+    blosc = numcodecs.Blosc("zstd", 3, 0)
+    kinds: dict[str, dict[str, object]] = {
+        "lz4": {"compressors": numcodecs.LZ4()},
+        "delta, zlib": {"filters": [numcodecs.Delta("u1")], "compressors": numcodecs.Zlib(1)},
+        "delta, blosc": {"filters": [numcodecs.Delta("u1")], "compressors": blosc},
+    }
+    for name, options in kinds.items():
+        path = folder / name
+        zarr.create_array(path, data=voxels, chunks=(64, 64, 64), zarr_format=2, **options)
+        spec = {"driver": "zarr", "kvstore": {"path": str(path)}}
+        best = interleaved({"ours": partial(read_ours, spec), "zarr": partial(read_zarr, spec)}, repeats)
+        ours, theirs = (voxels.size / 1e6 / best[way] for way in ("ours", "zarr"))
+        yield name, f"{ours:.0f} MB/s", f"{ours / theirs:.2f} ({theirs:.0f})"
 
 
 def specs(folder: Path) -> dict[str, dict[str, object]]:

@@ -19,6 +19,14 @@ BUCKET = "volumes"
 PROGRAM = shutil.which("nginx") or "/usr/sbin/nginx"
 needs_nginx = pytest.mark.skipif(not Path(PROGRAM).exists(), reason="nginx is not installed")
 
+SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
+needs_sftp = pytest.mark.skipif(
+    not Path(SSHD).exists() or os.geteuid() != 0,
+    reason="openssh-server is not installed, or the user is not root",
+)
+AZURITE = shutil.which("azurite-blob") or ""
+needs_azure = pytest.mark.skipif(not AZURITE, reason="azurite is not installed: npm install -g azurite")
+
 _NGINX = """\
 daemon off; worker_processes 2; pid {work}/pid; error_log {work}/error.log;
 events {{ worker_connections 512; }}
@@ -94,6 +102,42 @@ def upload(folder: Path, endpoint: str, prefix: str, bucket: str = BUCKET) -> st
             key = f"{prefix}/{file.relative_to(folder)}".removeprefix("/")
             s3_client.put_object(Bucket=bucket, Key=key, Body=file.read_bytes(), ACL="public-read")
     return f"s3+{endpoint}/{bucket}/{prefix}"
+
+
+@contextmanager
+def sftp(home: Path) -> Iterator[str]:
+    """The address of an SFTP server; who has `home` for a home is let in, and knows the host."""
+    ssh, port = home / ".ssh", free_port()
+    ssh.mkdir(mode=0o700, parents=True)
+    for key in ("host", "id_ed25519"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(ssh / key)], check=True)
+    (ssh / "authorized_keys").write_text((ssh / "id_ed25519.pub").read_text())
+    (ssh / "known_hosts").write_text(f"[127.0.0.1]:{port} {(ssh / 'host.pub').read_text()}")
+    (ssh / "sshd.conf").write_text(
+        f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {ssh}/host\n"
+        f"AuthorizedKeysFile {ssh}/authorized_keys\n"
+        "StrictModes no\nUsePAM no\nPidFile none\nPasswordAuthentication no\nSubsystem sftp internal-sftp\n"
+    )
+    Path("/run/sshd").mkdir(exist_ok=True)
+    with _process([SSHD, "-D", "-f", str(ssh / "sshd.conf")], f"http://127.0.0.1:{port}"):
+        yield f"sftp://127.0.0.1:{port}"
+
+
+@contextmanager
+def azure(work: Path) -> Iterator[str]:
+    """What AZURE_STORAGE_CONNECTION_STRING must be to reach an empty server of blobs on this machine.
+
+    The account and its key are those that the emulator publishes.
+    """
+    port = free_port()
+    key = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+    url = f"http://127.0.0.1:{port}"
+    command = [AZURITE, "--blobPort", str(port), "--location", str(work), "--skipApiVersionCheck", "--silent"]
+    with _process(command, url):
+        yield (
+            f"DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey={key};"
+            f"BlobEndpoint={url}/devstoreaccount1;"
+        )
 
 
 @contextmanager

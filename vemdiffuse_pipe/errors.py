@@ -4,10 +4,11 @@
       InputError               what was given cannot be used: nothing was started          exit 2
         ConfigError              an option or a line of the run file
         SourceError              a volume that cannot be opened as one
+          AbsentLevelError         a level that metadata declares, and that is not there
         ModelError               a checkpoint, a card, or a model that does not fit the run
         PlanError                a plan that would not fit: memory, disk, ratio
         OutputError              an output that cannot be written here, or belongs to another run
-      DataError                voxels that cannot be had; the block is set aside            exit 1
+      DataError                voxels that cannot be had; the block is marked failed        exit 1
         MissingDataError         the chunk is not there
         CorruptDataError         the chunk is there and cannot be decoded
         AccessError              the store does not let us look, so that nobody knows
@@ -34,6 +35,10 @@ class ConfigError(InputError):
 
 class SourceError(InputError):
     """A volume cannot be opened as one."""
+
+
+class AbsentLevelError(SourceError):
+    """A level that metadata declares is not there."""
 
 
 class ModelError(InputError):

@@ -21,23 +21,12 @@ SHARED = Path(__file__).parents[3] / "shared" / "cases"
 INDEX = SHARED / "cases.json"
 
 # Kinds of which not every case is right yet.
-NOT_YET = (
-    *("F08", "F09", "F10", "F11", "F12", "F13", "F14", "F15", "F16", "F17", "F18", "F19"),
-    *("F20", "F21", "F24", "F25", "F26", "F28", "F32"),
-)
 
 
 def listed():
-    """Every case, those that are not right yet marked."""
+    """Every case."""
     cases = json.loads(INDEX.read_text())["cases"] if INDEX.exists() else []
-    return [
-        pytest.param(
-            case,
-            id=case["id"],
-            marks=[pytest.mark.xfail(strict=False)] if case["id"].startswith(NOT_YET) else [],
-        )
-        for case in cases
-    ]
+    return [pytest.param(case, id=case["id"]) for case in cases]
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import click
 from vemdiffuse_pipe import config
 from vemdiffuse_pipe.cli.format import show_ratio, show_shape
 from vemdiffuse_pipe.cli.options import source_options
-from vemdiffuse_pipe.config import RunFile
+from vemdiffuse_pipe.config import NanPolicy, RunFile
 from vemdiffuse_pipe.geometry.frame import show_nm
 from vemdiffuse_pipe.plan.planes import choose_ratio, exact_ratio
 from vemdiffuse_pipe.storage import open_source
@@ -22,13 +22,14 @@ HEAD = """\
 
 OPEN_KEYS = {
     "source": """\
-# section_thickness_nm = 40.0  # what a section averages over: as cut in TEM, as deep as electrons reach in SBEM
+# section_thickness_nm = 40.0  # what a section averages: as cut in TEM, as deep as electrons reach in SBEM
 # level = "0"  # the finest if left out
 # channel = 0  # where the volume has more than one
 # series = 0  # image of a TIFF file that has more than one
 # pattern = "s_{z}_ch0.tif"  # names of a folder's sections, {z} their number, * anything
 # window = [0, 65535]  # intensity window, mapped to 0-255: for any type but uint8
 # contrast = [128.0, 30.0]  # mean and deviation of the grey levels; measured if left out
+# nan = "fill"  # voxels that are not numbers are black
 # missing = "fill"  # an absent chunk is filled; "bridge" skips its sections, "fail" fails its block
 # corrupt = "bridge"  # the same for a chunk that cannot be decoded
 # bad_sections = "bridge"  # black, constant or duplicated ones that are found; "keep" does not look for them
@@ -42,6 +43,7 @@ OPEN_KEYS = {
 # format = "precomputed"  # or "n5", "ome-zarr-0.4"; "ome-zarr-0.5" has shards
 # chunk_shape = [64, 64, 64]
 # shard_shape = [64, 512, 512]
+# pyramid = true  # coarser levels, made once all blocks are done, so that viewers show the whole volume
 """,
     "model": """\
 # task = "denoise"  # each section by itself, with a model made for it; "superres" doubles y and x
@@ -51,8 +53,9 @@ OPEN_KEYS = {
 # samples = 4  # draws: with the default written as sample and sample_spread, of diffusion networks averaged
 # sampler = "heun"  # or "dpmpp-2m", "ancestral", "ancestral-rescaled": as the model recommends if left out
 # steps = 8  # evaluations of the network for a sample
-# precision = "bfloat16"  # faster on a GPU
-# tile_px = 256
+# precision = "float32"  # or "bfloat16"; "auto", the default: bfloat16 on a GPU, float32 on a CPU
+# core_px = 1024  # what a tile adds to the plane, for networks that are exact: larger is faster on a GPU
+# tile_px = 256  # tiles that are blended instead
 # overlap_px = 32
 """,
     "run": """\
@@ -61,7 +64,8 @@ OPEN_KEYS = {
 # workers = 2
 # engine = "local"  # worker processes; "threads" works inside this one; or "slurm", "lsf", "pbs", "sge"
 # threads = 2  # tiles rendered at once by a worker
-# tile_batch = 1  # tiles in one call of the network
+# tile_batch = 1  # tiles in one call of the network; "auto", the default: what the GPU has room for
+# capture = "off"  # or "graphs", "compile": how a GPU is given the network; "auto", the default: compile
 # device = "cuda"  # or "cpu"; "auto", the default: CUDA where there is a GPU
 # max_memory_gb = 8
 # dashboard = true  # dask's, for whoever is on this machine; needs bokeh
@@ -116,6 +120,7 @@ def command(
     series: int | None,
     pattern: str | None,
     window: tuple[float, float] | None,
+    nan: NanPolicy,
 ) -> None:
     """Print a run file for a volume, with comments.
 
@@ -131,6 +136,7 @@ def command(
         series=series,
         pattern=pattern,
         window=window,
+        nan=nan,
     ).spec
     is_tie = exact_ratio(found.frame.voxel_size_nm) % 1 == Fraction(1, 2)
     run_file = config.parse(
@@ -143,6 +149,7 @@ def command(
                 "series": series,
                 "pattern": pattern,
                 "window": window,
+                "nan": nan,
             },
             "output": {"url": output},
             "model": {"ratio": None if is_tie else choose_ratio(found.frame, None)},

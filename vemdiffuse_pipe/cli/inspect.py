@@ -10,6 +10,7 @@ import click
 from vemdiffuse_pipe.cli.format import show_bytes, show_count, show_ratio, show_shape
 from vemdiffuse_pipe.cli.options import json_option, print_json, print_table, source_options
 from vemdiffuse_pipe.cli.outcome import MAX_LISTED
+from vemdiffuse_pipe.config import NanPolicy
 from vemdiffuse_pipe.geometry.frame import show_nm
 from vemdiffuse_pipe.storage.section_names import Numbering
 from vemdiffuse_pipe.survey.alignment import Alignment, PairShift
@@ -17,6 +18,9 @@ from vemdiffuse_pipe.survey.inspection import Inspection, LevelInfo, SectionScan
 from vemdiffuse_pipe.survey.peek import Peek
 
 Facts = dict[str, object]
+
+SLOW = ("zarr-python", "numcodecs", "imagecodecs", "compresso")
+SLOWER = "a chunk at a time in Python, slower than tensorstore; copy it to zarr for repeated runs"
 
 
 @click.command("inspect")
@@ -33,6 +37,7 @@ def command(
     series: int | None,
     pattern: str | None,
     window: tuple[float, float] | None,
+    nan: NanPolicy,
     peek: Path | None,
     sections: bool,
     as_json: bool,
@@ -59,6 +64,7 @@ def command(
         series=series,
         pattern=pattern,
         window=window,
+        nan=nan,
         peek=peek,
         sections=sections,
     )
@@ -73,6 +79,8 @@ def inspection_facts(volume: Inspection) -> Facts:
     facts: Facts = {"url": volume.url, "format": volume.format, "levels": [_level(v) for v in volume.levels]}
     if volume.numbering is not None:
         facts["files"] = _numbering(volume.numbering)
+    if volume.absent_levels:
+        facts["absent_levels"] = volume.absent_levels
     if volume.peek is not None:
         facts["peek"] = _peek(volume.peek)
     if volume.sections is not None:
@@ -89,6 +97,7 @@ def inspection_rows(volume: Inspection) -> dict[str, str]:
     rows = {volume.format: volume.url} | {f"level {v.name}": _level_text(v) for v in volume.levels}
     if volume.numbering is not None:
         rows["files"] = str(volume.numbering)
+    rows |= {f"level {name}": "declared by the metadata, not there" for name in volume.absent_levels}
     if volume.peek is not None:
         rows["peek"] = _peek_text(volume.peek)
     if volume.sections is not None:
@@ -121,6 +130,7 @@ def _level(level: LevelInfo) -> Facts:
         "chunk_shape": level.chunk_shape,
         "shard_shape": level.shard_shape,
         "codec": level.codec,
+        "read_by": level.read_by,
         "one_read": {
             "shape": level.read_shape,
             "touched_shape": level.touched_shape,
@@ -135,12 +145,13 @@ def _level_text(level: LevelInfo) -> str:
         size = f" of {show_nm(level.voxel_size_nm)} nm: {show_ratio(level.voxel_size_nm)}"
     has_shards = level.shard_shape != level.chunk_shape
     shards = f", shards of {show_shape(level.shard_shape)}" if has_shards else ""
+    slower = f"\nread by {level.read_by}: {SLOWER}" if level.read_by in SLOW else ""
     return (
         f"{show_shape(level.shape)} voxels{size}\n"
         f"{level.dtype}, {show_bytes(level.n_bytes)}, {level.codec}, "
         f"chunks of {show_shape(level.chunk_shape)}{shards}\n"
         f"a read of {show_shape(level.read_shape)} decodes {show_shape(level.touched_shape)}: "
-        f"{show_bytes(level.touched_bytes)}"
+        f"{show_bytes(level.touched_bytes)}{slower}"
     )
 
 

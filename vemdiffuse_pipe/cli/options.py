@@ -6,11 +6,11 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 import click
 
-from vemdiffuse_pipe.config import RunFile
+from vemdiffuse_pipe.config import NanPolicy, RunFile
 
 if TYPE_CHECKING:
     from vemdiffuse_pipe.running.runner import Runner
@@ -83,6 +83,15 @@ bad_sections_option = click.option(
 )
 
 
+nan_option = click.option(
+    "--nan",
+    type=click.Choice(["fail", "fill"]),
+    default="fail",
+    show_default=True,
+    help="A voxel that is not a number: fail its blocks, or read it as black.",
+)
+
+
 part_option = click.option(
     "--part",
     metavar="I/N",
@@ -114,9 +123,22 @@ def part_runner(part: str | None, workers: int) -> Callable[[], Runner]:
     return lambda: LocalRunner(chosen, n_workers=workers)
 
 
+class SourceChoice(TypedDict):
+    """What the options of `source_options` say."""
+
+    voxel_size_nm: tuple[float, float, float] | None
+    level: str | None
+    channel: int | None
+    series: int | None
+    pattern: str | None
+    window: tuple[float, float] | None
+    nan: NanPolicy
+
+
 def source_options(command: Command) -> Command:
     """Options that choose voxels of a volume and map them to grey levels."""
     for option in (
+        nan_option,
         window_option,
         pattern_option,
         series_option,

@@ -17,7 +17,9 @@ from vemdiffuse_pipe.cli.options import json_option, part_runner, part_runner_op
 @part_runner_options
 @json_option
 def command(output: str, n_levels: int | None, part: str | None, workers: int, as_json: bool) -> int:
-    """Make coarser levels of an output, so that it can be looked at as a whole; rerun to resume.
+    """Make coarser levels of an output.
+
+    With them a viewer can show it as a whole. Rerun to resume.
 
     Each level halves z, y and x, until a section fits one chunk. Grey levels are averaged; of uncertainty the
     maximum is kept, of labels the most frequent. A level appears once it is complete.
@@ -29,7 +31,7 @@ def command(output: str, n_levels: int | None, part: str | None, workers: int, a
       vemdiffuse pyramid isotropic.zarr --part 1/4
     """
     from vemdiffuse_pipe.cli.progress import progress
-    from vemdiffuse_pipe.handoff.pyramid import pyramid
+    from vemdiffuse_pipe.running.levels.pyramid import pyramid
 
     with progress(sys.stderr) as listener:
         made = pyramid(output, n_levels=n_levels, runner=part_runner(part, workers), listener=listener)

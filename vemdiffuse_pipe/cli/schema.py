@@ -10,7 +10,7 @@ from vemdiffuse_pipe.cli.options import print_json
 @click.command("schema")
 @click.argument("name", type=click.Choice(["handoff"]))
 def command(name: str) -> int:
-    """Print a JSON schema.
+    """Print the JSON schema of handoff.json.
 
     \b
     Examples:

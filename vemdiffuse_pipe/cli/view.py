@@ -37,10 +37,11 @@ def command(
     is_link: bool,
     is_napari: bool,
 ) -> int:
-    """Show an output in a viewer on this machine, while the run goes on or after.
+    """Show an output in a viewer, or draw a picture of it.
 
-    The source, em, uncertainty and labels lie over each other in nanometres. The page is served on loopback
-    to whoever has the address that is printed; interrupt to end it.
+    It works during the run and after it, on this machine. The source, em, uncertainty and labels lie over
+    each other in nanometres. The page is served on loopback to whoever has the address that is printed;
+    interrupt to end it.
 
     \b
     Examples:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from vemdiffuse_pipe.models.device import device_here
+from vemdiffuse_pipe.models.device import device_here, with_gpu
 
 
 def job_id(environment: Mapping[str, str] = os.environ) -> str:
@@ -64,7 +64,7 @@ def gpu_bytes(device: str) -> int | None:
     """Memory of a GPU in bytes, whoever uses it now; None where `device` is no CUDA device of this
     machine.
     """
-    device = device_here(device)
+    device = with_gpu(device)
     if not device.startswith("cuda"):
         return None
     import torch

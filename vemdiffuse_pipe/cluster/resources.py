@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -25,6 +26,18 @@ def threads_per_worker(table: RunTable, cluster: ClusterTable | None = None) -> 
     if table.scheduler is not None:
         return max(1, cluster.cores // cluster.workers_a_job) if cluster else 1
     return 1 if table.is_remote else max(1, _n_cores() // table.workers)
+
+
+def in_this_process(plan: Plan) -> Plan:
+    """The plan as one process does it, whatever workers the run file names; a batch job has its own cores."""
+    table, cluster = plan.run_file.run, plan.run_file.cluster
+    threads = table.threads
+    if threads is None:
+        threads = threads_per_worker(RunTable())
+        threads = threads if cluster is None else min(threads, cluster.cores)
+    update = {"workers": 1, "engine": "threads", "threads": threads}
+    table = table.model_copy(update=update)
+    return replace(plan, run_file=plan.run_file.model_copy(update={"run": table}))
 
 
 def estimate_here(plan: Plan) -> Estimate:

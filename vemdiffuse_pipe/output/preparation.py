@@ -93,6 +93,7 @@ def open_run_source(run_file: RunFile) -> Source:
         window=table.window,
         missing=table.missing,
         corrupt=table.corrupt,
+        nan=table.nan,
     )
 
 

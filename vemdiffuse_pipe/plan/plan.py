@@ -190,6 +190,7 @@ class Plan:
             "window": list(source.window) if source.window else None,
             "missing": source.missing,
             "corrupt": source.corrupt,
+            **({} if source.nan == "fail" else {"nan": source.nan}),
             "rejected_sections": list(self.gaps.rejected),
             "contrast": list(self.contrast) if self.contrast else None,
             "ratio": self.ratio_in_json,

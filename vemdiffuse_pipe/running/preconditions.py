@@ -22,6 +22,7 @@ from vemdiffuse_pipe.cluster.resources import (
     check_job_memory,
     check_memory,
     check_memory_limit,
+    in_this_process,
 )
 from vemdiffuse_pipe.errors import ConfigError, PlanError
 from vemdiffuse_pipe.output.mask import is_outside_known, open_run_mask
@@ -111,8 +112,6 @@ def _check_memory(plan: Plan, where: Where) -> None:
         assert plan.run_file.cluster is not None  # checked before
         check_job_memory(plan, plan.run_file.cluster, 1)
     else:
-        from vemdiffuse_pipe.running.execution import in_this_process
-
         check_memory(in_this_process(plan) if where is Where.THIS_PROCESS else plan)
 
 

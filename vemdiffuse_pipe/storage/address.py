@@ -3,6 +3,10 @@
     stack.zarr/em   file:///data/em                            the local disk
     s3://bucket/em   s3+http://127.0.0.1:9000/bucket/em        S3, and stores that speak its language
     gs://bucket/em   https://host/em                           Google Cloud Storage; any web server, to read
+    az://container/em   abfs://container@account.dfs.core.windows.net/em      Azure, to read
+    sftp://user@host/data/em   hf://datasets/owner/name/em      SFTP, Hugging Face, to read
+    em.ozx   em.zarr.zip/0                                      what is in a zip archive on any of these, to
+    read
 
 and what people paste: `precomputed://gs://bucket/em`, `n5://...`, `zarr://...`, `gs://bucket/em/|zarr3:s0`.
 A form that names a format says where the volume is and no more: the format is found from the metadata.
@@ -21,15 +25,22 @@ from vemdiffuse_pipe.errors import ConfigError
 
 _FORMAT_PREFIX = re.compile(r"(zarr[23]?|n5|precomputed|neuroglancer-precomputed)://", re.IGNORECASE)
 _FORMAT_SUFFIX = re.compile(r"/?\|(zarr[23]?|ome-zarr|n5|neuroglancer-precomputed|auto):([^|]*)$")
-_KNOWN = "give a local path, or an address that begins with file://, s3://, gs://, http:// or https://"
+_KNOWN = (
+    "give a local path, or an address that begins with file://, s3://, gs://, http://, https://, az://, "
+    "abfs://, sftp:// or hf://"
+)
+_ACCOUNT = r"[A-Za-z0-9$-]+@[a-z0-9]+\.(dfs|blob)\.core\.windows\.net"  # container and host of Azure
+_USER = r"[A-Za-z0-9._-]+@[^/@:]+(:\d+)?"
+_NAMED_BEFORE_AT = {"abfs": _ACCOUNT, "abfss": _ACCOUNT, "sftp": _USER}  # what may be, and is no secret
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
     """A folder or an object of a store.
 
-    `store`: "" for the local disk, else "s3://bucket", "s3+https://host/bucket", "gs://bucket" or
-    "https://host". `key`: the path in it; on the disk it is absolute.
+    `store`: "" for the local disk, else "s3://bucket", "s3+https://host/bucket", "gs://bucket",
+    "https://host", "az://container", "sftp://user@host" or "hf:/"; "zip://ARCHIVE" for what is in a zip
+    archive. `key`: the path in it; on the disk it is absolute.
     """
 
     store: str
@@ -39,7 +50,14 @@ class Address:
         return replace(self, key=f"{self.key}/{key}" if self.key else key)
 
     def __str__(self) -> str:
-        return f"{self.store}/{self.key}" if self.store else self.key
+        if not self.store:
+            return self.key
+        store = self.store.removeprefix("zip://")
+        return f"{store}/{self.key}" if self.key or store == self.store else store
+
+    def inside(self, key: str) -> Address:
+        """What has that key in the zip archive that is at this address."""
+        return Address(f"zip://{self}", key)
 
     @property
     def is_local(self) -> bool:
@@ -114,7 +132,8 @@ def _refuse_secrets(text: str) -> None:
     scheme, separator, rest = text.partition("://")
     if not separator:
         return
-    if "@" in rest.partition("/")[0]:
+    host = rest.partition("/")[0]
+    if "@" in host and not re.fullmatch(_NAMED_BEFORE_AT.get(scheme, "(?!)"), host):
         raise ConfigError(
             f"an address that begins with {scheme}:// holds a user name or a password; leave it out, and put "
             "credentials where the store's own tools look for them"
@@ -147,6 +166,10 @@ def _parsed(text: str) -> Address:
     match parts.scheme:
         case "file" if parts.netloc in ("", "localhost"):
             return Address("", _absolute(unquote(parts.path)))
+        case "az" | "abfs" | "abfss" | "sftp" if parts.netloc:
+            return Address(f"{parts.scheme}://{parts.netloc}", _checked_key(unquote(parts.path), text))
+        case "hf":
+            return Address("hf:/", _checked_key(text.partition("://")[2], text))
         case "http" | "https" if parts.netloc:
             return Address(f"{parts.scheme}://{parts.netloc}", _checked_key(unquote(parts.path), text))
         case "s3+http" | "s3+https" if parts.netloc:
@@ -167,9 +190,9 @@ def _in_bucket(store: str, path: str, text: str) -> Address:
 
 
 def _checked_key(key: str, text: str) -> str:
-    parts = [part for part in key.split("/") if part]
-    if ".." in parts or "." in parts:
-        raise ConfigError(f"{text} has a . or .. in its path; give the path without it")
+    parts = [part for part in key.split("/") if part not in ("", ".")]
+    if ".." in parts:
+        raise ConfigError(f"{text} has .. in its path; give the path without it")
     return "/".join(parts)
 
 

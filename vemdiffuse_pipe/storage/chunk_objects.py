@@ -7,10 +7,8 @@ of a shard: there its name is its place on the grid, the bits of x, y and z inte
 
 from __future__ import annotations
 
-import errno
 import subprocess
 import sys
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -21,8 +19,9 @@ from numpy.typing import NDArray
 
 from vemdiffuse_pipe.errors import CorruptDataError, SourceError
 from vemdiffuse_pipe.geometry import morton
-from vemdiffuse_pipe.storage import faults, objects, stores
+from vemdiffuse_pipe.storage import codecs, faults, objects, stores
 from vemdiffuse_pipe.storage.address import Address
+from vemdiffuse_pipe.storage.decoded import view_of_chunks
 
 if TYPE_CHECKING:
     import tensorstore
@@ -31,7 +30,6 @@ Xyz = tuple[int, ...]
 Shape = tuple[int, ...]
 Fetch = Callable[[Xyz, Xyz], bytes | None]
 
-_DECODED_AT_ONCE = 4
 _SLACK = 1 << 20  # bytes by which an encoding may be longer than what it encodes
 
 
@@ -53,49 +51,45 @@ class ChunkObjects:
 
     def open(self, cache_bytes: int) -> tensorstore.TensorStore:
         """The scale with axes x, y, z and one channel. Raises SourceError for what cannot be decoded."""
-        import tensorstore as ts
-
         if self.encoding not in _DECODERS or (self.encoding in _IMAGES and self.dtype != "uint8"):
             raise SourceError(
                 f"{self.folder} has chunks of {self.dtype} in {self.encoding}; "
-                f"{', '.join(_DECODERS)} are read where chunks have compressed names, images as uint8"
+                f"{', '.join(_DECODERS)} are read where chunks are decoded one by one, images as uint8"
             )
-
         fetch = self._from_files if self.sharding is None else self._from_shards(self.sharding)
 
-        def read(domain: tensorstore.IndexDomain, array: NDArray[np.generic], _: object) -> None:
-            start, stop = domain.inclusive_min[:3], domain.exclusive_max[:3]
-            shape = tuple(b - a for a, b in zip(start, stop, strict=True))
+        def read_chunk(start: Xyz, stop: Xyz) -> NDArray[np.generic] | None:
+            start, stop = start[:3], stop[:3]
             data = fetch(start, stop)
-            if data is None:
-                raise FileNotFoundError(errno.ENOENT, f"there is no chunk at {start} x, y, z")
-            with faults.reading(f"the chunk at {start} x, y, z of {self.folder}"):
-                array[..., 0] = _DECODERS[self.encoding](data, shape, self.dtype)
+            shape = tuple(b - a for a, b in zip(start, stop, strict=True))
+            return None if data is None else _DECODERS[self.encoding](data, shape, self.dtype)[..., None]
 
-        context = {
-            "cache_pool": {"total_bytes_limit": cache_bytes},
-            "data_copy_concurrency": {
-                "limit": _DECODED_AT_ONCE
-            },  # its own: these threads wait for the store's
-        }
-        view: tensorstore.TensorStore = ts.virtual_chunked(
-            read,
-            dtype=ts.dtype(self.dtype),
-            domain=ts.IndexDomain(inclusive_min=[*self.offset, 0], shape=[*self.size, 1]),
-            chunk_layout=ts.ChunkLayout(
-                read_chunk_shape=[*self.chunk, 1], grid_origin=[*self.offset, 0], inner_order=[3, 2, 1, 0]
-            ),
-            context=ts.Context(context),
+        return view_of_chunks(
+            read_chunk,
+            str(self.folder),
+            shape=(*self.size, 1),
+            chunk=(*self.chunk, 1),
+            dtype=self.dtype,
+            cache_bytes=cache_bytes,
+            origin=(*self.offset, 0),
+            is_fortran=True,
         )
-        return view
 
     def _from_files(self, start: Xyz, stop: Xyz) -> bytes | None:
-        name = "_".join(f"{a}-{b}" for a, b in zip(start, stop, strict=True))
+        name = self.name_of(start, stop)
+        n_bytes = prod(b - a for a, b in zip(start, stop, strict=True)) * np.dtype(self.dtype).itemsize
+        at_most = prod(self.chunk) * np.dtype(self.dtype).itemsize + _SLACK
         for ending, decompress in _COMPRESSIONS.items():
             if (stored := objects.read_bytes(self.folder / f"{name}{ending}")) is not None:
                 with faults.reading(f"{self.folder / name}{ending}"):
-                    return decompress(stored, prod(self.chunk) * np.dtype(self.dtype).itemsize + _SLACK)
+                    data = decompress(stored, at_most)
+                    is_packed = data[:2] == codecs.GZIP and (self.encoding, len(data)) != ("raw", n_bytes)
+                    return codecs.gunzip(data, at_most) if is_packed else data
         return None
+
+    def name_of(self, start: Xyz, stop: Xyz) -> str:
+        """The name of the chunk that has these voxels."""
+        return "_".join(f"{a}-{b}" for a, b in zip(start, stop, strict=True))
 
     def _from_shards(self, sharding: Mapping[str, object]) -> Fetch:
         import tensorstore as ts
@@ -114,14 +108,6 @@ class ChunkObjects:
             return None if found.state == "missing" else bytes(found.value)
 
         return fetch
-
-
-def _gunzip(data: bytes, at_most: int) -> bytes:
-    stream = zlib.decompressobj(wbits=31)
-    decoded = stream.decompress(data, at_most)
-    if not stream.eof:
-        raise CorruptDataError(f"a gzip stream ends early, or holds more than {at_most} bytes")
-    return decoded
 
 
 def _unbrotli(data: bytes, at_most: int) -> bytes:
@@ -187,7 +173,7 @@ def _compresso(data: bytes, shape: Shape, dtype: str) -> NDArray[np.generic]:
 
 _COMPRESSIONS: Mapping[str, Callable[[bytes, int], bytes]] = {
     "": lambda data, at_most: data,
-    ".gz": _gunzip,
+    ".gz": codecs.gunzip,
     ".br": _unbrotli,
     ".zstd": _unzstd,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from vemdiffuse_pipe.errors import CorruptDataError, SourceError
 from vemdiffuse_pipe.geometry.box import Box, Zyx
 from vemdiffuse_pipe.storage import faults, stores
+from vemdiffuse_pipe.storage.fill import Fill
 from vemdiffuse_pipe.storage.metadata import DOUBTS, MAX_CHUNK
 
 if TYPE_CHECKING:
@@ -49,10 +51,20 @@ def _opened(spec: Mapping[str, object], context: Mapping[str, object], what: str
         return ts.open(dict(spec), context=ts.Context(dict(context))).result()
 
 
-class ChunkedReader:
-    """A tensorstore seen as z, y, x. `axes` names its axes in stored order: one letter each, maybe too many.
+@dataclass(frozen=True, slots=True)
+class DecodedHere:
+    """How chunks are encoded that tensorstore does not decode, and whose code does."""
 
-    The axis c is cut at `channel`; every other axis has length 1. `codec`: where the array cannot say.
+    codec: str
+    read_by: str
+    is_remote: bool
+
+
+class ChunkedReader:
+    """A tensorstore seen as z, y, x. `axes`: the letter of each axis in stored order, maybe too many.
+
+    The axis c is cut at `channel`; every other axis has length 1. `decoded`: what is known of an array whose
+    chunks are decoded here, None where tensorstore decodes them. `fill`: what an absent chunk stands for.
     """
 
     def __init__(
@@ -61,28 +73,20 @@ class ChunkedReader:
         axes: Sequence[str],
         what: str,
         channel: int | None = None,
-        codec: str | None = None,
+        decoded: DecodedHere | None = None,
+        fill: Fill | None = None,
     ) -> None:
         import tensorstore as ts
 
         names = list(axes)[: array.rank]
-        fixed = {axis: 0 for axis, name in enumerate(names) if name not in ("z", "y", "x")}
-        for axis in fixed:
-            if names[axis] == "c":
-                fixed[axis] = checked_channel(channel, array.shape[axis], what)
-            elif array.shape[axis] != 1:
-                raise SourceError(
-                    f"{what} has shape {array.shape}: axis {axis} ({names[axis]}) is none of z, y, x and has "
-                    f"length {array.shape[axis]}; one time point is needed"
-                )
-        if "c" not in names:
-            checked_channel(channel, 1, what)
-        first = tuple(fixed.get(axis, slice(None)) for axis in range(array.rank))
         spatial = [name for name in names if name in ("z", "y", "x")]
+        first = _cut(names, array.shape, channel, what)
         self._view = array[ts.d[:].translate_to[0]][first].transpose([spatial.index(name) for name in "zyx"])
         self._what = what
-        self._codec = codec
-        self._n_doubts = DOUBTS if codec is None and _is_remote(array) else 0
+        self._decoded = decoded
+        self._fill = fill
+        is_remote = _is_remote(array) if decoded is None else decoded.is_remote
+        self._n_doubts = DOUBTS if is_remote else 0
         if prod(self.chunk_shape) * array.dtype.numpy_dtype.itemsize > MAX_CHUNK:
             raise SourceError(
                 f"{what} has chunks of {self.chunk_shape} {self.dtype}; at most 512 MB can be decoded at once"
@@ -110,17 +114,27 @@ class ChunkedReader:
 
     @property
     def fill_value(self) -> int | float:
-        """What the metadata says an absent chunk stands for, else 0."""
+        """What the metadata says an absent chunk stands for, else 0.
+
+        Raises MissingDataError where that is no value of the type.
+        """
+        if self._fill is not None:
+            return self._fill.usable(self._what)
         value = self._view.fill_value
         return 0 if value is None else value.item()
 
     @property
     def codec(self) -> str:
         """How a chunk is encoded: 'jpeg', 'blosc zstd', 'raw'."""
-        if self._codec is not None:
-            return self._codec
+        if self._decoded is not None:
+            return self._decoded.codec
         codec = self._view.codec
         return "raw" if codec is None else _codec_name(codec.to_json())
+
+    @property
+    def read_by(self) -> str:
+        """Whose code decodes a chunk."""
+        return "tensorstore" if self._decoded is None else self._decoded.read_by
 
     def read(self, box: Box) -> NDArray[np.generic]:
         """The voxels of `box`, zyx, contiguous.
@@ -167,6 +181,30 @@ class WholeShards:
             padded[Box.of_shape(voxels.shape).slices] = voxels
             voxels = padded
         self._view[whole.slices].write(voxels).result()
+
+
+def _cut(
+    names: Sequence[str], shape: Sequence[int], channel: int | None, what: str
+) -> tuple[int | slice, ...]:
+    """Where each axis is cut: space not at all, the channel at `channel`, all others at their only index."""
+    cut: list[int | slice] = []
+    is_channel_found = False
+    for axis, (name, length) in enumerate(zip(names, shape, strict=True)):
+        if name in ("z", "y", "x"):
+            cut.append(slice(None))
+        elif name == "c" and not is_channel_found and (length > 1 or "c" not in names[axis + 1 :]):
+            is_channel_found = True
+            cut.append(checked_channel(channel, length, what))
+        elif length == 1:
+            cut.append(0)
+        else:
+            raise SourceError(
+                f"{what} has shape {tuple(shape)}: axis {axis} ({name}) is none of z, y, x and has length "
+                f"{length}; one time point is needed"
+            )
+    if not is_channel_found:
+        checked_channel(channel, 1, what)
+    return tuple(cut)
 
 
 def checked_channel(channel: int | None, n_channels: int, what: str) -> int:

@@ -8,6 +8,7 @@ from math import isfinite
 import numpy as np
 from numpy.typing import NDArray
 
+from vemdiffuse_pipe.config import NanPolicy
 from vemdiffuse_pipe.errors import DataError, SourceError
 from vemdiffuse_pipe.volume import Voxels
 
@@ -18,12 +19,13 @@ _FLOATS = ("float16", "float32")
 ToGrey = Callable[[NDArray[np.generic]], Voxels]
 
 
-def to_grey(dtype: str, window: Window | None, url: str) -> ToGrey:
+def to_grey(dtype: str, window: Window | None, url: str, nan: NanPolicy = "fail") -> ToGrey:
     """The function that turns stored voxels into uint8.
 
     uint8 stays what it is. int8, int16, uint16, float16 and float32 need `window` = (low, high), and v is
     floor(clip((v - low) / (high - low), 0, 1) * 255 + 0.5): halves round up. A NaN raises DataError when it
-    is read. Raises SourceError for other types, and for a window that is missing, empty or not wanted.
+    is read, or with `nan` = "fill" is black. Raises SourceError for other types, and for a window that is
+    missing, empty or not wanted.
     """
     if dtype == "uint8":
         return _as_it_is(window, url)
@@ -34,7 +36,7 @@ def to_grey(dtype: str, window: Window | None, url: str) -> ToGrey:
         )
     low, high = _checked(dtype, window, url)
     if dtype in _FLOATS:
-        return lambda values: _windowed(values, low, high, url)
+        return lambda values: _windowed(values, low, high, url, nan)
     index = _INTEGERS[dtype]  # the same bits without a sign
     every_value = np.arange(np.iinfo(index).max + 1).astype(index).view(dtype)
     table = _windowed(every_value, low, high, url)
@@ -58,14 +60,21 @@ def _checked(dtype: str, window: Window | None, url: str) -> Window:
     return low, high
 
 
-def _windowed(values: NDArray[np.generic], low: float, high: float, url: str) -> Voxels:
+def _windowed(
+    values: NDArray[np.generic], low: float, high: float, url: str, nan: NanPolicy = "fail"
+) -> Voxels:
     grey = np.empty(values.shape, np.uint8)
     for plane, out in zip(
         np.atleast_2d(values), np.atleast_2d(grey), strict=True
     ):  # float64: one plane at a time
         with np.errstate(over="ignore"):  # of a window that is all but empty: infinity is white, or black
             scaled = (plane.astype(np.float64) - low) / (high - low)
-        if np.isnan(scaled).any():
-            raise DataError(f"{url} holds NaN, which is no grey level")
+        is_nan = np.isnan(scaled)
+        if is_nan.any():
+            if nan == "fail":
+                raise DataError(
+                    f"{url} holds NaN, which is no grey level; give nan as fill to read it as black"
+                )
+            scaled[is_nan] = 0
         out[...] = np.clip(scaled, 0, 1) * 255 + 0.5
     return grey

@@ -28,7 +28,7 @@ from vemdiffuse_pipe.storage.address import Address
 from vemdiffuse_pipe.storage.chunked import ChunkedReader, WholeShards, open_for_reading, open_for_writing
 from vemdiffuse_pipe.storage.encodings import Encoding, encoder
 from vemdiffuse_pipe.storage.levels import Reader
-from vemdiffuse_pipe.storage.n5 import N5Array
+from vemdiffuse_pipe.storage.n5_array import N5Array
 from vemdiffuse_pipe.storage.shards import ShardWriter
 from vemdiffuse_pipe.storage.zarr_array import ZarrArray
 

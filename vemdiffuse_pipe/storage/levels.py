@@ -26,7 +26,9 @@ class Reader(Protocol):
     """An open array, zyx, in the type that is stored. `dtype` is numpy's name of it.
 
     `fill_value`: what the format says an absent chunk stands for, 0 where it says nothing.
+    Asking for it raises MissingDataError where the format says something that is no value of the type.
     `codec`: how its chunks are encoded, in a word or two: 'jpeg', 'blosc zstd', 'raw'.
+    `read_by`: whose code decodes them: 'tensorstore', 'zarr-python'.
     """
 
     @property
@@ -46,6 +48,9 @@ class Reader(Protocol):
 
     @property
     def codec(self) -> str: ...  # noqa: D102
+
+    @property
+    def read_by(self) -> str: ...  # noqa: D102
 
     def read(self, box: Box) -> NDArray[np.generic]:
         """The voxels of a box that lies inside. Raises DataError or TransientError."""
@@ -131,27 +136,31 @@ class Volume:
 
         Raises SourceError where there is none, or where no voxel size is known.
         """
+        return self.candidates(name, given_nm)[0]
+
+    def candidates(self, name: str | None, given_nm: Nm | None) -> Sequence[Level]:
+        """The levels that could be meant, the finest first: where that is not there, another one may be.
+
+        Raises SourceError where there is none, or where no voxel size is known.
+        """
         named = [level for level in self.levels if name in (None, level.name)]
         if not named:
             raise SourceError(f"{self.url} has no level {name!r}; it has {self._listing()}")
         fitting = [v for v in named if given_nm is None or not v.is_in_nm or v.has_size(given_nm)]
-        if not fitting and self.format in (
-            "tiff",
-            "mrc",
-        ):  # programs write sizes that nobody set: the user knows
-            return replace(named[0], is_in_nm=False)
+        if not fitting and self.format in ("tiff", "mrc"):  # where programs write sizes that nobody set
+            return [replace(named[0], is_in_nm=False)]
         if not fitting:
             raise SourceError(
                 f"{self.url} has no level with voxels of {show_nm(given_nm or ORIGIN)} nm; "
                 f"it has {self._listing()}: give one of these sizes, or none for the finest"
             )
-        finest = min(fitting, key=lambda level: prod(level.voxel_size))
-        if not finest.is_in_nm and given_nm is None:
+        found = sorted(fitting, key=lambda level: prod(level.voxel_size))
+        if not found[0].is_in_nm and given_nm is None:
             raise SourceError(
                 f"{self.url} does not state its voxel size in a unit of length; "
                 "give it in nanometres: --voxel-size Z Y X"
             )
-        return finest
+        return found if found[0].is_in_nm else found[:1]
 
     def _listing(self) -> str:
         return listed([str(level) for level in self.levels])

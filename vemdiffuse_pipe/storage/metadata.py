@@ -9,14 +9,15 @@ import json
 import math
 import re
 import reprlib
+import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from fractions import Fraction
 from heapq import nsmallest
 from typing import NoReturn
 
-from vemdiffuse_pipe.errors import AccessError, DataError, SourceError
-from vemdiffuse_pipe.storage import objects
+from vemdiffuse_pipe.errors import AccessError, CorruptDataError, DataError, SourceError
+from vemdiffuse_pipe.storage import codecs, objects
 from vemdiffuse_pipe.storage.address import Address
 
 DOUBTS = 3  # times that what came over a network is read again before it is believed to be damaged
@@ -32,6 +33,9 @@ MAX_LENGTH_NM = 10**18
 MIN_VOXEL_NM = Fraction(1, 10**6)
 MAX_LEVELS = 64
 
+_WORDS = {"true": "true", "false": "false"}
+_TEXT_OR_WORD = re.compile(r'"(?:[^"\\]|\\.)*"|-?\b[A-Za-z_][\w.#]*')
+
 _UNITS_NM = {
     Fraction(1, 1000): "picometer picometre pm",
     Fraction(1, 10): "angstrom å a",
@@ -46,6 +50,9 @@ _NM = {name: nm for nm, names in _UNITS_NM.items() for name in names.split()}
 
 def read_document(address: Address) -> dict[str, object] | None:
     """The JSON object at `address`, None where there is none. At most 16 MB are read.
+
+    Stored as gzip it is read too, whether or not its name or its server says so; so is a word that JSON does
+    not have (NaN, Infinity, undefined, True), as null where Python has no better value.
 
     What came over a network and is not JSON is asked for again before it is believed.
     """
@@ -66,14 +73,35 @@ def _document(address: Address) -> dict[str, object] | None:
         raise SourceError(str(error)) from error
     if data is None:
         return None
+    if data[:2] == codecs.GZIP:
+        data = _unpacked(data, address)
     if len(data) > MAX_DOCUMENT:
         raise SourceError(f"{address} is larger than {MAX_DOCUMENT >> 20} MB; metadata is a few kilobytes")
+    return mapping(_parsed(data, address), str(address))
+
+
+def _unpacked(data: bytes, address: Address) -> bytes:
     try:
-        return mapping(json.loads(data), str(address))
+        return codecs.gunzip(data, MAX_DOCUMENT + 1, cut=True)
+    except (CorruptDataError, zlib.error) as error:
+        raise SourceError(f"{address} begins as gzip does and is none: {error}; it is torn") from error
+
+
+def _parsed(data: bytes, address: Address) -> object:
+    try:
+        try:
+            return json.loads(data)
+        except json.JSONDecodeError:
+            return json.loads(_TEXT_OR_WORD.sub(_word_of_json, data.decode("utf-8-sig")))
     except RecursionError:
         raise SourceError(f"{address} is nested too deeply to be metadata") from None
     except ValueError as error:
         raise SourceError(f"{address} is not JSON: {error}; metadata is torn or not a volume's") from None
+
+
+def _word_of_json(found: re.Match[str]) -> str:
+    """Text as it is; a bare word as JSON has it, or as null."""
+    return found[0] if found[0].startswith('"') else _WORDS.get(found[0].lower(), "null")
 
 
 def mapping(value: object, where: str) -> dict[str, object]:
@@ -94,7 +122,7 @@ def text(value: object, where: str) -> str:
 
 
 def integers(value: object, where: str, rank: int | None = None) -> tuple[int, ...]:
-    """Integers between -2^40 and 2^40; `rank` of them where given."""
+    """Whole numbers between -2^40 and 2^40, however they are written; `rank` of them where given."""
     found = items(value, where, MAX_RANK)
     if rank not in (None, len(found)):
         _refuse(where, value, f"{rank} integers")
@@ -139,13 +167,16 @@ def number(value: object, where: str) -> Fraction:
 
 
 def inner_path(value: object, where: str) -> str:
-    """A path that stays inside its container: relative, without `..` and without a scheme."""
+    """A path that stays inside its container: relative, without `..` and without a scheme.
+
+    What means the same comes out the same: ./a//b/ is a/b.
+    """
     path = text(value, where)
-    parts = path.split("/")
+    parts = [part for part in path.split("/") if part not in ("", ".")]
     is_plain = path.isprintable() and re.search(r"[\\|]|://", path) is None
-    if not is_plain or ".." in parts or not parts[0] or len(path) > MAX_PATH:
+    if not is_plain or path.startswith("/") or ".." in parts or not parts or len(path) > MAX_PATH:
         _refuse(where, value, "a relative path inside the volume")
-    return path
+    return "/".join(parts)
 
 
 def fraction(value: object, where: str) -> Fraction:
@@ -175,8 +206,9 @@ def listed(names: Sequence[str]) -> str:
 
 
 def _side(value: object, where: str) -> int:
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_SIDE:
-        return value
+    side = int(value) if isinstance(value, float) and value.is_integer() else value
+    if isinstance(side, int) and not isinstance(side, bool) and abs(side) <= MAX_SIDE:
+        return side
     return _refuse(where, value, "an integer of at most 2^40")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vemdiffuse_pipe.errors import MissingDataError
-from vemdiffuse_pipe.storage import faults, stores
+from vemdiffuse_pipe.storage import faults, file_systems, stores
 from vemdiffuse_pipe.storage.address import Address
 
 READ_AHEAD = 16  # objects
@@ -25,11 +25,30 @@ def read_bytes(address: Address, at_most: int | None = None) -> bytes | None:
 
     Raises DataError where it is there and cannot be read; TransientError.
     """
-    if not address.is_local:
-        return _fetched(address, at_most)
+    return read_range(address, 0, at_most)
+
+
+def read_range(address: Address, start: int, stop: int | None) -> bytes | None:
+    """Bytes `start` to `stop` of the object, fewer where it ends before; None where there is no object.
+
+    A negative `start` counts from the end. Raises DataError where it is there and cannot be read;
+    TransientError.
+    """
+    if address.is_local:
+        return _read_file(address, start, stop)
+    if file_systems.has(address):
+        return file_systems.read(address, start, stop)
+    data = _fetched(address, start, stop)
+    return None if data is None or stores.is_page_of_absent(address, data) else data
+
+
+def _read_file(address: Address, start: int, stop: int | None) -> bytes | None:
     try:
         with faults.reading(str(address)), address.path.open("rb") as file:
-            return file.read(-1 if at_most is None else at_most)
+            if start:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size + start) if start < 0 else start)
+            return file.read(-1 if stop is None else stop - start)
     except MissingDataError:
         return None
 
@@ -100,6 +119,9 @@ def list_names(address: Address) -> Iterator[str]:
     Constant memory on a disk; elsewhere all keys below the folder are asked for, so it is for small folders.
     Nothing where there is no such folder. Raises DataError where it cannot be read.
     """
+    if file_systems.has(address):
+        yield from file_systems.names(address)
+        return
     if not address.is_local:
         yield from sorted({key.partition("/")[0] for key in _keys_below(address)})
         return
@@ -110,15 +132,16 @@ def list_names(address: Address) -> Iterator[str]:
         return
 
 
-def _fetched(address: Address, at_most: int | None) -> bytes | None:
+def _fetched(address: Address, start: int, stop: int | None) -> bytes | None:
     with faults.reading(str(address)):
-        wanted = None if at_most is None else slice(0, at_most)
+        wanted = None if (start, stop) == (0, None) else slice(start, stop)
         try:
             found = stores.opened(address.store).read(address.key, byte_range=wanted).result()
-        except ValueError as error:  # shorter than the range
-            if not str(error).startswith("OUT_OF_RANGE"):
-                raise
+        except ValueError as error:
+            if not str(error).startswith("OUT_OF_RANGE") and "ignored by server" not in str(error):
+                raise  # the object is shorter than the range, or the server knows no ranges
             found = stores.opened(address.store).read(address.key).result()
+            return None if found.state == "missing" else bytes(found.value)[start:stop]
     return None if found.state == "missing" else bytes(found.value)
 
 

@@ -81,7 +81,7 @@ class StrictShards:
         self._grid = BlockGrid(reader.shape, reader.chunk_shape)
         self.shape, self.dtype = reader.shape, reader.dtype
         self.chunk_shape, self.shard_shape = reader.chunk_shape, shard_shape
-        self.fill_value, self.codec = reader.fill_value, reader.codec
+        self.fill_value, self.codec, self.read_by = reader.fill_value, reader.codec, reader.read_by
 
     def read(self, box: Box) -> NDArray[np.generic]:
         """The voxels of `box`, zyx. Raises MissingDataError where a chunk is not in its shard."""

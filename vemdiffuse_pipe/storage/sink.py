@@ -21,7 +21,7 @@ from vemdiffuse_pipe.storage.chunked import WholeShards, open_for_reading, open_
 from vemdiffuse_pipe.storage.images import N5_LEVEL
 from vemdiffuse_pipe.storage.layout import GROUP, LEVEL, PROVENANCE, SINK, Objects, Version, output_objects
 from vemdiffuse_pipe.storage.levels import Reader
-from vemdiffuse_pipe.storage.n5 import N5Array
+from vemdiffuse_pipe.storage.n5_array import N5Array
 from vemdiffuse_pipe.storage.shards import ShardWriter
 from vemdiffuse_pipe.storage.zarr_array import ZarrArray
 from vemdiffuse_pipe.volume import VolumeSpec, Voxels
@@ -77,8 +77,8 @@ def create_sink(
 def check_can_be_written(url: str | os.PathLike[str]) -> None:
     """Raises OutputError where nothing can be written at all."""
     address = parse_address(url)
-    if address.store.startswith("http"):
-        raise OutputError(f"{url}: a web server is only read; give an output on a disk, at s3:// or at gs://")
+    if not address.is_local and not address.store.startswith(("s3", "gs:")):
+        raise OutputError(f"{url}: such a store is only read; give an output on a disk, at s3:// or at gs://")
     if address.is_local:
         _check_path(address)
 
@@ -210,7 +210,7 @@ def _opened(address: Address) -> StoredSink:
     if GROUP not in group:
         is_absent = address.is_local and not address.path.exists()
         found = "does not exist" if is_absent else "is no output of vemdiffuse"
-        raise OutputError(f"{address} {found}; an output that was begun is needed here")
+        raise OutputError(f"{address} {found}; an output that a run started is needed here")
     attributes = metadata.mapping(group.get(GROUP), f"{address}: attribute {GROUP}")
     sink = metadata.mapping(group.get(SINK), f"{address}: attribute {SINK}")
     names = [

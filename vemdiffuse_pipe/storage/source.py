@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vemdiffuse_pipe.config import Policy
-from vemdiffuse_pipe.errors import AccessError, SourceError
+from vemdiffuse_pipe.config import NanPolicy, Policy
+from vemdiffuse_pipe.errors import AbsentLevelError, AccessError, SourceError
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.frame import Nm, exact_nm, show_nm
-from vemdiffuse_pipe.storage import hdf5, holes, metadata, mrc, n5, ngff, objects, precomputed, stores, tiff
+from vemdiffuse_pipe.storage import (
+    archive,
+    hdf5,
+    holes,
+    metadata,
+    mrc,
+    n5,
+    ngff,
+    objects,
+    precomputed,
+    stores,
+    tiff,
+)
 from vemdiffuse_pipe.storage.address import Address
 from vemdiffuse_pipe.storage.catalogue import source_address
 from vemdiffuse_pipe.storage.grey import ToGrey, Window, to_grey
@@ -21,6 +34,17 @@ from vemdiffuse_pipe.storage.holes import Policies
 from vemdiffuse_pipe.storage.levels import Level, Reader, Volume
 from vemdiffuse_pipe.volume import CACHE_BYTES, OnHole, Source, VolumeSpec, Voxels, ignore_hole
 
+_METADATA_FILES = [
+    "zarr.json",
+    ".zattrs",
+    ".zarray",
+    ".zgroup",
+    ".zmetadata",
+    "attributes.json",
+    "info",
+    "info.gz",
+    "provenance",
+]
 _FORMATS = "OME-Zarr, zarr, N5, neuroglancer precomputed, TIFF, MRC or HDF5"
 
 
@@ -35,6 +59,7 @@ def open_source(
     window: Window | None = None,
     missing: Policy = "fail",
     corrupt: Policy = "fail",
+    nan: NanPolicy = "fail",
     cache_bytes: int = CACHE_BYTES,
 ) -> Source:
     """The volume at `url`, open for reading: metadata only, no voxel is touched.
@@ -48,7 +73,8 @@ def open_source(
     `window` = (low, high): needed for uint16 and float32, read as floor(clip((v - low) / (high - low), 0, 1)
     * 255 + 0.5). `missing`, `corrupt`: what becomes of a chunk that is absent, or that cannot be
     decoded: "fail" and "bridge" raise MissingDataError or CorruptDataError, "fill" reads the format's fill
-    value and says so. `cache_bytes`: how much decoded data is kept for the next read.
+    value and says so. `nan`: what becomes of a voxel of float32 that is no number: "fail" raises DataError,
+    "fill" reads black. `cache_bytes`: how much decoded data is kept for the next read.
 
     Raises SourceError where there is no volume that can be used.
 
@@ -60,11 +86,24 @@ def open_source(
     """
     given_nm = exact_nm(voxel_size_nm) if voxel_size_nm is not None else None
     volume = find_volume(source_address(url), series, pattern)
-    chosen = volume.choose(level, _positive(given_nm))
-    reader = chosen.array.open(cache_bytes, channel)
+    chosen, reader = _opened(volume, level, _positive(given_nm), cache_bytes, channel)
     spec = _spec(volume, chosen, reader, given_nm)
-    grey = to_grey(reader.dtype, window, volume.url)
+    grey = to_grey(reader.dtype, window, volume.url, nan)
     return StoredSource(volume, spec, reader, grey, Policies(missing, corrupt), channel)
+
+
+def _opened(
+    volume: Volume, name: str | None, given_nm: Nm | None, cache_bytes: int, channel: int | None = None
+) -> tuple[Level, Reader]:
+    """The level that is asked for, or the finest that is there, open."""
+    first, *coarser = volume.candidates(name, given_nm)
+    try:
+        return first, first.array.open(cache_bytes, channel)
+    except AbsentLevelError:
+        for level in coarser:
+            with suppress(AbsentLevelError):
+                return level, level.array.open(cache_bytes, channel)
+        raise
 
 
 def open_mask(
@@ -80,8 +119,7 @@ def open_mask(
     """
     given_nm = exact_nm(voxel_size_nm) if voxel_size_nm is not None else None
     volume = find_volume(source_address(url))
-    chosen = volume.choose(level, _positive(given_nm))
-    reader = chosen.array.open(CACHE_BYTES)
+    chosen, reader = _opened(volume, level, _positive(given_nm), CACHE_BYTES)
     spec = _spec(volume, chosen, reader, given_nm)
     return StoredSource(volume, spec, reader, _is_set, Policies("fill"), None)
 
@@ -91,21 +129,39 @@ def _is_set(values: NDArray[np.generic]) -> Voxels:
     return np.asarray(np.not_equal(values, 0) & is_number, np.uint8)
 
 
+_FINDERS = (ngff.find, n5.find, precomputed.find, mrc.find, hdf5.find)
+
+
 def find_volume(address: Address, series: int | None = None, pattern: str | None = None) -> Volume:
     """The volume that the metadata at `address` describes. Raises SourceError where there is none.
 
-    `series`, `pattern`: as in `open_source`.
+    The address of its metadata file, or of a zip archive that holds it, will do. `series`, `pattern`: as in
+    `open_source`.
     """
-    for find in (ngff.find, n5.find, precomputed.find, mrc.find, hdf5.find):
-        if (volume := find(address)) is not None:
+    for place in _places(archive.entered(address)):
+        if (volume := _found_by_metadata(place)) is not None:
             if series is not None or pattern is not None:
                 raise SourceError(
                     f"{volume.url} is {volume.format}, which has no series and no pattern; leave it out"
                 )
             return volume
-    if (volume := tiff.find(address, series, pattern)) is not None:
-        return volume
+        if (volume := tiff.find(place, series, pattern)) is not None:
+            return volume
     raise SourceError(f"{address} {_found(address)}; the address of a volume is needed: {_FORMATS}")
+
+
+def _found_by_metadata(place: Address) -> Volume | None:
+    for find in _FINDERS:
+        if (volume := find(place)) is not None:
+            return volume
+    return ngff.find_consolidated(place)
+
+
+def _places(address: Address) -> Iterator[Address]:
+    """Where the volume may be whose address this is."""
+    yield address
+    if address.name in _METADATA_FILES:
+        yield address.parent
 
 
 class StoredSource:
@@ -143,18 +199,27 @@ class StoredSource:
             return np.empty(box.shape, np.uint8)
         return self._grey(holes.read(self._reader, box, self._policies, on_hole))
 
-    def coarsest_with_all_sections(self) -> StoredSource:
-        """The coarsest level of the same volume that has as many sections as this one; perhaps itself.
+    def strict(self) -> StoredSource:
+        """The same level, whose absent and damaged chunks raise, whatever this one does with them."""
+        return StoredSource(self._volume, self._spec, self._reader, self._grey, Policies(), self._channel)
 
-        An absent chunk raises MissingDataError. Raises SourceError or TransientError.
+    def coarser_levels(self) -> Iterator[StoredSource]:
+        """The coarser levels of the volume that are there and have as many sections, the coarsest first.
+
+        An absent chunk raises MissingDataError. What they show is not compared with what this one shows.
+        Raises SourceError or TransientError.
         """
         volume = self._volume
         for level in sorted(volume.levels, key=lambda level: prod(level.voxel_size), reverse=True):
-            reader = level.array.open(CACHE_BYTES, self._channel)
+            if level.name == self._spec.level:
+                return
+            try:
+                reader = level.array.open(CACHE_BYTES, self._channel)
+            except AbsentLevelError:
+                continue
             if (reader.shape[0], reader.dtype) == (self._spec.shape[0], self._spec.dtype):
                 spec = _spec(volume, level, reader, None)
-                return StoredSource(volume, spec, reader, self._grey, Policies(), self._channel)
-        return self
+                yield StoredSource(volume, spec, reader, self._grey, Policies(), self._channel)
 
 
 def _spec(volume: Volume, level: Level, reader: Reader, given_nm: Nm | None) -> VolumeSpec:
@@ -182,6 +247,8 @@ def _positive(given_nm: Nm | None) -> Nm | None:
 def _found(address: Address) -> str:
     if not address.is_local:
         _raise_if_refused(address)
+        if address.store.startswith("http") and stores.page_of_absent(address.store) is not None:
+            return "is not there: its server answers with a page of HTML where an object is absent"
         return "holds no volume's metadata (neither zarr.json, .zattrs, .zarray, attributes.json nor info)"
     if not address.path.exists():
         return "does not exist"

@@ -9,6 +9,7 @@ fails is raised as transient, for whoever asked to have retry_policy with.
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Mapping
 from configparser import ConfigParser
 from configparser import Error as ConfigParserError
@@ -19,12 +20,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from vemdiffuse_pipe.errors import ConfigError
-from vemdiffuse_pipe.storage.address import Address
+from vemdiffuse_pipe.storage import file_systems
+from vemdiffuse_pipe.storage.address import Address, parse_address
 
 if TYPE_CHECKING:
     import tensorstore
 
 _RETRIES = {"max_retries": 5, "initial_delay": "200ms", "max_delay": "5s"}
+_HEAD = 16  # bytes by which a page is recognised
 _STALLED_S = 30  # seconds without a byte after which a request has failed
 _KEYS = ("aws_access_key_id", "credential_process", "role_arn", "sso_")
 _ROLES = (
@@ -43,6 +46,14 @@ def kvstore_of(address: Address) -> dict[str, object]:
     return {**_store(address.store), "path": f"{address.key}/" if address.key else ""}
 
 
+def is_for_tensorstore(address: Address) -> bool:
+    """False where tensorstore does not reach the store, or would decode the page of an absent chunk."""
+    store = address.store.removeprefix("zip://")
+    if file_systems.has(address) or file_systems.has(Address(store, "")):
+        return False
+    return not store.startswith("http") or address.store != store or page_of_absent(store) is None
+
+
 def retries_context() -> dict[str, object]:
     """How requests are repeated, for a tensorstore context."""
     return {f"{store}_request_retries": _RETRIES for store in ("s3", "gcs", "http")}
@@ -54,6 +65,26 @@ def opened(store: str) -> tensorstore.KvStore:
     import tensorstore as ts
 
     return ts.KvStore.open(_store(store), context=ts.Context(retries_context())).result()
+
+
+def is_page_of_absent(address: Address, data: bytes) -> bool:
+    """True where `data` is what the server of `address` answers of what it does not have.
+
+    Some web servers answer everything, with the page of an application. What they answer of a name that
+    nobody has chosen is asked for once, and an object that begins as that does is taken to be absent.
+    """
+    page = page_of_absent(address.store) if address.store.startswith("http") else None
+    return page is not None and data[:_HEAD] == page[:_HEAD]
+
+
+@cache
+def page_of_absent(store: str) -> bytes | None:
+    """What a web server answers of an object that is not there; None where it says that it is not."""
+    try:
+        found = opened(store).read(f"{secrets.token_hex(8)}-is-not-here").result()
+    except (ValueError, OSError):  # it says "forbidden", or nothing: whoever asks for an object hears of it
+        return None
+    return bytes(found.value) if found.state == "value" else None
 
 
 class Traffic(NamedTuple):
@@ -131,6 +162,9 @@ def _store(store: str) -> Mapping[str, object]:
     scheme, _, rest = store.partition("://")
     if not store:
         return {"driver": "file"}
+    if scheme == "zip":
+        archive = parse_address(rest)
+        return {"driver": "zip", "base": {**_store(archive.store), "path": archive.key}}
     if scheme == "gs":
         return {"driver": "gcs", "bucket": rest}
     if not scheme.startswith("s3"):

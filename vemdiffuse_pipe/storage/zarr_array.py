@@ -1,101 +1,89 @@
-"""Zarr arrays, version 2 and 3, plain and sharded: their metadata checked, then opened."""
+"""Zarr arrays, version 2 and 3, plain and sharded: their metadata checked, then opened.
+
+tensorstore reads them where it has their codecs and reaches their store; zarr_chunks.py reads the others.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from vemdiffuse_pipe.errors import SourceError
+from vemdiffuse_pipe.errors import AbsentLevelError, MissingDataError, SourceError
 from vemdiffuse_pipe.storage import metadata, stores
 from vemdiffuse_pipe.storage.address import Address
-from vemdiffuse_pipe.storage.chunked import ChunkedReader, open_for_reading
-
-Document = dict[str, object]
-
-COMPRESSORS = ("blosc", "bz2", "gzip", "zlib", "zstd")  # of version 2
+from vemdiffuse_pipe.storage.chunked import ChunkedReader, DecodedHere, open_for_reading
+from vemdiffuse_pipe.storage.consolidated import Documents
+from vemdiffuse_pipe.storage.levels import Reader
+from vemdiffuse_pipe.storage.other_reader import OtherReader
+from vemdiffuse_pipe.storage.zarr_chunks import ZarrChunks, codec_name
+from vemdiffuse_pipe.storage.zarr_metadata import ZarrMetadata, version_2, version_3
 
 
 @dataclass(frozen=True, slots=True)
 class ZarrArray:
-    """The array at `address`; `axes` names its axes in stored order, where the metadata around it does."""
+    """The array at `address`.
+
+    `axes`: a letter for each axis in stored order, where the metadata around it names them. `gathered`: what
+    a document further up says of it, by name; asked where the array has no documents of its own.
+    """
 
     address: Address
     axes: Sequence[str] | None = None
+    gathered: Callable[[], Documents] = dict
 
-    def open(self, cache_bytes: int = 0, channel: int | None = None) -> ChunkedReader:
+    def open(self, cache_bytes: int = 0, channel: int | None = None) -> Reader:
         """The array, zyx. Raises SourceError for metadata that is absent, hostile or not of a volume."""
-        what = str(self.address)
-        driver, document, rank = self._checked()
-        axes = self.axes or _dimension_names(document) or "tczyx"[-rank:]
+        array = self._metadata()
+        rank, what = len(array.shape), str(self.address)
+        axes = self.axes or array.axes or "tczyx"[-rank:]
         if len(axes) != rank:
             raise SourceError(f"{what} has {rank} axes, but its volume names {len(axes)}: {', '.join(axes)}")
         if rank < 3:
             raise SourceError(f"{what} has {rank} axes; a volume needs three: z, y, x")
-        spec = {"driver": driver, "kvstore": stores.kvstore_of(self.address), **_restated(document)}
-        return ChunkedReader(open_for_reading(spec, what, cache_bytes), axes, what, channel)
+        opened = partial(self._reader, axes=axes, cache_bytes=cache_bytes, channel=channel)
+        others = [partial(opened, other) for other in array.with_other_names()]
+        return OtherReader(opened(array), others, MissingDataError)
 
     def spec_of_shape(self, shape: Sequence[int]) -> dict[str, object]:
         """The array as tensorstore names it, its chunks as they are and `shape` instead of its own."""
-        driver, document, _ = self._checked()
+        driver, document, _ = self._documents()
+        self._metadata()
         assumed = {"metadata": {**document, "shape": list(shape)}, "assume_metadata": True}
         return {"driver": driver, "kvstore": stores.kvstore_of(self.address), **assumed}
 
-    def _checked(self) -> tuple[str, Document, int]:
-        """Tensorstore's driver, the metadata, and the rank. Raises SourceError for hostile metadata."""
-        if (document := metadata.read_document(self.address / "zarr.json")) is not None:
-            return "zarr3", document, _check_version_3(document, str(self.address / "zarr.json"))
-        if (document := metadata.read_document(self.address / ".zarray")) is not None:
-            return "zarr", document, _check_version_2(document, str(self.address / ".zarray"))
-        raise SourceError(f"{self.address} holds no zarr array: neither zarr.json nor .zarray is there")
+    def _reader(
+        self, array: ZarrMetadata, axes: Sequence[str], cache_bytes: int, channel: int | None
+    ) -> ChunkedReader:
+        what = str(self.address)
+        if not array.is_for_tensorstore or not stores.is_for_tensorstore(self.address):
+            by_chunk = ZarrChunks(self.address, array).open(cache_bytes)
+            known = DecodedHere(codec_name(array.document), "zarr-python", not self.address.is_local)
+            return ChunkedReader(by_chunk, axes, what, channel, known, array.fill)
+        assumed = {"metadata": array.document, "assume_metadata": True}
+        spec = {"driver": array.driver, "kvstore": stores.kvstore_of(self.address), **assumed}
+        return ChunkedReader(open_for_reading(spec, what, cache_bytes), axes, what, channel, fill=array.fill)
 
+    def _metadata(self) -> ZarrMetadata:
+        driver, document, attributes = self._documents()
+        if driver == "zarr3":
+            return version_3(document, str(self.address / "zarr.json"))
+        return version_2(document, attributes, str(self.address / ".zarray"))
 
-def _restated(document: Document) -> Document:
-    """The metadata, where it must be told to tensorstore in other words than its writer's.
+    def _documents(self) -> tuple[str, Mapping[str, object], Mapping[str, object]]:
+        """Tensorstore's driver, the document of the array and, in version 2, its attributes."""
+        for of_name in (self._own, self._gathered):
+            for driver, name in (("zarr3", "zarr.json"), ("zarr", ".zarray")):
+                if (document := of_name(name)) is not None:
+                    return driver, document, {} if driver == "zarr3" or self.axes else self._attributes()
+        raise AbsentLevelError(f"{self.address} holds no zarr array: neither zarr.json nor .zarray is there")
 
-    Java states zlib's default level as -1, which has no use in reading; zarrita states false as 0.
-    """
-    compressor = document.get("compressor")
-    if isinstance(compressor, dict) and compressor.get("level") == -1:
-        return {"metadata": {**document, "compressor": {**compressor, "level": 1}}, "assume_metadata": True}
-    if document.get("data_type") == "bool" and document.get("fill_value") in (0, 1):
-        return {"metadata": {**document, "fill_value": document["fill_value"] == 1}, "assume_metadata": True}
-    return {}
+    def _attributes(self) -> Mapping[str, object]:
+        """What version 2 says beside an array."""
+        return self._own(".zattrs") or self._gathered(".zattrs") or {}
 
+    def _own(self, name: str) -> Mapping[str, object] | None:
+        return metadata.read_document(self.address / name)
 
-def _dimension_names(document: Document) -> Sequence[str]:
-    """What version 3 calls the axes; nothing where it does not call three of them z, y and x."""
-    found = document.get("dimension_names")
-    names = [str(name).lower() for name in found] if isinstance(found, list) else []
-    return names if set(names) >= {"z", "y", "x"} and len(set(names)) == len(names) else ()
-
-
-def _check_version_2(document: Document, where: str) -> int:
-    rank = len(metadata.shape(document.get("shape"), f"{where}: shape"))
-    metadata.chunk_shape(document.get("chunks"), f"{where}: chunks", rank)
-    dtype, compressor = document.get("dtype"), document.get("compressor")
-    if not isinstance(dtype, str) or re.fullmatch(r"[<>|][biuf]\d{1,2}", dtype) is None:
-        raise SourceError(f"{where}: dtype is {dtype!r:.40}; numbers are read")
-    if isinstance(compressor, dict) and compressor.get("id") not in COMPRESSORS:
-        raise SourceError(
-            f"{where}: compressor is {compressor.get('id')!r:.40}; {metadata.listed(COMPRESSORS)} are read"
-        )
-    return rank
-
-
-def _check_version_3(document: Document, where: str) -> int:
-    if document.get("node_type") != "array":
-        raise SourceError(f"{where}: node_type is {document.get('node_type')!r:.40}; an array is needed")
-    rank = len(metadata.shape(document.get("shape"), f"{where}: shape"))
-    codecs = metadata.items(document.get("codecs"), f"{where}: codecs")
-    sharding = [c for c in codecs if isinstance(c, dict) and c.get("name") == "sharding_indexed"]
-    at_most = metadata.MAX_OBJECT if sharding else metadata.MAX_CHUNK
-    _check_chunks(document.get("chunk_grid"), f"{where}: chunk_grid", rank, at_most)
-    for codec in sharding:
-        _check_chunks(codec, f"{where}: codecs", rank, metadata.MAX_CHUNK)
-    return rank
-
-
-def _check_chunks(value: object, where: str, rank: int, at_most: int) -> None:
-    configuration = metadata.mapping(metadata.mapping(value, where).get("configuration"), where)
-    metadata.chunk_shape(configuration.get("chunk_shape"), f"{where}: chunk_shape", rank, at_most)
+    def _gathered(self, name: str) -> Mapping[str, object] | None:
+        return self.gathered().get(name)

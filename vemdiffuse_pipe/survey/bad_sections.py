@@ -11,6 +11,7 @@ from vemdiffuse_pipe.errors import CorruptDataError, DataError, MissingDataError
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.storage.retry import RetryPolicy, with_retries
 from vemdiffuse_pipe.storage.source import StoredSource
+from vemdiffuse_pipe.survey.levels import shows_the_same
 from vemdiffuse_pipe.survey.sections import BadSection, Slab, bad_sections
 from vemdiffuse_pipe.volume import Source
 
@@ -57,8 +58,11 @@ def sections_to_reject(table: SourceTable, source: Source, rejected: Collection[
 
 
 def preflight_level(source: Source) -> Source:
-    """The coarsest level that still has every section of `source`; itself where it has no levels."""
-    return source.coarsest_with_all_sections() if isinstance(source, StoredSource) else source
+    """The coarsest level that has every section of `source` and shows the same; else `source` itself."""
+    if not isinstance(source, StoredSource):
+        return source
+    strict = source.strict()
+    return next((level for level in source.coarser_levels() if shows_the_same(level, strict)), strict)
 
 
 def _slabs(source: Source) -> Iterator[Slab]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
 
+from vemdiffuse_pipe.config import NanPolicy
+from vemdiffuse_pipe.errors import AbsentLevelError
 from vemdiffuse_pipe.geometry.box import Box, Zyx
 from vemdiffuse_pipe.geometry.frame import Nm, exact_nm
 from vemdiffuse_pipe.storage import open_source, source_address
@@ -33,6 +35,7 @@ class Chosen(TypedDict):
     series: int | None
     pattern: str | None
     window: tuple[float, float] | None
+    nan: NanPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,8 @@ class LevelInfo:
     """What is one object in the store; the chunk where there are no shards."""
     codec: str
     """How chunks are encoded."""
+    read_by: str
+    """Whose code decodes them: tensorstore, or a slower one."""
     read_shape: Zyx
     """A typical read: 1024 x 1024 px of one section, as far as the level goes."""
     touched_shape: Zyx
@@ -91,7 +96,9 @@ class Inspection:
     format: str
     """OME-Zarr, N5, precomputed, TIFF, MRC or HDF5, with the version."""
     levels: tuple[LevelInfo, ...]
-    """Its levels, as the metadata lists them."""
+    """Its levels, as the metadata lists them, without those that are absent."""
+    absent_levels: tuple[str, ...] = ()
+    """Names of levels that the metadata declares and that are not there."""
     numbering: Numbering | None = None
     """Numbers of its files, where each is a section."""
     peek: Peek | None = None
@@ -111,6 +118,7 @@ def inspect(
     series: int | None = None,
     pattern: str | None = None,
     window: tuple[float, float] | None = None,
+    nan: NanPolicy = "fail",
     peek: Path | None = None,
     sections: bool = False,
 ) -> Inspection:
@@ -130,8 +138,8 @@ def inspect(
     """
     volume = find_volume(source_address(url), series, pattern)
     given_nm = None if voxel_size_nm is None else exact_nm(voxel_size_nm)
-    chosen_by: Chosen = {"channel": channel, "series": series, "pattern": pattern, "window": window}
-    levels = [(found, found.array.open(channel=channel)) for found in volume.levels]
+    volume, levels, absent = _present(volume, channel)
+    chosen_by = Chosen(channel=channel, series=series, pattern=pattern, window=window, nan=nan)
     picture = scan = alignment = None
     if peek is not None:
         is_asked_for = level is not None or (given_nm is not None and _is_stated(volume))
@@ -142,7 +150,26 @@ def inspect(
         source = _opened(volume, _chosen(volume, level, given_nm), given_nm, chosen_by)
         scan, alignment = _scan(source), measure_alignment(source)
     infos = tuple(_info(found, reader) for found, reader in levels)
-    return Inspection(volume.url, volume.format, infos, volume.numbering, picture, scan, alignment)
+    return Inspection(volume.url, volume.format, infos, absent, volume.numbering, picture, scan, alignment)
+
+
+def _present(
+    volume: Volume, channel: int | None
+) -> tuple[Volume, Sequence[tuple[Level, Reader]], tuple[str, ...]]:
+    """The volume with the levels that are there, the same open, and the names of the others.
+
+    Raises SourceError where none is there.
+    """
+    levels: list[tuple[Level, Reader]] = []
+    errors: dict[str, AbsentLevelError] = {}
+    for level in volume.levels:
+        try:
+            levels.append((level, level.array.open(channel=channel)))
+        except AbsentLevelError as error:
+            errors[level.name] = error
+    if not levels:
+        raise next(iter(errors.values()))
+    return replace(volume, levels=[level for level, _ in levels]), levels, tuple(errors)
 
 
 def _info(level: Level, reader: Reader) -> LevelInfo:
@@ -160,6 +187,7 @@ def _info(level: Level, reader: Reader) -> LevelInfo:
         chunk_shape=reader.chunk_shape,
         shard_shape=reader.shard_shape,
         codec=reader.codec,
+        read_by=reader.read_by,
         read_shape=read.shape,
         touched_shape=touched.shape,
         touched_bytes=touched.n_voxels * itemsize,

@@ -239,6 +239,7 @@ def _opened(table: TrainingSource, url: str, scale: int = 1) -> Source:
             window=table.window,
             missing=table.missing,
             corrupt=table.corrupt,
+            nan=table.nan,
         )
     )
 
