@@ -1,4 +1,4 @@
-"""Make the default model's checkpoint from two folders of train_default.py."""
+"""Make the default model's checkpoint: `export_default.py ESTIMATOR SAMPLER OUT`, two folders of training."""
 
 from __future__ import annotations
 
