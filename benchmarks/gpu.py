@@ -39,7 +39,7 @@ from vemdiffuse_pipe.render.block import Hardware, RenderCounts, render_block
 from vemdiffuse_pipe.volume import VolumeSpec, Voxels
 
 R = 5
-SECTIONS, CROP_PX = 17, 640  # of the crop: 7 MB, which larger planes mirror
+SECTIONS, CROP_PX = 9, 640  # of the crop: 3.7 MB, which larger planes mirror
 DEVICE = os.environ.get("VEMDIFFUSE_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
 IS_GPU = DEVICE.startswith("cuda")
 SIDE, SMALL_SIDE = (2048, 1024) if IS_GPU else (96, 64)
@@ -95,7 +95,7 @@ def main() -> None:
 
 
 def crop(source: str) -> Voxels:
-    """Sections from the middle of a volume, uint8, at most (17, 640, 640); else synthetic ones."""
+    """Sections from the middle of a volume, uint8, at most (9, 640, 640); else synthetic ones."""
     if not source:
         from vemdiffuse_pipe.phantom import phantom
 

@@ -21,7 +21,8 @@ pack() {
         --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 --platform manylinux_2_17_x86_64 \
         --platform manylinux2014_x86_64 --platform manylinux2010_x86_64 --platform manylinux_2_12_x86_64 \
         -d "$1/wheels" $PACKAGES
-    (cd "$here" && find vemdiffuse_pipe -type f ! -name '*.pyc' \( ! -path '*/weights/*' -o -name 'default.*' \) |
+    (cd "$here" && find vemdiffuse_pipe -type f ! -name '*.pyc' \
+        \( ! -path '*/weights/*' -o -name 'default.*' -o -name 'fib25-2026-11.*' \) |
         tar -cf - -T -) | tar -xf - -C "$1"
     cp "$here"/tests/gpu/test_gpu.py "$1/tests/"
     cp "$here"/benchmarks/gpu.py "$here"/benchmarks/gpu.sh "$1/"
@@ -42,7 +43,8 @@ run() {
         "$folder"/wheels/*.whl
     export PYTHONPATH="$folder/site:$folder" PYTHONUNBUFFERED=1
     cd "$folder"
-    timeout $((limit_s * 2 / 5)) "$python" -m pytest -q -c tests/pytest.ini -p no:cacheprovider --junitxml="$results/tests.xml" \
+    timeout $((limit_s * 2 / 5)) "$python" -m pytest -q -c tests/pytest.ini -p no:cacheprovider \
+        --junitxml="$results/tests.xml" \
         tests || echo "tests: exit code $?" >&2
     left=$((limit_s - $(date +%s) + began))
     timeout "$left" "$python" gpu.py measure "$folder" "$results" --seconds $((left - 20))
