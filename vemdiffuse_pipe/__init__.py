@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vemdiffuse_pipe.geometry.box import Box
     from vemdiffuse_pipe.geometry.frame import Frame
     from vemdiffuse_pipe.handoff.export import ExportRequest, export
+    from vemdiffuse_pipe.holdout.run import selftest
     from vemdiffuse_pipe.monitor.event_log import events
     from vemdiffuse_pipe.monitor.status import status
     from vemdiffuse_pipe.output.preparation import plan_run
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from vemdiffuse_pipe.storage import create_sink, open_source
     from vemdiffuse_pipe.storage.catalogue import datasets
     from vemdiffuse_pipe.survey.inspection import inspect
+    from vemdiffuse_pipe.training.adapt.run import adapt
     from vemdiffuse_pipe.training.register import register
     from vemdiffuse_pipe.training.run import train
     from vemdiffuse_pipe.training.settings import load as load_train_file
@@ -42,6 +44,7 @@ __all__ = [
     "ExportRequest",
     "Frame",
     "VemdiffuseError",
+    "adapt",
     "compare",
     "create_sink",
     "datasets",
@@ -61,6 +64,7 @@ __all__ = [
     "register",
     "retry",
     "run",
+    "selftest",
     "status",
     "submit",
     "train",
@@ -72,6 +76,7 @@ _HOMES = {
     "ExportRequest": "handoff.export",
     "Frame": "geometry.frame",
     "VemdiffuseError": "errors",
+    "adapt": "training.adapt.run",
     "compare": "comparison.compare",
     "create_sink": "storage",
     "datasets": "storage.catalogue",
@@ -91,6 +96,7 @@ _HOMES = {
     "register": "training.register",
     "retry": "running.reconstruct",
     "run": "running.reconstruct",
+    "selftest": "holdout.run",
     "status": "monitor.status",
     "submit": "running.submission",
     "train": "training.run",
