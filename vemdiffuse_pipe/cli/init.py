@@ -22,7 +22,7 @@ HEAD = """\
 
 OPEN_KEYS = {
     "source": """\
-# section_thickness_nm = 40.0  # what a section averages: as cut in TEM, as deep as electrons reach in SBEM
+# section_thickness_nm = 40.0  # what a section averages: as cut in TEM, electron depth in SBEM
 # level = "0"  # the finest if left out
 # channel = 0  # where the volume has more than one
 # series = 0  # image of a TIFF file that has more than one
@@ -54,15 +54,9 @@ OPEN_KEYS = {
 # samples = 4  # draws: with the default written as sample and sample_spread, of diffusion networks averaged
 # sampler = "heun"  # or "dpmpp-2m", "ancestral", "ancestral-rescaled": as the model recommends if left out
 # steps = 8  # evaluations of the network for a sample
-<<<<<<< HEAD
-# precision = "bfloat16"  # faster on a GPU
-# core_px = 1024  # what a tile of an exact network contributes; its halo comes on top
-# tile_px = 256
-=======
 # precision = "float32"  # or "bfloat16"; "auto", the default: bfloat16 on a GPU, float32 on a CPU
 # core_px = 1024  # what a tile adds to the plane, for networks that are exact: larger is faster on a GPU
 # tile_px = 256  # tiles that are blended instead
->>>>>>> main
 # overlap_px = 32
 """,
     "run": """\
