@@ -123,10 +123,9 @@ def command(
 ) -> int:
     """Make a volume isotropic, without writing a run file first.
 
-    The equivalent run file is written beside the output. Rerun to resume. Exit code 0: complete. 1: not.
+    The run file is written beside the output. Rerun to resume. Exit code 0: complete. 1: not. Example:
 
     \b
-    Examples:
       vemdiffuse reconstruct stack.tif isotropic.zarr --voxel-size 50 4.6 4.6
     """
     choice: SourceChoice = {
