@@ -33,7 +33,7 @@ def report(model: str, ratio: int, samples: int = 1) -> Report:
     return evaluate(made, degraded.truth, planes=degraded.generated)
 
 
-def test_default_its_twin_and_the_two_small_ones_are_shipped() -> None:
+def test_default_its_one_pass_reference_and_the_two_small_ones_are_shipped() -> None:
     assert set(NETWORKS) == {"default", "one-pass", "udim", "a2i3dem"}
 
 

@@ -8,7 +8,7 @@
         ModelError               a checkpoint, a card, or a model that does not fit the run
         PlanError                a plan that would not fit: memory, disk, ratio
         OutputError              an output that cannot be written here, or belongs to another run
-      DataError                voxels that cannot be had; the block is set aside            exit 1
+      DataError                voxels that cannot be had; the block is marked failed        exit 1
         MissingDataError         the chunk is not there
         CorruptDataError         the chunk is there and cannot be decoded
         AccessError              the store does not let us look, so that nobody knows

@@ -160,11 +160,11 @@ def test_an_unknown_model_is_refused_with_the_known_ones() -> None:
     assert set(shipped_models()) >= {"linear", "cubic"}
 
 
-def test_the_one_pass_twin_is_the_default_evaluated_once() -> None:
-    twin, default = find_card("one-pass"), find_card("default")
+def test_the_one_pass_reference_is_the_default_evaluated_once() -> None:
+    one_pass, default = find_card("one-pass"), find_card("default")
     assert find_checkpoint("one-pass") == find_checkpoint("default")
-    assert (twin.samples, twin.steps) == (1, 1)
-    assert replace(twin, name="default", samples=default.samples, steps=default.steps) == default
+    assert (one_pass.samples, one_pass.steps) == (1, 1)
+    assert replace(one_pass, name="default", samples=default.samples, steps=default.steps) == default
 
 
 def _with_card(path: Path, **changes: object) -> str:

@@ -1,8 +1,8 @@
 """Missing is not black: chunks that are absent or cannot be decoded, each after its own policy.
 
-    fail     the error is raised: the block is set aside by name                    (default)
+    fail     the error is raised: the block is marked failed                        (default)
     fill     the chunk reads as the format's fill value, and whoever asked hears of it
-    bridge   the error is raised; before a run begins such sections were found and given up
+    bridge   the error is raised; before a run starts such sections were found and skipped
 
 A box is read as a whole; only where that fails are its chunks read one by one.
 """

@@ -210,7 +210,7 @@ def _opened(address: Address) -> StoredSink:
     if GROUP not in group:
         is_absent = address.is_local and not address.path.exists()
         found = "does not exist" if is_absent else "is no output of vemdiffuse"
-        raise OutputError(f"{address} {found}; an output that was begun is needed here")
+        raise OutputError(f"{address} {found}; an existing output is needed")
     attributes = metadata.mapping(group.get(GROUP), f"{address}: attribute {GROUP}")
     sink = metadata.mapping(group.get(SINK), f"{address}: attribute {SINK}")
     names = [
