@@ -66,7 +66,7 @@ def comparison_in(folder: Path, volume: Voxels) -> Callable[..., ComparisonFile]
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory, volume: Voxels) -> ComparedTable:
-    """Interpolation, the one-pass twin and the default model at r = 5, sections dropped."""
+    """Interpolation, the one-pass reference and the default model at r = 5, sections dropped."""
     return compare(comparison_in(tmp_path_factory.mktemp("shared"), volume)(TWIN, DEFAULT))[0]
 
 
@@ -154,7 +154,7 @@ def test_running_again_takes_rows_as_they_were_and_makes_only_those_that_are_mis
     made: list[str] = []
     first = compare(comparison(DEFAULT), on_row=made.append)
     assert len(made) == 4
-    assert not first[0].theories  # without a one-pass twin there is none
+    assert not first[0].theories  # without a one-pass reference there is none
     file = tmp_path / "rows" / "rows.jsonl"
     assert compare(comparison(DEFAULT), on_row=made.append) == first  # costs and all
     assert len(made) == 4
