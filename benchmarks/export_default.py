@@ -1,4 +1,4 @@
-"""Make the default model's checkpoint from two folders of train_default.py."""
+"""Make the default model's checkpoint: `export_default.py ESTIMATOR SAMPLER OUT`, two folders of training."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument("estimator", type=Path)
     parser.add_argument("sampler", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--training", default="", help="device, time and date, in a sentence")
     parser.add_argument("--figures", default="", help="what was measured, in a sentence")
     options = parser.parse_args()
     network, steps = BothNetworks(), []
@@ -37,7 +38,8 @@ def main() -> None:
         steps.append(f"{name} {int(tensors['adam.0.step'])}")
     card = ModelCard(
         "fib25-estimator-sampler", "estimator-sampler", "", False, False, 0, 0, 1, 2, 12, samples=1, steps=8,
-        residual_scale=SCALE, trained_on=DATA, training=f"{', '.join(steps)} steps of 16 crops of 64 px",
+        residual_scale=SCALE, trained_on=DATA, training=f"{', '.join(steps)} steps of 16 crops of 64 px, "
+        f"bfloat16 autocast, Adam 1e-3, EMA 0.999; {options.training}",
         voxel_size_nm="10 nm, resampled to pixels of 4 to 20 nm", licence=LICENCE, figures=options.figures,
     )  # fmt: skip
     print(save_checkpoint(options.out, network, card))

@@ -26,20 +26,20 @@ from statistics import mean
 
 import numpy as np
 import torch
-from vemdiffuse_pipe.output.opening import identity_of, open_run_model
 
 from vemdiffuse_pipe import config
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.frame import Frame, exact_nm
 from vemdiffuse_pipe.models.capture import capture_state
 from vemdiffuse_pipe.models.card import find_card
+from vemdiffuse_pipe.output.preparation import open_run_model
 from vemdiffuse_pipe.plan.estimate import estimate
 from vemdiffuse_pipe.plan.plan import Plan, make_plan
 from vemdiffuse_pipe.render.block import Hardware, RenderCounts, render_block
 from vemdiffuse_pipe.volume import VolumeSpec, Voxels
 
 R = 5
-SECTIONS, CROP_PX = 17, 640  # of the crop: 7 MB, which larger planes mirror
+SECTIONS, CROP_PX = 9, 640  # of the crop: 3.7 MB, which larger planes mirror
 DEVICE = os.environ.get("VEMDIFFUSE_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
 IS_GPU = DEVICE.startswith("cuda")
 SIDE, SMALL_SIDE = (2048, 1024) if IS_GPU else (96, 64)
@@ -58,10 +58,7 @@ class Case:
     @property
     def model(self) -> dict[str, object]:
         """The [model] table."""
-        names = {"best estimate": "one-pass", "one sample": "default", "a pair": "default"}
-        table: dict[str, object] = {
-            "name": names[self.answer], "ratio": R, "core_px": self.core_px, "precision": self.precision,
-        }  # fmt: skip
+        table: dict[str, object] = {"ratio": R, "core_px": self.core_px, "precision": self.precision}
         if self.answer != "best estimate":
             table |= {"samples": 2 if self.answer == "a pair" else 1, "steps": None if IS_GPU else 1}
         return {key: value for key, value in table.items() if value is not None}
@@ -98,7 +95,7 @@ def main() -> None:
 
 
 def crop(source: str) -> Voxels:
-    """Sections from the middle of a volume, uint8, at most (17, 640, 640); else synthetic ones."""
+    """Sections from the middle of a volume, uint8, at most (9, 640, 640); else synthetic ones."""
     if not source:
         from vemdiffuse_pipe.phantom import phantom
 
@@ -154,7 +151,7 @@ def rendered(case: Case, sections: Voxels) -> dict[str, object]:
         "voxels_per_s": figures.output_voxels / spent,
         "flop_per_s": figures.flop / spent,
         "flop_per_voxel": figures.flop_per_voxel,
-        "renders_per_voxel": counts.n_voxels / plan.sampling.samples / generated,
+        "renders_per_voxel": counts.n_voxels / (plan.sampling.samples + plan.card.has_estimate) / generated,
         "tile_batch": counts.tile_batch,
         "capture_state": capture_state(model),
         "peak_bytes": torch.cuda.max_memory_allocated() if IS_GPU else 0,
@@ -181,10 +178,10 @@ def plan_of(case: Case, sections: Voxels) -> Plan:
 
 def whole_run(answer: str, sections: Voxels, results: Path) -> dict[str, object]:
     """A run from one store to another, with its receipts: how long, and how busy the GPU was."""
+    from vemdiffuse_pipe.output.run_output import open_run_output
     from vemdiffuse_pipe.records.parts import Part
     from vemdiffuse_pipe.records.receipts import read_receipts
     from vemdiffuse_pipe.running.reconstruct import run
-    from vemdiffuse_pipe.storage import open_sink, parse_address
 
     name = answer.replace(" ", "_")
     output = results / f"{name}.zarr"
@@ -204,8 +201,8 @@ def whole_run(answer: str, sections: Voxels, results: Path) -> dict[str, object]
         started = time.perf_counter()
         outcome = run(run_file, part=Part(1, 1))
         spent = time.perf_counter() - started
-    _, digest = identity_of(open_sink(str(output)), str(output))
-    receipts = [receipt for _, receipt in read_receipts(parse_address(str(output)), digest)]
+    made = open_run_output(output)
+    receipts = [receipt for _, receipt in read_receipts(made.records, made.digest)]
     (results / f"{name}_receipts.json").write_text(json.dumps([r.as_record() for r in receipts], indent=1))
     n_voxels = sum(receipt.output_box.n_voxels for receipt in receipts)
     return {

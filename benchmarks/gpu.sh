@@ -11,7 +11,7 @@ here=$(cd "$(dirname "$0")/.." && pwd)
 python=${PYTHON:-python3}
 LIMIT_KIB=65536
 limit_s=${LIMIT_S:-355}
-PACKAGES="numpy pydantic pydantic-core annotated-types typing-inspection safetensors psutil xxhash tensorstore
+PACKAGES="numpy pydantic pydantic-core annotated-types typing-inspection safetensors psutil xxhash tomlkit tensorstore
 ml_dtypes click rich markdown-it-py mdurl pygments pytest pluggy iniconfig packaging"
 
 pack() {
@@ -21,7 +21,9 @@ pack() {
         --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 --platform manylinux_2_17_x86_64 \
         --platform manylinux2014_x86_64 --platform manylinux2010_x86_64 --platform manylinux_2_12_x86_64 \
         -d "$1/wheels" $PACKAGES
-    (cd "$here" && find vemdiffuse_pipe -type f ! -name '*.pyc' | tar -cf - -T -) | tar -xf - -C "$1"
+    (cd "$here" && find vemdiffuse_pipe -type f ! -name '*.pyc' \
+        \( ! -path '*/weights/*' -o -name 'default.*' -o -name 'fib25-2026-11.*' \) |
+        tar -cf - -T -) | tar -xf - -C "$1"
     cp "$here"/tests/gpu/test_gpu.py "$1/tests/"
     cp "$here"/benchmarks/gpu.py "$here"/benchmarks/gpu.sh "$1/"
     printf '[pytest]\nmarkers = gpu: needs a GPU\njunit_family = xunit1\n' >"$1/tests/pytest.ini"
@@ -41,7 +43,8 @@ run() {
         "$folder"/wheels/*.whl
     export PYTHONPATH="$folder/site:$folder" PYTHONUNBUFFERED=1
     cd "$folder"
-    timeout $((limit_s * 2 / 5)) "$python" -m pytest -q -c tests/pytest.ini -p no:cacheprovider --junitxml="$results/tests.xml" \
+    timeout $((limit_s * 2 / 5)) "$python" -m pytest -q -c tests/pytest.ini -p no:cacheprovider \
+        --junitxml="$results/tests.xml" \
         tests || echo "tests: exit code $?" >&2
     left=$((limit_s - $(date +%s) + began))
     timeout "$left" "$python" gpu.py measure "$folder" "$results" --seconds $((left - 20))

@@ -11,7 +11,7 @@ set -eu
 here=$(cd "$(dirname "$0")/.." && pwd)
 python=${PYTHON:-python3}
 LIMIT_KIB=65536
-PACKAGES="numpy pydantic pydantic-core annotated-types typing-inspection safetensors psutil xxhash"
+PACKAGES="numpy pydantic pydantic-core annotated-types typing-inspection safetensors psutil xxhash tomlkit"
 
 pack() {
     mkdir -p "$1/wheels"

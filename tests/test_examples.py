@@ -75,6 +75,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, voxels in {
         "stack.tif": texture[::11],
         "truth.tif": texture,
+        "sections.tif": np.resize(texture, (9, 72, 104)),
         "stack_to_train_on.tif": texture[:10],
         "raw.tif": phantom((1, 160, 160), 2)[0],
         "clean.tif": phantom((1, 160, 160), 2)[0],

@@ -16,7 +16,7 @@ LEVELS = (
     ("demo", "testing"),
     ("comparison", "handoff"),
     ("running", "training"),
-    ("pricing", "monitor", "selftest"),
+    ("pricing", "monitor", "holdout"),
     ("output",),
     ("records",),
     ("cluster",),
@@ -34,6 +34,7 @@ DASK = {"dask", "distributed", "dask_jobqueue"}
 KNOW_DASK = {"running", "cluster"}
 KNOW_TORCH = {
     "testing",
+    "holdout",
     "models",
     "exchange",
     "training",

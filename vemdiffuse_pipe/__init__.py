@@ -21,17 +21,19 @@ if TYPE_CHECKING:
     from vemdiffuse_pipe.geometry.box import Box
     from vemdiffuse_pipe.geometry.frame import Frame
     from vemdiffuse_pipe.handoff.export import ExportRequest, export
-    from vemdiffuse_pipe.handoff.pyramid import pyramid
+    from vemdiffuse_pipe.holdout.run import selftest
     from vemdiffuse_pipe.monitor.event_log import events
     from vemdiffuse_pipe.monitor.status import status
     from vemdiffuse_pipe.output.preparation import plan_run
     from vemdiffuse_pipe.plan.estimate import estimate
+    from vemdiffuse_pipe.running.levels.pyramid import pyramid
     from vemdiffuse_pipe.running.reconstruct import reconstruct, retry, run
     from vemdiffuse_pipe.running.submission import make_submission, submit
     from vemdiffuse_pipe.running.verify import verify
     from vemdiffuse_pipe.storage import create_sink, open_source
     from vemdiffuse_pipe.storage.catalogue import datasets
     from vemdiffuse_pipe.survey.inspection import inspect
+    from vemdiffuse_pipe.training.adapt.run import adapt
     from vemdiffuse_pipe.training.register import register
     from vemdiffuse_pipe.training.run import train
     from vemdiffuse_pipe.training.settings import load as load_train_file
@@ -42,6 +44,7 @@ __all__ = [
     "ExportRequest",
     "Frame",
     "VemdiffuseError",
+    "adapt",
     "compare",
     "create_sink",
     "datasets",
@@ -61,6 +64,7 @@ __all__ = [
     "register",
     "retry",
     "run",
+    "selftest",
     "status",
     "submit",
     "train",
@@ -72,6 +76,7 @@ _HOMES = {
     "ExportRequest": "handoff.export",
     "Frame": "geometry.frame",
     "VemdiffuseError": "errors",
+    "adapt": "training.adapt.run",
     "compare": "comparison.compare",
     "create_sink": "storage",
     "datasets": "storage.catalogue",
@@ -86,11 +91,12 @@ _HOMES = {
     "make_submission": "running.submission",
     "open_source": "storage",
     "plan_run": "output.preparation",
-    "pyramid": "handoff.pyramid",
+    "pyramid": "running.levels.pyramid",
     "reconstruct": "running.reconstruct",
     "register": "training.register",
     "retry": "running.reconstruct",
     "run": "running.reconstruct",
+    "selftest": "holdout.run",
     "status": "monitor.status",
     "submit": "running.submission",
     "train": "training.run",

@@ -111,6 +111,8 @@ class OutputTable(Table):
 
     `arrays`: em, the best estimate; uncertainty, its deviation; sample, one coherent draw; sample_spread, the
     deviation of all draws. What the model gives without drawing samples for itself if left out.
+
+    `pyramid`: coarser levels are made once all blocks are done; it changes no voxel of the finest.
     """
 
     url: str
@@ -118,6 +120,16 @@ class OutputTable(Table):
     arrays: tuple[ArrayName, ...] | None = None
     chunk_shape: Zyx | None = None
     shard_shape: Zyx | None = None
+    pyramid: bool = False
+
+    @model_validator(mode="after")
+    def _takes_levels(self) -> Self:
+        if self.pyramid and self.format not in ("ome-zarr-0.5", "ome-zarr-0.4"):
+            raise ValueError(
+                f"pyramid = true needs an OME-Zarr format, not {self.format}; leave it out and use "
+                "`vemdiffuse export`, which makes levels in every format"
+            )
+        return self
 
 
 class ModelTable(Table):

@@ -101,7 +101,7 @@ def test_wrong_input_is_one_sentence_and_leaves_nothing(
 def test_the_comparison_in_workflows_is_whole() -> None:
     file = load_comparison(WORKFLOWS / "compare_fib25.toml")
     assert sorted(file.compare.ratios) == [3, 4, 5, 6, 8, 10]
-    assert set(file.compare.degradations) == {"dropped", "averaged"}
+    assert set(file.compare.degradations) == {"dropped", "averaged", "thick"}
     methods = {method.name: method for method in file.method}
-    assert methods["default"].samples == (1, 2, 4, 8)
+    assert methods["fib25-2026-11"].samples == (1, 2, 4, 8)
     assert (methods["udim"].ratios, methods["a2i3dem"].ratios) == ((5,), (3,))

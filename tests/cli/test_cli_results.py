@@ -227,9 +227,9 @@ def test_numbers_are_said_with_units() -> None:
 
 
 def test_a_model_is_exported_where_it_was_asked_for(here: Path, vemdiffuse: Vemdiffuse) -> None:
-    ended = vemdiffuse("models", "export", "default", "--bioimageio", "package")
+    ended = vemdiffuse("models", "export", "fib25-2026-11", "--bioimageio", "package")
     assert (ended.code, ended.stdout) == (0, "package\n")
     assert (here / "package" / "bioimageio.yaml").is_file()
-    again = vemdiffuse("models", "export", "default", "--bioimageio", "package")
+    again = vemdiffuse("models", "export", "fib25-2026-11", "--bioimageio", "package")
     assert again.code == 2
     assert "already" in again.stderr

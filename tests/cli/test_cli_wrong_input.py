@@ -237,7 +237,7 @@ def test_a_full_disk_stops_the_run_and_more_room_resumes_it(
     full = vemdiffuse(*arguments)
     assert full.code == 1
     assert "Traceback" not in full.stderr
-    assert "no room is left there: make some, and run again to go on" in full.stderr.splitlines()[-1]
+    assert "no room is left there: make some, and rerun to resume" in full.stderr.splitlines()[-1]
     subprocess.run(["mount", "-o", "remount,size=64m", "disk"], check=True)
     assert vemdiffuse(*arguments).code == 0
     assert vemdiffuse("verify", "disk/out.zarr").code == 0

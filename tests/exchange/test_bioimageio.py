@@ -56,7 +56,7 @@ print(json.dumps(facts))
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The default model, exported."""
-    return export_bioimageio("default", tmp_path_factory.mktemp("zoo") / "default", ratio=RATIO)
+    return export_bioimageio("fib25-2026-11", tmp_path_factory.mktemp("zoo") / "fib25-2026-11", ratio=RATIO)
 
 
 def validated(package: Path) -> dict[str, Any]:
@@ -100,19 +100,19 @@ def test_it_draws_what_the_pipeline_draws_with_the_same_contrast(package: Path) 
         torch.from_numpy(np.load(package / f"{name}.npy")) for name in ("sections", "noise", "planes")
     )
     contrast = (float(sections.mean()), float(sections.std()))
-    model = load_model("default", steps=8, contrast=contrast, precision="float32")
+    model = load_model("fib25-2026-11", steps=8, contrast=contrast, precision="float32")
     positions = torch.arange(1, RATIO, dtype=torch.float64) / RATIO
     drawn = model.generate(GapView(sections, positions, RATIO), lambda step: noise)
     assert float((drawn - planes).abs().max()) < 0.01
 
 
 def test_without_noise_it_gives_the_best_single_estimate() -> None:
-    card = find_card("default")
+    card = find_card("fib25-2026-11")
     network = GapNetwork(**card.sizes, ratio=3, steps=8, residual_scale=0.36)
-    network.network = load_network(find_checkpoint("default"), card)
+    network.network = load_network(find_checkpoint("fib25-2026-11"), card)
     sections = torch.rand(1, 2, 16, 24) * 255
     contrast = (float(sections.mean()), float(sections.std()))
-    one_pass = load_model("default", steps=1, contrast=contrast, precision="float32")
+    one_pass = load_model("fib25-2026-11", steps=1, contrast=contrast, precision="float32")
     gap = GapView(sections, torch.tensor([1 / 3, 2 / 3], dtype=torch.float64), 3)
     with torch.inference_mode():
         difference = network(sections) - one_pass.generate(gap, lambda step: torch.zeros(1, 2, 16, 24))
@@ -128,7 +128,7 @@ def test_the_architecture_imports_torch_and_the_standard_library_only() -> None:
 
 @pytest.mark.slow
 def test_a_zip_holds_the_same_package(package: Path, tmp_path: Path) -> None:
-    target = export_bioimageio("default", tmp_path / "default.zip", ratio=RATIO)
+    target = export_bioimageio("fib25-2026-11", tmp_path / "default.zip", ratio=RATIO)
     with zipfile.ZipFile(target) as archive:
         assert sorted(archive.namelist()) == sorted(file.name for file in package.iterdir())
         assert archive.read("planes.npy") == (package / "planes.npy").read_bytes()
@@ -141,9 +141,9 @@ def test_a_zip_holds_the_same_package(package: Path, tmp_path: Path) -> None:
     [
         ("linear", "p", 5, ModelError, "kind interpolation"),
         ("nosuch", "p", 5, ModelError, "no model 'nosuch'"),
-        ("default", "p", 99, ModelError, "ratio 2 to 12, not 99"),
-        ("default", "there", 5, OutputError, "already"),
-        ("default", "nowhere/p", 5, OutputError, "cannot be written"),
+        ("fib25-2026-11", "p", 99, ModelError, "ratio 2 to 12, not 99"),
+        ("fib25-2026-11", "there", 5, OutputError, "already"),
+        ("fib25-2026-11", "nowhere/p", 5, OutputError, "cannot be written"),
     ],
 )
 def test_what_cannot_be_exported_is_refused_and_nothing_is_written(
@@ -157,7 +157,7 @@ def test_what_cannot_be_exported_is_refused_and_nothing_is_written(
 
 def test_a_network_that_fills_no_gaps_is_refused_by_its_task(tmp_path: Path) -> None:
     checkpoint, target = tmp_path / "denoiser.safetensors", tmp_path / "package"
-    whole = find_checkpoint("default").read_bytes()
+    whole = find_checkpoint("fib25-2026-11").read_bytes()
     length = int.from_bytes(whole[:8], "little")
     header = json.loads(whole[8 : 8 + length])
     card = {**json.loads(header["__metadata__"]["card"]), "task": "denoise"}

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from vemdiffuse_pipe.output.opening import open_run_model
 
 from vemdiffuse_pipe import config
 from vemdiffuse_pipe.geometry.box import Box, Zyx
@@ -23,6 +22,7 @@ from vemdiffuse_pipe.geometry.grid import BlockGrid
 from vemdiffuse_pipe.models.card import find_card
 from vemdiffuse_pipe.models.noise import voxel_noise
 from vemdiffuse_pipe.models.protocol import Model
+from vemdiffuse_pipe.output.preparation import open_run_model
 from vemdiffuse_pipe.plan.estimate import estimate
 from vemdiffuse_pipe.plan.plan import Plan, make_plan
 from vemdiffuse_pipe.render.block import Hardware, RenderCounts, render_block
@@ -98,9 +98,10 @@ def test_float32_is_within_one_grey_level_of_a_cpu_and_nearly_always_equal() -> 
     side = min(SIDE, 256)
     box = Box((0, 0, 0), (R + 1, side, side))
     expected = render(plan_of("cpu", precision="float32"), box)
-    differences = apart(expected["em"], on_device("float32")["em"][box.slices])
-    assert differences.max() <= 1
-    assert (differences == 0).mean() > 0.999
+    for name in ("em", "sample"):
+        differences = apart(expected[name], on_device("float32")[name][box.slices])
+        assert differences.max() <= 1
+        assert (differences == 0).mean() > 0.999
 
 
 def test_bfloat16_is_near_float32(record_property: pytest.FixtureRequest) -> None:
@@ -116,7 +117,8 @@ def test_blocks_and_batches_change_no_voxel_by_more_than_a_grey_level(precision:
     model, grid = open_run_model(plan), BlockGrid(plan.output.shape, (5, SIDE // 2 + 8, SIDE // 2))
     for index in range(grid.n_blocks):
         box = grid.box(index)
-        assert apart_in(render(plan, box, model)["em"], on_device(precision)["em"][box.slices]) <= 1
+        for name, voxels in render(plan, box, model).items():
+            assert apart_in(voxels, on_device(precision)[name][box.slices]) <= 1, name
 
 
 def apart_in(a: Voxels, b: Voxels) -> int:

@@ -10,6 +10,7 @@ import pytest
 import tifffile
 import zarr
 from cloudvolume import CloudVolume
+from handoff.test_manifest import manifest
 from handoff.test_pyramid import CHUNK, finished_run, read
 from run.small_runs import small_run
 
@@ -17,10 +18,10 @@ from vemdiffuse_pipe import open_source, run
 from vemdiffuse_pipe.errors import OutputError, PlanError
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.frame import exact_nm
-from vemdiffuse_pipe.handoff.downsample import coarser
 from vemdiffuse_pipe.handoff.export import EXPORT_FORMATS, ExportFormat, ExportRequest, export
 from vemdiffuse_pipe.handoff.regions import box_of_region_nm
 from vemdiffuse_pipe.records.parts import Part
+from vemdiffuse_pipe.running.levels.downsample import coarser
 from vemdiffuse_pipe.running.local.runner import LocalRunner
 
 PART = Box((3, 5, 7), (26, 34, 51))
@@ -43,6 +44,12 @@ def test_a_part_is_exported_voxel_by_voxel_and_to_its_place(
     made = export(output, copy, ExportRequest(box=PART, image_format=image_format))
     source = open_source(copy)
     assert made.outcome.is_complete
+    stated = manifest(f"{copy}.vemdiffuse" if image_format == "tiff" else copy)
+    assert stated.exported is not None
+    assert (stated.exported.start, stated.exported.stop) == (PART.start, PART.stop)
+    assert stated.exported.moved_nm == made.moved_nm
+    assert len(stated.arrays["em"].levels) == made.n_levels
+    assert stated.planes[-1].stop == PART.shape[0]
     assert np.array_equal(read(copy), read(f"{output}/em")[PART.slices])
     expected = open_source(f"{output}/em").spec.frame.cropped(PART)
     assert np.allclose(*(list(map(float, f.voxel_size_nm)) for f in (source.spec.frame, expected)))
@@ -66,8 +73,13 @@ def test_cloud_volume_finds_the_same_voxels(
 
 def test_jpeg_is_only_for_grey_levels_and_loses_little(output: str, tmp_path: Path) -> None:
     copy = str(tmp_path / "copy")
-    export(output, copy, ExportRequest(encoding="jpeg"))
-    assert np.abs(read(copy).astype(int) - read(f"{output}/em")).max() <= 64
+    made = export(output, copy, ExportRequest(encoding="jpeg"))
+    off = np.abs(read(copy).astype(int) - read(f"{output}/em"))
+    stated = manifest(copy).exported
+    assert stated is not None
+    assert (stated.largest_error, stated.n_compared) == (off.max(), off.size)
+    assert stated.mean_error == made.mean_error == pytest.approx(off.mean())
+    assert off.max() <= 64
     assert "jpeg" in (tmp_path / "copy" / "info").read_text()
 
 
@@ -168,3 +180,21 @@ def test_a_region_in_nanometres_is_widened_to_whole_voxels(output: str) -> None:
     eps = 1e-3
     found = box_of_region_nm(output, exact_nm([v + eps for v in start]), exact_nm([v - eps for v in stop]))
     assert found == PART
+
+
+def test_a_partial_export_holds_what_is_there_and_says_so(tmp_path: Path) -> None:
+    run_file = small_run(tmp_path, output=CHUNK)
+    run(run_file, max_blocks=3)
+    copy, request = str(tmp_path / "copy"), ExportRequest(image_format="n5", is_partial=True)
+    assert export(run_file.output.url, copy, request).outcome.is_complete
+    stated = manifest(copy)
+    assert stated.exported is not None
+    assert stated.exported.is_partial
+    assert not stated.is_complete
+    run(run_file)
+    whole = read(f"{run_file.output.url}/em")
+    copied = read(copy)
+    assert np.array_equal(copied[copied > 0], whole[copied > 0])
+    assert 0 < (copied > 0).mean() < 0.5
+    with pytest.raises(OutputError, match="blocks that are missing"):
+        export(run_file.output.url, copy, request)

@@ -15,7 +15,7 @@ from vemdiffuse_pipe.geometry.box import Zyx
 from vemdiffuse_pipe.geometry.frame import Frame
 from vemdiffuse_pipe.geometry.grid import BlockGrid
 from vemdiffuse_pipe.geometry.pyramid import finer_box
-from vemdiffuse_pipe.handoff.downsample import coarser
+from vemdiffuse_pipe.running.levels.downsample import coarser
 from vemdiffuse_pipe.storage.address import parse_address
 from vemdiffuse_pipe.storage.image_levels import ImageLevels
 

@@ -13,11 +13,11 @@ from handoff.test_pyramid import N_LEVELS, finished_run, read
 from vemdiffuse_pipe import open_source
 from vemdiffuse_pipe.handoff.export import ExportRequest, export
 from vemdiffuse_pipe.handoff.napari import get_reader
-from vemdiffuse_pipe.handoff.pyramid import pyramid
 from vemdiffuse_pipe.output.description import describe, write_manifest
 from vemdiffuse_pipe.output.manifest import Handoff, schema
 from vemdiffuse_pipe.output.run_output import open_run_output
 from vemdiffuse_pipe.output.snippets import SNIPPETS, UNTESTED
+from vemdiffuse_pipe.running.levels.pyramid import pyramid
 
 RUNNABLE = [name for name in SNIPPETS if name not in UNTESTED and name != "neuroglancer"]
 PACKAGES = {"ome-zarr": "ome_zarr", "ngff-zarr": "ngff_zarr", "bioio": "bioio", "cloud-volume": "cloudvolume"}

@@ -14,12 +14,16 @@ import numpy as np
 import pytest
 from run.small_runs import small_run
 
-from vemdiffuse_pipe import open_source, run
+from vemdiffuse_pipe import open_source, run, verify
 from vemdiffuse_pipe.config import RunFile
-from vemdiffuse_pipe.errors import OutputError
-from vemdiffuse_pipe.handoff.downsample import coarser
-from vemdiffuse_pipe.handoff.pyramid import pyramid
+from vemdiffuse_pipe.errors import ConfigError, OutputError
+from vemdiffuse_pipe.geometry.box import Box
+from vemdiffuse_pipe.output.levels import image_of
+from vemdiffuse_pipe.output.manifest import Handoff
+from vemdiffuse_pipe.output.run_output import open_run_output
 from vemdiffuse_pipe.records.parts import Part
+from vemdiffuse_pipe.running.levels.downsample import coarser
+from vemdiffuse_pipe.running.levels.pyramid import pyramid
 from vemdiffuse_pipe.running.local.runner import LocalRunner
 
 CHUNK = {"chunk_shape": (8, 8, 8), "shard_shape": (8, 16, 16)}
@@ -156,3 +160,45 @@ def test_five_levels_drift_by_less_than_half_a_grey_level() -> None:
     noise = np.random.default_rng(0).normal(119.5, 20, (64, 64, 64)).clip(0, 255).round().astype(np.uint8)
     coarse = expected_levels(noise, 6)[-1]
     assert abs(float(coarse.mean()) - float(noise.mean())) <= 0.5
+
+
+def test_a_run_that_asks_for_a_pyramid_has_one_when_its_last_block_is_done(tmp_path: Path) -> None:
+    run_file = small_run(tmp_path, output={**CHUNK, "pyramid": True})
+    output = run_file.output.url
+    assert not run(run_file, max_blocks=3).is_complete
+    assert open_source(f"{output}/em").spec.n_levels == 1
+    assert run(run_file, part=Part(2, 2)).is_complete
+    assert same(levels_of(output), expected_levels(levels_of(output)[0], N_LEVELS))
+
+
+def test_a_pyramid_in_a_format_without_levels_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="needs an OME-Zarr format"):
+        small_run(tmp_path, output={"format": "n5", "shard_shape": None, "pyramid": True})
+
+
+def test_verify_notices_a_changed_voxel_of_a_level_and_repairs_it(tmp_path: Path) -> None:
+    output = finished_run(tmp_path).output.url
+    pyramid(output)
+    before = levels_of(output)
+    assert verify(output, n_rendered=0).is_good
+    image = image_of(open_run_output(output), "em")
+    box = Box((0, 0, 16), (8, 16, 27))
+    changed = before[1][box.slices].copy()
+    changed[2, 3, 4] ^= 1
+    image.open_level(1).writer.write(box, changed)
+    found = verify(output, n_rendered=0)
+    assert not found.is_good
+    assert found.wrong_in_levels == {"em/1": (box,)}
+    assert verify(output, n_rendered=0, repair=True).is_good
+    assert same(levels_of(output), before)
+
+
+def test_verify_notices_a_manifest_that_states_another_checksum(tmp_path: Path) -> None:
+    output = finished_run(tmp_path).output.url
+    place = Path(output) / "handoff.json"
+    right = place.read_text()
+    checksum = Handoff.model_validate_json(right).arrays["em"].levels[0].checksum
+    place.write_text(right.replace(checksum, "0" * 16))
+    assert not verify(output, n_rendered=0).is_manifest_right
+    assert verify(output, n_rendered=0, repair=True).is_good
+    assert place.read_text() == right

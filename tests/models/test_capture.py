@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -80,3 +82,10 @@ def test_out_of_memory_is_no_failure_to_capture() -> None:
 def test_nothing_is_captured_on_a_cpu(how: str) -> None:
     network = Doubled()
     assert not isinstance(capture_network(network, "cpu", how).forward, CapturedForward)
+
+
+def test_networks_render_where_scipy_is_not_installed() -> None:
+    """A pack for a GPU machine has no room for it."""
+    hidden = "import sys; sys.modules.update(scipy=None, skimage=None); "
+    imports = "import vemdiffuse_pipe.render.block, vemdiffuse_pipe.models.checkpoint"
+    subprocess.run([sys.executable, "-c", hidden + imports], check=True, timeout=120)

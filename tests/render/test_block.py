@@ -85,7 +85,7 @@ def reference() -> dict[str, Voxels]:
 starts = st.tuples(*(st.integers(0, n - 1) for n in (13, 53, 71)))
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(st.tuples(st.integers(1, 13), st.integers(20, 53), st.integers(20, 71)))
 def test_block_shape_does_not_change_voxels(block: Zyx) -> None:
     plan = plan_of(small_checkpoint(), tile_px=32, overlap_px=8)
@@ -96,7 +96,7 @@ def test_block_shape_does_not_change_voxels(block: Zyx) -> None:
             assert np.array_equal(voxels, reference()[name][box.slices]), (name, box)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(starts, st.tuples(st.integers(1, 5), st.integers(1, 30), st.integers(1, 30)))
 def test_any_box_gets_the_voxels_of_the_whole(start: Zyx, size: Zyx) -> None:
     plan = plan_of(small_checkpoint(), tile_px=32, overlap_px=8)

@@ -28,12 +28,12 @@ SHAPE = (31, 40, 43)
 LINEAR = {"name": "linear", "model": "linear"}
 DEFAULT = {
     "name": "default",
-    "model": "default",
+    "model": "fib25-2026-11",
     "steps": 2,
     "samples": [1, 2],
     "draws": ["independent", "pairs"],
 }
-TWIN = {"name": "one pass", "model": "default", "steps": 1}
+TWIN = {"name": "one pass", "model": "fib25-2026-11", "steps": 1}
 
 
 @pytest.fixture(scope="module")
@@ -102,12 +102,27 @@ def test_the_mean_of_independent_draws_is_the_mean_of_runs_with_other_seeds(
     table: ComparedTable, volume: Voxels
 ) -> None:
     draws = [
-        reconstruct_in_memory(volume[::5], ModelTable(ratio=5, samples=1, steps=2, seed=seed)).arrays["em"]
+        reconstruct_in_memory(
+            volume[::5], ModelTable(name="fib25-2026-11", ratio=5, samples=1, steps=2, seed=seed)
+        ).arrays["em"]
         for seed in (0, 1)
     ]
     planes = [z for z in range(31) if z % 5]
     for row, prediction in (("one sample", draws[0]), ("mean of 2", to_grey(np.mean(draws, axis=0)))):
         assert table.rows[f"default, {row}"].report == evaluate(prediction, volume, planes=planes)
+
+
+def test_a_model_with_two_answers_has_a_row_for_each(comparison: Callable[..., ComparisonFile]) -> None:
+    """Planes as thin as those of the truth, and as thick, where the truth was cut so."""
+    methods = {"name": "both", "model": "default", "steps": 2}
+    dropped, averaged, thick = compare(
+        comparison(methods, degradations=["dropped", "averaged", "thick"], ratios=[3])
+    )
+    for table in (dropped, averaged, thick):
+        assert list(table.rows) == ["truth", "linear", "both", "both, one sample"]
+        estimate, sample = table.rows["both"], table.rows["both, one sample"]
+        assert estimate.report != sample.report
+    assert averaged.rows["both"].report != thick.rows["both"].report
 
 
 def test_in_memory_gives_the_voxels_that_a_run_gives(tmp_path: Path, volume: Voxels) -> None:

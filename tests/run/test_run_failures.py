@@ -161,7 +161,7 @@ def test_a_full_disk_ends_the_run_in_one_sentence_and_what_is_done_stays_done(tm
     assert limited.returncode == 1
     *_, sentence = limited.stderr.splitlines()
     assert sentence.startswith("vemdiffuse: ")
-    assert "no room is left there: make some, and run again to go on" in sentence
+    assert "no room is left there: make some, and rerun to resume" in sentence
     assert not any(word in limited.stderr for word in ("Traceback", "distributed", "Exception"))
     found = status(run_file.output.url)
     assert (found.n_blocks, found.failed_blocks) == (7, ())

@@ -141,7 +141,7 @@ def test_a_signal_drains_a_part_and_nothing_is_lost(tmp_path: Path, number: sign
     assert (process.returncode, err) == (0, "")
     n_done = status(run_file.output.url).n_blocks_done
     assert 0 < n_done < 24
-    assert out == f"1/2 {n_done} {n_done} {number.name} was received; run again to go on from here\n"
+    assert out == f"1/2 {n_done} {n_done} {number.name} was received; rerun to resume\n"
     assert run(run_file).n_rendered == 24 - n_done
     assert Counter(map(len, checksums(run_file).values())) == {1: 48}
     assert_whole(run_file)
@@ -210,7 +210,7 @@ def test_a_job_whose_time_is_over_makes_way_and_says_so(tmp_path: Path) -> None:
     assert "is not complete: 0 of 24 blocks are done" in out
     assert err.splitlines()[-1] == (
         "vemdiffuse: 0 of 24 blocks are done; the time of this job is nearly over, and no block could be "
-        "ended in it: give it more, or make block_shape in [run] smaller; run again to go on from here"
+        "finished in it: give it more, or make block_shape in [run] smaller; rerun to resume"
     )
     code, out, err = command_line(tmp_path, run_file, "--part", "1/2", "--walltime", "01:00:00")
     assert (code, "is complete" in out) == (0, True)

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 import safetensors.torch
 import tifffile
+import tomlkit
 import torch
 from small_training import smooth_stack, train_tables
 
-from vemdiffuse_pipe import config
 from vemdiffuse_pipe.cli.entry import run_command
 from vemdiffuse_pipe.errors import InputError, ModelError, OutputError
 from vemdiffuse_pipe.models.card import read_card
@@ -37,10 +37,7 @@ QUIET = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys
 def written(folder: Path, tables: Mapping[str, object]) -> Path:
     """The tables as a TOML file."""
     path = folder / "train.toml"
-    lines: list[str] = []
-    for name, keys in tables.items():
-        lines += [f"[{name}]", *(f"{key} = {config._toml(value)}" for key, value in keys.items())]  # type: ignore[attr-defined]
-    path.write_text("\n".join(lines))
+    path.write_text(tomlkit.dumps(tables))
     return path
 
 
@@ -231,7 +228,7 @@ def test_an_interrupt_saves_and_says_how_to_go_on(folder: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "run again to resume" in said
+    assert "rerun to resume" in said
 
 
 @pytest.mark.slow
@@ -328,8 +325,6 @@ def test_bad_input_is_one_sentence_and_nothing_is_written(
     changes, said = BAD[case]
     tables = train_tables(folder, **changes)  # type: ignore[arg-type]
     path = written(folder, without_none(tables))
-    if case == "two ratios":
-        path.write_text(path.read_text().replace("ratios = {'3': 1.0}", "ratios = {3 = 1.0}"))
     assert run_command(["train", str(path)]) == 2
     error = capsys.readouterr().err
     assert said in error

@@ -42,6 +42,7 @@ GROUPS = {
     },
     "Train": {
         "train": "Train a network on your own volume; rerun to resume.",
+        "adapt": "Adapt the default model to your own sections; rerun to resume.",
         "register": "Register a raw image to its clean counterpart.",
     },
     "Judge": {

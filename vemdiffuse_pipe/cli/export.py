@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,6 +11,9 @@ from vemdiffuse_pipe.cli.options import json_option, part_runner, part_runner_op
 from vemdiffuse_pipe.errors import ConfigError
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.frame import exact_nm
+
+if TYPE_CHECKING:
+    from vemdiffuse_pipe.handoff.export import Export
 
 FORMATS = ["precomputed", "n5", "ome-zarr-0.4", "ome-zarr-0.5", "tiff"]
 ENCODINGS = ["raw", "jpeg", "png", "compressed_segmentation"]
@@ -43,6 +47,9 @@ ENCODINGS = ["raw", "jpeg", "png", "compressed_segmentation"]
 @click.option(
     "--levels", "n_levels", type=click.IntRange(1, 32), metavar="N", help="Levels, the finest included."
 )
+@click.option(
+    "--partial", "is_partial", is_flag=True, help="Copy what is there of an incomplete output; the rest is 0."
+)
 @part_runner_options
 @json_option
 def command(
@@ -55,6 +62,7 @@ def command(
     encoding: str,
     is_sharded: bool,
     n_levels: int | None,
+    is_partial: bool,
     part: str | None,
     workers: int,
     as_json: bool,
@@ -82,18 +90,36 @@ def command(
         encoding=encoding,  # type: ignore[arg-type]
         is_sharded=is_sharded,
         n_levels=n_levels,
+        is_partial=is_partial,
     )
     with progress(sys.stderr) as listener:
         made = export(output, destination, request, runner=part_runner(part, workers), listener=listener)
+    _print(made, f"{array} as {image_format}", as_json)
+    return made.outcome.exit_code
+
+
+def _print(made: Export, what: str, as_json: bool) -> None:
     if as_json:
-        print_json({"destination": made.destination, "levels": made.n_levels, "moved_nm": made.moved_nm})
+        print_json(
+            {
+                "destination": made.destination,
+                "levels": made.n_levels,
+                "moved_nm": made.moved_nm,
+                "largest_error": made.largest_error,
+                "mean_error": made.mean_error,
+            }
+        )
     else:
         moved = ", ".join(f"{nm:g}" for nm in made.moved_nm)
         shift = (
             f"; its corner had to move by {moved} nm, z y x, to whole voxels" if any(made.moved_nm) else ""
         )
-        click.echo(f"{made.destination}: {made.n_levels} level(s) of {array} as {image_format}{shift}")
-    return made.outcome.exit_code
+        loss = (
+            f"; off by up to {made.largest_error} grey levels, {made.mean_error:.2g} on average"
+            if made.largest_error
+            else ""
+        )
+        click.echo(f"{made.destination}: {made.n_levels} level(s) of {what}{shift}{loss}")
 
 
 def _box(output: str, region: tuple[int, ...] | None, region_nm: tuple[float, ...] | None) -> Box | None:

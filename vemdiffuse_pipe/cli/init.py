@@ -22,6 +22,7 @@ HEAD = """\
 
 OPEN_KEYS = {
     "source": """\
+# section_thickness_nm = 40.0  # what a section averages: as cut in TEM, as deep as electrons reach in SBEM
 # level = "0"  # the finest if left out
 # channel = 0  # where the volume has more than one
 # series = 0  # image of a TIFF file that has more than one
@@ -38,18 +39,23 @@ OPEN_KEYS = {
 # region_nm = [[400.0, 0.0, 0.0], [800.0, 4096.0, 4096.0]]  # the same in its world, widened to whole sections
 """,
     "output": """\
+# arrays = ["em", "uncertainty", "sample"]  # best estimate, its deviation, one coherent draw with texture
 # format = "precomputed"  # or "n5", "ome-zarr-0.4"; "ome-zarr-0.5" has shards
 # chunk_shape = [64, 64, 64]
 # shard_shape = [64, 512, 512]
+# pyramid = true  # coarser levels, made once all blocks are done, so that viewers show the whole volume
 """,
     "model": """\
 # task = "denoise"  # each section by itself, with a model made for it; "superres" doubles y and x
 # grid = "exact"  # without ratio: planes as far apart as pixels, whatever dz / dxy is; few sections are kept
-# samples = 4  # more: a better mean and a better spread, for more time
+# plane_thickness = "thin"  # deconvolved; "section": as thick as sections, as they would have been cut there
+# sections = "estimate"  # planes at sections are estimated too; "keep" leaves them bit for bit
+# samples = 4  # draws: with the default written as sample and sample_spread, of diffusion networks averaged
 # sampler = "heun"  # or "dpmpp-2m", "ancestral", "ancestral-rescaled": as the model recommends if left out
 # steps = 8  # evaluations of the network for a sample
-# precision = "bfloat16"  # faster on a GPU
-# tile_px = 256
+# precision = "float32"  # or "bfloat16"; "auto", the default: bfloat16 on a GPU, float32 on a CPU
+# core_px = 1024  # what a tile adds to the plane, for networks that are exact: larger is faster on a GPU
+# tile_px = 256  # tiles that are blended instead
 # overlap_px = 32
 """,
     "run": """\
@@ -58,7 +64,8 @@ OPEN_KEYS = {
 # workers = 2
 # engine = "local"  # worker processes; "threads" works inside this one; or "slurm", "lsf", "pbs", "sge"
 # threads = 2  # tiles rendered at once by a worker
-# tile_batch = 1  # tiles in one call of the network
+# tile_batch = 1  # tiles in one call of the network; "auto", the default: what the GPU has room for
+# capture = "off"  # or "graphs", "compile": how a GPU is given the network; "auto", the default: compile
 # device = "cuda"  # or "cpu"; "auto", the default: CUDA where there is a GPU
 # max_memory_gb = 8
 # dashboard = true  # dask's, for whoever is on this machine; needs bokeh

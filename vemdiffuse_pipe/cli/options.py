@@ -6,11 +6,11 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 import click
 
-from vemdiffuse_pipe.config import RunFile
+from vemdiffuse_pipe.config import NanPolicy, RunFile
 
 if TYPE_CHECKING:
     from vemdiffuse_pipe.running.runner import Runner
@@ -121,6 +121,18 @@ def part_runner(part: str | None, workers: int) -> Callable[[], Runner]:
 
     chosen = None if part is None else parse_part(part, os.environ)
     return lambda: LocalRunner(chosen, n_workers=workers)
+
+
+class SourceChoice(TypedDict):
+    """What the options of `source_options` say."""
+
+    voxel_size_nm: tuple[float, float, float] | None
+    level: str | None
+    channel: int | None
+    series: int | None
+    pattern: str | None
+    window: tuple[float, float] | None
+    nan: NanPolicy
 
 
 def source_options(command: Command) -> Command:

@@ -113,13 +113,23 @@ def _reads(figures: Estimate) -> str:
 
 def _model(plan: Plan) -> str:
     sampling = plan.sampling
+    told = _thickness(plan) if plan.card.needs_sectioning else ""
+    if not sampling.samples:
+        return f"{plan.card.name}: an estimate and its spread in one pass, {sampling.precision}{told}"
     if not plan.card.is_stochastic:
         return plan.card.name
+    estimate = "an estimate, " if plan.card.has_estimate else ""
     sampler = f" by {sampling.sampler}" if sampling.sampler != plan.card.sampler else ""
     return (
-        f"{plan.card.name}: {sampling.samples} samples, {sampling.steps} evaluations{sampler}, "
-        f"seed {sampling.seed}, {sampling.precision}"
+        f"{plan.card.name}: {estimate}{show_count(sampling.samples)} sample{'s' * (sampling.samples > 1)}, "
+        f"{sampling.steps} evaluations{sampler}, seed {sampling.seed}, {sampling.precision}{told}"
     )
+
+
+def _thickness(plan: Plan) -> str:
+    _, _, section_nm, plane_nm = plan.sectioning_nm
+    same = "as sections" if plane_nm == section_nm else f"{plane_nm:.4g} nm"
+    return f"\nsections {section_nm:.4g} nm thick, planes {same}"
 
 
 def _tiles(plan: Plan, figures: Estimate) -> str:

@@ -31,7 +31,7 @@ def command(output: str, n_levels: int | None, part: str | None, workers: int, a
       vemdiffuse pyramid isotropic.zarr --part 1/4
     """
     from vemdiffuse_pipe.cli.progress import progress
-    from vemdiffuse_pipe.handoff.pyramid import pyramid
+    from vemdiffuse_pipe.running.levels.pyramid import pyramid
 
     with progress(sys.stderr) as listener:
         made = pyramid(output, n_levels=n_levels, runner=part_runner(part, workers), listener=listener)

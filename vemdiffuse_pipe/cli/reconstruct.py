@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import Literal
 
 import click
 
 from vemdiffuse_pipe.cli.options import (
+    SourceChoice,
     bad_sections_option,
     corrupt_option,
     json_option,
@@ -16,7 +16,7 @@ from vemdiffuse_pipe.cli.options import (
 )
 from vemdiffuse_pipe.cli.outcome import print_outcome
 from vemdiffuse_pipe.cli.progress import progress
-from vemdiffuse_pipe.config import BadSections, Grid, NanPolicy, OutputFormat, Policy
+from vemdiffuse_pipe.config import BadSections, Grid, NanPolicy, OutputFormat, Policy, Precision
 from vemdiffuse_pipe.running.reconstruct import reconstruct
 
 Nm = tuple[float, float, float]
@@ -27,11 +27,25 @@ Zyx = tuple[int, int, int]
 @click.argument("source")
 @click.argument("output")
 @source_options
+@click.option(
+    "--section-thickness",
+    "section_thickness_nm",
+    type=float,
+    metavar="NM",
+    help="What a section averages over; their distance if left out.",
+)
 @missing_option
 @corrupt_option
 @bad_sections_option
 @click.option(
     "--model", default="default", show_default=True, metavar="NAME", help="One of `vemdiffuse models`."
+)
+@click.option(
+    "--adapt",
+    "adapt_minutes",
+    type=click.FloatRange(0, min_open=True),
+    metavar="MINUTES",
+    help="Adapt the model to the volume first, as `vemdiffuse adapt` does.",
 )
 @click.option("--ratio", type=int, metavar="R", help="Planes a section; nearest to dz / dxy if left out.")
 @click.option(
@@ -41,9 +55,7 @@ Zyx = tuple[int, int, int]
     show_default=True,
     help="whole keeps every section; exact puts planes as far apart as pixels.",
 )
-@click.option(
-    "--samples", type=int, metavar="K", help="Draws that are averaged; else as the model recommends."
-)
+@click.option("--samples", type=int, metavar="K", help="Draws: written beside an estimate, else averaged.")
 @click.option(
     "--steps", type=int, metavar="N", help="Evaluations for a sample; else as the model recommends."
 )
@@ -52,10 +64,10 @@ Zyx = tuple[int, int, int]
 )
 @click.option(
     "--precision",
-    type=click.Choice(["float32", "bfloat16"]),
-    default="float32",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    default="auto",
     show_default=True,
-    help="bfloat16 is twice as fast on processors that have it.",
+    help="auto is bfloat16 on a GPU, which is faster there, and float32 on a CPU.",
 )
 @click.option(
     "--block-shape",
@@ -91,16 +103,18 @@ def command(
     pattern: str | None,
     window: tuple[float, float] | None,
     nan: NanPolicy,
+    section_thickness_nm: float | None,
     missing: Policy,
     corrupt: Policy,
     bad_sections: BadSections,
     model: str,
+    adapt_minutes: float | None,
     ratio: int | None,
     grid: Grid,
     samples: int | None,
     steps: int | None,
     seed: int,
-    precision: Literal["float32", "bfloat16"],
+    precision: Precision,
     block_shape: Zyx | None,
     workers: int,
     device: str,
@@ -115,17 +129,22 @@ def command(
     Examples:
       vemdiffuse reconstruct stack.tif isotropic.zarr --voxel-size 50 4.6 4.6
     """
+    choice: SourceChoice = {
+        "voxel_size_nm": voxel_size_nm,
+        "level": level,
+        "channel": channel,
+        "series": series,
+        "pattern": pattern,
+        "window": window,
+        "nan": nan,
+    }
+    model = _adapted(source, output, choice, model, adapt_minutes) if adapt_minutes else model
     with progress(sys.stderr) as listener:
         outcome = reconstruct(
             source,
             output,
-            voxel_size_nm=voxel_size_nm,
-            level=level,
-            channel=channel,
-            series=series,
-            pattern=pattern,
-            window=window,
-            nan=nan,
+            **choice,
+            section_thickness_nm=section_thickness_nm,
             missing=missing,
             corrupt=corrupt,
             bad_sections=bad_sections,
@@ -143,3 +162,14 @@ def command(
             listener=listener,
         )
     return print_outcome(output, outcome, as_json=as_json)
+
+
+def _adapted(source: str, output: str, choice: SourceChoice, model: str, minutes: float) -> str:
+    """The model adapted to the source, beside the output; the model itself where that is no better."""
+    from vemdiffuse_pipe.storage import open_source
+    from vemdiffuse_pipe.training.adapt.run import adapt, model_beside  # imports torch
+
+    adapted = adapt(open_source(source, **choice), model_beside(output), minutes=minutes, model=model)
+    if adapted.outcome.stopped == "interrupted":
+        raise KeyboardInterrupt
+    return model if adapted.checkpoint is None else str(adapted.checkpoint)

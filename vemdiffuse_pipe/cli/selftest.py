@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vemdiffuse_pipe.cli.options import json_option, print_json, source_options
+from vemdiffuse_pipe.cli.options import SourceChoice, json_option, print_json, source_options
+from vemdiffuse_pipe.config import NanPolicy
 
 if TYPE_CHECKING:
     from vemdiffuse_pipe.evaluation.agreement import Agreement
-    from vemdiffuse_pipe.selftest.run import SelfTest
+    from vemdiffuse_pipe.holdout.run import SelfTest
 
 COLUMNS = ("PSNR", "SSIM", "FSIM", "PSNR*", "SSIM*", "FSIM*", "agrees to", "HF-y", "HF-x", "planes", "s")
 
@@ -45,6 +46,7 @@ def command(
     series: int | None,
     pattern: str | None,
     window: tuple[float, float] | None,
+    nan: NanPolicy,
     models: str,
     places: int,
     picture: Path | None,
@@ -60,18 +62,19 @@ def command(
     Examples:
       vemdiffuse selftest stack.tif --voxel-size 50 4.6 4.6 --models linear,cubic,flow
     """
-    from vemdiffuse_pipe.selftest.run import selftest  # imports torch
+    from vemdiffuse_pipe.holdout.run import selftest  # imports torch
     from vemdiffuse_pipe.storage import open_source
 
-    opened = open_source(
-        source,
-        voxel_size_nm=voxel_size_nm,
-        level=level,
-        channel=channel,
-        series=series,
-        pattern=pattern,
-        window=window,
-    )
+    choice: SourceChoice = {
+        "voxel_size_nm": voxel_size_nm,
+        "level": level,
+        "channel": channel,
+        "series": series,
+        "pattern": pattern,
+        "window": window,
+        "nan": nan,
+    }
+    opened = open_source(source, **choice)
     names = [name.strip() for name in models.split(",") if name.strip()]
     test = selftest(
         opened,

@@ -27,8 +27,8 @@ MAX_LISTED = 20
 def command(output: str, rendered: int, seed: int, repair: bool, as_json: bool) -> int:
     """Check every stored voxel of an output, and render some again.
 
-    Every shard must have a receipt, and the checksum that the receipt states. A few random places are
-    rendered again and compared. Exit code 0: all is right. 1: something is not.
+    Every shard of every level must have a receipt, and the checksum that the receipt states. A few random
+    places are rendered again and compared. Exit code 0: all is right. 1: something is not.
 
     \b
     Examples:
@@ -52,6 +52,11 @@ def facts(found: Verification) -> dict[str, object]:
         "n_missing": found.n_missing,
         "n_skipped": found.n_skipped,
         "wrong": [{"start": box.start, "stop": box.stop} for box in found.wrong],
+        "wrong_in_levels": {
+            path: [{"start": box.start, "stop": box.stop} for box in boxes]
+            for path, boxes in found.wrong_in_levels.items()
+        },
+        "is_manifest_right": found.is_manifest_right,
         "n_rendered": found.n_rendered,
         "n_different": found.n_different,
     }
@@ -66,4 +71,8 @@ def format_text(output: str, found: Verification) -> str:
         f"differ from their receipt; {found.n_rendered} places rendered again, {found.n_different} differ"
     ]
     lines += [f"wrong: {box}" for box in found.wrong[:MAX_LISTED]]
+    for path, boxes in found.wrong_in_levels.items():
+        lines += [f"wrong in {path}: {box}" for box in boxes[:MAX_LISTED]]
+    if not found.is_manifest_right:
+        lines.append("handoff.json does not state what is stored; --repair writes it anew")
     return "\n".join(lines)

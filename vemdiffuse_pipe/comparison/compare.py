@@ -253,6 +253,8 @@ def _theories(draws: Sequence[_Draw], rows: dict[str, Figures]) -> Iterator[Theo
         if reference is None or _is_one_pass(draw) or draw.draws == "pairs":
             continue
         for row, k in draw.counts.items():
+            if k == 0:  # an estimate, without samples
+                continue
             expected = reference.psnr - 10 * math.log10(1 + 1 / k)
             yield Theory(draw.method.name, k, rows[row].report.psnr, expected)
 

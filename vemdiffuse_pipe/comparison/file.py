@@ -12,6 +12,7 @@ from vemdiffuse_pipe.config import (
     Length,
     ModelTable,
     PlaneThickness,
+    Precision,
     RunTable,
     SamplerName,
     Table,
@@ -69,7 +70,7 @@ class MethodTable(Table):
     steps: Annotated[int, Field(ge=1, le=1000)] | None = None
     ratios: Ratios | None = None
     seed: Annotated[int, Field(ge=0, lt=2**62)] = 0
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     tile_px: Annotated[int, Field(ge=16, le=8192)] | None = None
     overlap_px: Annotated[int, Field(ge=0, le=4096)] | None = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 Zyx = tuple[int, int, int]
@@ -13,6 +14,12 @@ class Box:
 
     start: Zyx
     stop: Zyx
+
+    @classmethod
+    def between(cls, corners: Sequence[int]) -> Box:
+        """The box from six numbers: the first voxel, and the one after the last."""
+        z, y, x, z_stop, y_stop, x_stop = corners
+        return cls((z, y, x), (z_stop, y_stop, x_stop))
 
     @classmethod
     def of_shape(cls, shape: Zyx, start: Zyx = (0, 0, 0)) -> Box:

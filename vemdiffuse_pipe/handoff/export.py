@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import xxhash
+
 from vemdiffuse_pipe.config import Json
 from vemdiffuse_pipe.errors import OutputError, PlanError
 from vemdiffuse_pipe.geometry import morton
@@ -21,14 +23,24 @@ from vemdiffuse_pipe.geometry.box import Box, Zyx
 from vemdiffuse_pipe.geometry.frame import Frame
 from vemdiffuse_pipe.geometry.pyramid import n_levels_until_small
 from vemdiffuse_pipe.handoff.export_job import Destination, ExportJob, FirstLevel, TiffDestination
-from vemdiffuse_pipe.handoff.level_job import LevelJob
-from vemdiffuse_pipe.handoff.pyramid import check_complete, existence_of
+from vemdiffuse_pipe.handoff.export_manifest import (
+    coarse_level,
+    first_level,
+    measured_loss,
+    write_export_manifest,
+)
 from vemdiffuse_pipe.handoff.tiff_file import TiffFile
+from vemdiffuse_pipe.output.description import n_missing_blocks
 from vemdiffuse_pipe.output.levels import method_of
+from vemdiffuse_pipe.output.manifest import Exported, Level
 from vemdiffuse_pipe.output.run_output import RunOutput, open_run_output
 from vemdiffuse_pipe.plan.plan import digest
 from vemdiffuse_pipe.records.events import Listener, Outcome, silent
 from vemdiffuse_pipe.records.folder import JOBS, RECORDS, records_of
+from vemdiffuse_pipe.records.receipts import read_done
+from vemdiffuse_pipe.running.levels.existence import Existence
+from vemdiffuse_pipe.running.levels.level_job import LevelJob
+from vemdiffuse_pipe.running.levels.pyramid import check_complete, existence_of
 from vemdiffuse_pipe.running.local.runner import LocalRunner
 from vemdiffuse_pipe.running.runner import Runner, run_job
 from vemdiffuse_pipe.storage import images, objects, parse_address
@@ -61,6 +73,8 @@ class ExportRequest:
     """Many chunks in one object, where the format can."""
     n_levels: int | None = None
     """With level 0; else until a section fits one chunk."""
+    is_partial: bool = False
+    """Copy what is there of an output that is not complete; the rest is 0, and the export says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +89,10 @@ class Export:
     """How the last job ended."""
     moved_nm: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """How far the corner had to be moved to whole voxels, zyx; 0 but for precomputed."""
+    largest_error: int = 0
+    """Of jpeg, in grey levels; 0 where lossless."""
+    mean_error: float = 0.0
+    """The same on average."""
 
 
 def export(
@@ -95,31 +113,66 @@ def export(
     True
     """
     run = open_run_output(output)
-    check_complete(run)
+    if not request.is_partial:
+        check_complete(run)
     _check_request(run, request)
-    identity = _identity(run, request)
+    existence = _existence(run, request)
+    identity = _identity(run, request, existence)
     if request.image_format == "tiff":
-        return _export_tiff(run, destination, request, identity, runner, listener)
+        return _export_tiff(run, destination, request, identity, existence, runner, listener)
     image = _image(run, parse_address(destination), request)
     _claim(image.own_folder, identity)
     image.prepare_level(0)
-    job = _copy(run, request, FirstLevel(image), identity, image.own_folder, image.start)
+    copied = replace(existence, start=image.start)
+    job = _copy(run, request, FirstLevel(image), identity, image.own_folder, copied)
     outcome = run_job(job, runner(), listener=listener)
     n_wanted = request.n_levels or n_levels_until_small(image.frame.shape, image.chunk_shape)
-    n_levels = 1
-    while outcome.is_complete and n_levels < n_wanted:
-        image.prepare_level(n_levels)
-        level = LevelJob(
-            image=image,
-            level=n_levels,
-            made_from=job.digest,
-            records=image.own_folder / JOBS / f"level-{n_levels}",
-            existence=job.existence,
-        )
+    levels = [first_level(job, image.level_name(0), image.frame)] if outcome.is_complete else []
+    while outcome.is_complete and len(levels) < n_wanted:
+        level = _level(image, len(levels), job)
         outcome = run_job(level, runner(), listener=listener)
-        n_levels += outcome.is_complete
+        if outcome.is_complete:
+            levels.append(coarse_level(level))
     z, y, x = images.moved_nm(image.frame) if request.image_format == "precomputed" else (0.0, 0.0, 0.0)
-    return Export(str(image.address), n_levels, outcome, (z, y, x))
+    made = Export(str(image.address), max(1, len(levels)), outcome, (z, y, x))
+    return _described(run, request, image.address, tuple(levels), job, made)
+
+
+def _level(image: ImageLevels, level: int, job: ExportJob) -> LevelJob:
+    image.prepare_level(level)
+    return LevelJob(
+        image=image,
+        level=level,
+        made_from=job.digest,
+        records=image.own_folder / JOBS / f"level-{level}",
+        existence=job.existence,
+    )
+
+
+def _described(
+    run: RunOutput,
+    request: ExportRequest,
+    folder: Address,
+    levels: tuple[Level, ...],
+    job: ExportJob,
+    made: Export,
+) -> Export:
+    """The export, once it is complete with its errors measured, and handoff.json in `folder`."""
+    if not made.outcome.is_complete:
+        return made
+    largest, mean, n_compared = measured_loss(job)
+    exported = Exported(
+        start=job.box.start,
+        stop=job.box.stop,
+        encoding=request.encoding,
+        moved_nm=made.moved_nm,
+        largest_error=largest,
+        mean_error=mean,
+        n_compared=n_compared,
+        is_partial=request.is_partial and n_missing_blocks(run) > 0,
+    )
+    write_export_manifest(run, folder, request.image_format, levels, exported, job)
+    return replace(made, largest_error=largest, mean_error=mean)
 
 
 def _export_tiff(
@@ -127,6 +180,7 @@ def _export_tiff(
     destination: str,
     request: ExportRequest,
     identity: dict[str, Json],
+    existence: Existence,
     runner: Callable[[], Runner],
     listener: Listener,
 ) -> Export:
@@ -137,8 +191,20 @@ def _export_tiff(
     own_folder = parse_address(f"{address.path}{TIFF_RECORDS}")
     _claim_file(own_folder, address, identity)
     file.create()
-    job = _copy(run, request, TiffDestination(file), identity, own_folder, (0, 0, 0))
-    return Export(destination, 1, run_job(job, runner(), listener=listener))
+    job = _copy(run, request, TiffDestination(file), identity, own_folder, existence)
+    made = Export(destination, 1, run_job(job, runner(), listener=listener))
+    levels = (first_level(job, f"../{address.path.name}", file.frame),) if made.outcome.is_complete else ()
+    return _described(run, request, own_folder, levels, job, made)
+
+
+def _existence(run: RunOutput, request: ExportRequest) -> Existence:
+    """Which voxels of the part exist; of a partial export those of blocks that are done."""
+    existence = existence_of(run)
+    outside = existence.outside
+    if request.is_partial:
+        outside = outside | ~read_done(run.records, run.digest, run.shards)
+    part = request.box or run.sink.spec.frame.box
+    return replace(existence, outside=outside, offset=part.start)
 
 
 def _copy(
@@ -147,7 +213,7 @@ def _copy(
     destination: Destination,
     identity: dict[str, Json],
     own_folder: Address,
-    start: Zyx,
+    existence: Existence,
 ) -> ExportJob:
     part = request.box or run.sink.spec.frame.box
     return ExportJob(
@@ -157,7 +223,7 @@ def _copy(
         destination=destination,
         digest=digest(identity),
         records=own_folder / JOBS / "copy",
-        existence=replace(existence_of(run), offset=part.start, start=start),
+        existence=existence,
     )
 
 
@@ -222,10 +288,12 @@ def _shard_shape(request: ExportRequest, shape: Zyx, chunk: Zyx) -> Zyx:
     return z, y, x
 
 
-def _identity(run: RunOutput, request: ExportRequest) -> dict[str, Json]:
+def _identity(run: RunOutput, request: ExportRequest, existence: Existence) -> dict[str, Json]:
     """All that a voxel of the export depends on, and how it is cut: an export resumes only its own."""
     part = request.box or run.sink.spec.frame.box
+    missing = xxhash.xxh3_64_hexdigest(existence.outside.bits) if request.is_partial else ""
     return {
+        **({"blocks that are missing": missing} if missing else {}),
         "run": run.digest,
         "array": request.array,
         "region": [list(part.start), list(part.stop)],

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from vemdiffuse_pipe.errors import CorruptDataError
 from vemdiffuse_pipe.geometry.box import Box, Zyx
 from vemdiffuse_pipe.geometry.grid import BlockGrid
-from vemdiffuse_pipe.handoff.existence import Existence
 from vemdiffuse_pipe.handoff.tiff_file import TiffFile
 from vemdiffuse_pipe.records.events import Listener
 from vemdiffuse_pipe.records.shards import Work
 from vemdiffuse_pipe.running.job import Arrays, Checksums, Loaded
+from vemdiffuse_pipe.running.levels.existence import Existence
 from vemdiffuse_pipe.running.stages import shard_checksums
 from vemdiffuse_pipe.storage import StoredSink, open_sink
 from vemdiffuse_pipe.storage.address import Address

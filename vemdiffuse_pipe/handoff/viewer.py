@@ -123,7 +123,7 @@ def _source_of(sink: StoredSink) -> dict[str, Any]:
 
 def _image(name: str, url: str, stored_format: str) -> Layer:
     layer = Layer(name, f"{url}/|{SUFFIXES[stored_format]}:")
-    if name == "uncertainty":
+    if name in ("uncertainty", "sample_spread"):
         return replace(layer, kind="uncertainty")
     if name not in ORDER:
         return replace(layer, kind="labels")

@@ -26,7 +26,7 @@ LAYOUTS: tuple[Layout, ...] = ("xy", "xz", "4panel")
 PUBLIC_PAGE = "https://neuroglancer-demo.appspot.com"
 SHOWN_PX = 800.0  # along the shorter side of a first view
 MAX_UNCERTAINTY = 80  # stored value that is drawn brightest: 20 grey levels
-ORDER = ("source", "em", "sample", "uncertainty", "flags", "labels")
+ORDER = ("source", "em", "sample", "uncertainty", "sample_spread", "flags", "labels")
 
 _GREY = """#uicontrol invlerp normalized(range=[{low}, {high}], window=[0, 255])
 void main() {{ emitGrayscale(normalized()); }}"""

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from vemdiffuse_pipe.config import Task
+from vemdiffuse_pipe.config import Task, Voxel
 from vemdiffuse_pipe.errors import ModelError
 from vemdiffuse_pipe.models.kinds import KINDS, USUAL_STEPS, Kind
 from vemdiffuse_pipe.models.sizes.gap import SamplerSizes
@@ -44,7 +44,8 @@ class ModelCard:
     overlap, measured; 0 where it is exact beyond its context, or nobody measured. `residual_scale`:
     deviation of (truth - linear), in deviations of the grey levels. `sizes`: of its network, by name.
     `task`: what it does; `halo_px`: pixels of the source around a tile that it is given whole. `figures`:
-    what was measured of it, and on what.
+    what was measured of it, and on what. `held_back`: of the volume that it was adapted to, the first and the
+    stop voxel of what it has not learnt from, zyx.
     """
 
     name: Text
@@ -71,6 +72,7 @@ class ModelCard:
     voxel_size_nm: Text = ""
     licence: Text = ""
     figures: Text = ""
+    held_back: tuple[Voxel, Voxel, Voxel, Voxel, Voxel, Voxel] | tuple[()] = ()
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
 

@@ -19,7 +19,6 @@ from vemdiffuse_pipe.models.a2i3dem import AxialNetwork
 from vemdiffuse_pipe.models.capture import capture_network
 from vemdiffuse_pipe.models.card import ModelCard, find_card, find_checkpoint, with_network
 from vemdiffuse_pipe.models.diffusion import LeanDiffusion, UdimDiffusion
-from vemdiffuse_pipe.models.flow import OpticalFlow
 from vemdiffuse_pipe.models.gap_models import BothNetworks, Estimator, EstimatorAndSampler, PlaneSampler
 from vemdiffuse_pipe.models.gap_networks import EstimatorNetwork, SamplerNetwork
 from vemdiffuse_pipe.models.interpolation import Interpolation
@@ -94,6 +93,8 @@ def load_model(
     if card.kind == "interpolation":
         return Interpolation(1 if card.name == "linear" else 3)
     if card.kind == "flow":
+        from vemdiffuse_pipe.models.flow import OpticalFlow  # scipy and skimage, which networks do not need
+
         return OpticalFlow()
     if contrast is None and card.needs_contrast:
         raise ModelError(f"model {name} needs the contrast of the volume, which was not measured")

@@ -11,7 +11,12 @@ from vemdiffuse_pipe.storage.address import Address
 from vemdiffuse_pipe.storage.image_levels import ImageLevels
 
 Method = Literal["mean", "maximum", "mode"]
-METHODS: dict[str, Method] = {"em": "mean", "sample": "mean", "uncertainty": "maximum"}
+METHODS: dict[str, Method] = {
+    "em": "mean",
+    "sample": "mean",
+    "uncertainty": "maximum",
+    "sample_spread": "maximum",
+}
 FORMATS = ("ome-zarr 0.5", "ome-zarr 0.4")
 VERSION = 1  # of the arithmetic: another one makes other voxels
 

@@ -25,12 +25,14 @@ from vemdiffuse_pipe.records.shards import ShardSet
 from vemdiffuse_pipe.volume import Voxels
 
 NAME = "handoff.json"
+MAX_BYTES = 1 << 26  # of one that is read
 VERSION: Literal[1] = 1
 
 MEANINGS = {
     "em": "grey levels; the best estimate of each voxel; measured planes as they were",
     "sample": "grey levels; one coherent draw, with the texture of measured planes",
     "uncertainty": "expected error in quarters of a grey level; 0 where measured",
+    "sample_spread": "deviation of all draws in quarters of a grey level; 0 where measured",
 }
 LABELS = "labels; 0 is background"
 
@@ -68,6 +70,22 @@ class Planes(BaseModel):
     origin: str = Field(description="measured, generated, bridged, restored or missing.")
 
 
+class Exported(BaseModel):
+    """How an export differs from the output that it was made from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    start: tuple[int, int, int] = Field(description="First voxel of the output that was copied, z y x.")
+    stop: tuple[int, int, int] = Field(description="One past the last.")
+    encoding: str = Field(description="raw, jpeg, png or compressed_segmentation.")
+    moved_nm: tuple[float, float, float] = Field(
+        description="How far the corner moved to whole voxels, z y x."
+    )
+    largest_error: int = Field(description="Grey levels; 0 where lossless.")
+    mean_error: float = Field(description="Grey levels; 0 where lossless.")
+    n_compared: int = Field(description="Voxels that the two errors were measured on; 0 where lossless.")
+    is_partial: bool = Field(description="True where blocks were missing: their voxels are 0.")
+
+
 class Handoff(BaseModel):
     """What an output holds."""
 
@@ -83,6 +101,7 @@ class Handoff(BaseModel):
     trust: str = Field(description="What to believe, and what to look at twice.")
     readers: dict[str, str] = Field(description="How each reader opens it; OUTPUT is its address.")
     untested_readers: tuple[str, ...] = Field(description="Readers whose lines no test of ours runs.")
+    exported: Exported | None = Field(default=None, description="Of an export; null for an output itself.")
 
 
 def schema() -> dict[str, object]:
@@ -100,16 +119,21 @@ def array_of(
 ) -> Array:
     """The description of an array: `frame` of level 0, one checksum and one folder name a level."""
     levels = [
-        _level(f"{name}/{level_name}", level_frame(frame, level), checksum)
+        level_of(f"{name}/{level_name}", level_frame(frame, level), checksum)
         for level, (level_name, checksum) in enumerate(zip(level_names, checksums, strict=True))
     ]
     return Array(
         path=name,
         format=stored_format,
         dtype="uint8",
-        meaning=MEANINGS.get(name, LABELS),
+        meaning=meaning_of(name),
         levels=tuple(levels),
     )
+
+
+def meaning_of(array: str) -> str:
+    """What a value of that array says."""
+    return MEANINGS.get(array, LABELS)
 
 
 def planes_of(codes: Voxels) -> tuple[Planes, ...]:
@@ -152,7 +176,8 @@ def level_checksums(receipts: Iterator[Receipt], shards: BlockGrid, arrays: Sequ
     return {name: f"{total % 2**64:016x}" for name, total in sums.items()}
 
 
-def _level(path: str, frame: Frame, checksum: str) -> Level:
+def level_of(path: str, frame: Frame, checksum: str) -> Level:
+    """The description of a level whose voxels lie in `frame`."""
     z, y, x = (float(c) for c in frame.centre_nm)
     dz, dy, dx = map(str, frame.voxel_size_nm)
     cz, cy, cx = map(str, frame.corner_nm)

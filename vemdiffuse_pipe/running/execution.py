@@ -14,6 +14,7 @@ from vemdiffuse_pipe.plan.plan import Plan
 from vemdiffuse_pipe.records.events import Listener, Outcome, silent
 from vemdiffuse_pipe.records.parts import Part
 from vemdiffuse_pipe.render.block import Hardware
+from vemdiffuse_pipe.running.levels.pyramid import pyramid
 from vemdiffuse_pipe.running.local.runner import LocalRunner
 from vemdiffuse_pipe.running.preconditions import Where, check_run
 from vemdiffuse_pipe.running.render_job import RenderJob
@@ -69,7 +70,11 @@ def run_checked_plan(
     listener: Listener = silent,
     limits: Limits = Limits(),
 ) -> Outcome:
-    """As `run_plan`, where `check_run` was called already. `output`: the plan's, where it is open already."""
+    """As `run_plan`, where `check_run` was called already. `output`: the plan's, where it is open already.
+
+    Where the run file asks for a pyramid, its levels follow the last block; the outcome is then that of the
+    first job that is not complete.
+    """
     if part is not None:
         plan = in_this_process(plan)
     table = plan.run_file.run
@@ -78,7 +83,11 @@ def run_checked_plan(
     output = start_output(plan, output)
     hardware = Hardware(table.device, threads_per_worker(table, plan.run_file.cluster), table.tile_batch)
     job = RenderJob(plan, hardware, source, model, output)
-    return run_job(job, choose_runner(plan, part, limits), listener=listener)
+    outcome = run_job(job, choose_runner(plan, part, limits), listener=listener)
+    if not (outcome.is_complete and plan.run_file.output.pyramid):
+        return outcome
+    levels = pyramid(output.url, runner=lambda: choose_runner(plan, part, limits), listener=listener).outcome
+    return outcome if levels is None or levels.is_complete else levels
 
 
 def choose_runner(plan: Plan, part: Part | None = None, limits: Limits = Limits()) -> Runner:

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import time
 import tomllib
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from vemdiffuse_pipe import config
 from vemdiffuse_pipe.cluster.walltime import deadline_of, stated_walltime_s
-from vemdiffuse_pipe.config import BadSections, Grid, NanPolicy, OutputFormat, Policy, RunFile, RunTable
+from vemdiffuse_pipe.config import (
+    BadSections,
+    Grid,
+    NanPolicy,
+    OutputFormat,
+    Policy,
+    Precision,
+    RunFile,
+    RunTable,
+)
 from vemdiffuse_pipe.errors import ConfigError, OutputError
 from vemdiffuse_pipe.geometry.box import Zyx
 from vemdiffuse_pipe.models.card import AUTO
@@ -88,6 +97,7 @@ def reconstruct(
     pattern: str | None = None,
     window: tuple[float, float] | None = None,
     nan: NanPolicy = "fail",
+    section_thickness_nm: float | None = None,
     missing: Policy = "fail",
     corrupt: Policy = "fail",
     bad_sections: BadSections = "refuse",
@@ -97,7 +107,7 @@ def reconstruct(
     seed: int = 0,
     samples: int | None = None,
     steps: int | None = None,
-    precision: Literal["float32", "bfloat16"] = "float32",
+    precision: Precision = "auto",
     block_shape: Zyx | None = None,
     workers: int = 1,
     device: str = "auto",
@@ -118,7 +128,7 @@ def reconstruct(
         (1, 1)
     """
     voxels = {"voxel_size_nm": voxel_size_nm, "level": level, "channel": channel, "window": window}
-    files = {"series": series, "pattern": pattern}
+    files = {"series": series, "pattern": pattern, "section_thickness_nm": section_thickness_nm}
     policies = {"nan": nan, "missing": missing, "corrupt": corrupt, "bad_sections": bad_sections}
     draws = {"seed": seed, "samples": samples, "steps": steps, "precision": precision}
     engine = "local" if workers > 1 else "threads"
@@ -144,7 +154,7 @@ def _with_chosen_model(run_file: RunFile) -> RunFile:
     """The run file with a model in the place of "auto"; itself where it names one."""
     if run_file.model.name != AUTO:
         return run_file
-    from vemdiffuse_pipe.selftest.auto import with_chosen_model  # imports torch
+    from vemdiffuse_pipe.holdout.auto import with_chosen_model  # imports torch
 
     return with_chosen_model(run_file)
 

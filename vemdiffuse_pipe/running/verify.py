@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from math import ceil
 
 import numpy as np
@@ -15,6 +13,7 @@ from vemdiffuse_pipe.errors import CorruptDataError, MissingDataError
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.grid import BlockGrid
 from vemdiffuse_pipe.models.device import device_here
+from vemdiffuse_pipe.output.description import write_manifest
 from vemdiffuse_pipe.output.mask import read_outside
 from vemdiffuse_pipe.output.measurements import plan_of
 from vemdiffuse_pipe.output.preparation import open_run_model, prepare
@@ -25,13 +24,14 @@ from vemdiffuse_pipe.records.receipts import Receipt, checksum, read_receipts
 from vemdiffuse_pipe.records.shards import ShardSet, Work
 from vemdiffuse_pipe.render.block import Hardware, render_block
 from vemdiffuse_pipe.running import stages
+from vemdiffuse_pipe.running.levels.check import is_manifest_right, make_again, wrong_levels
 from vemdiffuse_pipe.running.render_job import RenderJob
+from vemdiffuse_pipe.running.shard_check import compare_shards
 from vemdiffuse_pipe.running.stages import open_worker_context
 from vemdiffuse_pipe.survey.kept_sections import read_kept
 from vemdiffuse_pipe.volume import Sink, Source, Voxels
 
 PROBE_PX = 256
-N_READERS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +52,16 @@ class Verification:
     """Places that came out different."""
     n_skipped: int = 0
     """Shards outside the mask."""
+    wrong_in_levels: Mapping[str, tuple[Box, ...]] = field(default_factory=dict)
+    """The same of coarser levels, by path ("em/1"), in voxels of the level."""
+    is_manifest_right: bool = True
+    """Whether handoff.json states the checksums of what is stored."""
 
     @property
     def is_good(self) -> bool:
-        """True where every shard is stored and right, and every place rendered the same."""
-        return not (self.n_missing or self.wrong or self.n_different)
+        """True where every shard of every level is stored and right, and every place rendered the same."""
+        is_bad = self.n_missing or self.wrong or self.n_different or self.wrong_in_levels
+        return self.is_manifest_right and not is_bad
 
 
 def verify(
@@ -64,8 +69,8 @@ def verify(
 ) -> Verification:
     """Check all that is stored at `output`, and render `n_rendered` places of it again.
 
-    `repair`: shards that are wrong are rendered and written again first; the result is of the repaired
-    output.
+    `repair`: shards that are wrong are rendered and written again first, those of coarser levels are made
+    again from the level below; the result is of the repaired output.
 
     A place is at most one gap of a stored shard, 256 px wide: `seed` chooses. Raises OutputError where there
     is no such output, SourceError and ModelError where what it was made from is gone.
@@ -82,6 +87,8 @@ def verify(
         _write_again(output, right.grid, wrong)
         output = open_run_output(output.url)  # what was read of the wrong shards may be cached
         right, wrong, devices = _compare(output)
+    if repair:
+        _repair_levels(output)
     shards = right.grid
     outside = read_outside(output.records, shards)
     n_skipped = len(outside | right) - len(right) - sum(shard in outside for shard in wrong)
@@ -94,35 +101,21 @@ def verify(
         n_rendered=len(different),
         n_different=sum(different),
         n_skipped=n_skipped,
+        wrong_in_levels={level.path: level.boxes for level in wrong_levels(output)},
+        is_manifest_right=is_manifest_right(output),
     )
 
 
 def _compare(output: RunOutput) -> tuple[ShardSet, set[int], set[str]]:
-    """Shards that are as a receipt says, those that are as none says, and the devices of the receipts.
+    """Shards that are as a receipt says, those that are as none says, and the devices of the receipts."""
+    devices, sink = set[str](), output.sink
 
-    Constant memory, a few readers.
-    """
-    sink = output.sink
-    right, wrong, devices = ShardSet(output.shards), set[int](), set[str]()
-
-    def claims() -> Iterator[tuple[int, int, Receipt]]:
+    def receipts() -> Iterator[Receipt]:
         for _, receipt in read_receipts(output.records, output.digest):
             devices.add(receipt.device)
-            yield from ((shard, i, receipt) for i, shard in enumerate(receipt.shards))
+            yield receipt
 
-    def is_right(claim: tuple[int, int, Receipt]) -> bool:
-        shard, i, receipt = claim
-        return shard in right or _holds(sink, right.grid.box(shard), _stated(receipt, i))
-
-    remaining = claims()
-    with ThreadPoolExecutor(N_READERS) as pool:
-        while batch := list(islice(remaining, 8 * N_READERS)):
-            for (shard, *_), good in zip(batch, pool.map(is_right, batch), strict=True):
-                if good:
-                    right.add(shard)
-                    wrong.discard(shard)
-                elif shard not in right:
-                    wrong.add(shard)
+    right, wrong = compare_shards(output.shards, receipts(), lambda box, sums: _holds(sink, box, sums))
     return right, wrong, devices
 
 
@@ -138,6 +131,13 @@ def _write_again(output: RunOutput, shards: BlockGrid, wrong: set[int]) -> None:
     write_filled_provenance(output, plan)
 
 
+def _repair_levels(output: RunOutput) -> None:
+    for level in wrong_levels(output):
+        make_again(level)
+    if not is_manifest_right(output):
+        write_manifest(output)
+
+
 def _prepared(output: RunOutput) -> tuple[Source, Plan]:
     """The source and the plan that made the output. Raises OutputError where they would make another one."""
     source, plan = prepare(output.run_file)
@@ -146,12 +146,7 @@ def _prepared(output: RunOutput) -> tuple[Source, Plan]:
     return source, plan
 
 
-def _stated(receipt: Receipt, position: int) -> dict[str, str]:
-    """The checksums that a receipt states for one of its shards, by array."""
-    return {array: sums[position] for array, sums in receipt.checksums.items()}
-
-
-def _holds(sink: Sink, shard_box: Box, checksums: dict[str, str]) -> bool:
+def _holds(sink: Sink, shard_box: Box, checksums: Mapping[str, str]) -> bool:
     try:
         return {array: checksum(sink.read(array, shard_box)) for array in sink.arrays} == checksums
     except (MissingDataError, CorruptDataError):

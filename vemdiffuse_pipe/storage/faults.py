@@ -104,7 +104,7 @@ _HTTP: Mapping[int, _Kind] = {
 _HTTP_CODE = re.compile(r"\[(?:HTTP code |http_response_code=')(\d{3})'?\]")
 
 _ADVICE: Mapping[type[VemdiffuseError], str] = {
-    StorageFullError: "; no room is left there: make some, and run again to go on"
+    StorageFullError: "; no room is left there: make some, and rerun to resume"
 }
 
 # What tensorstore, tifffile, the image codecs and cloud-volume raise for what they were given.

@@ -1,6 +1,6 @@
 """Missing is not black: chunks that are absent or cannot be decoded, each after its own policy.
 
-    fail     the error is raised: the block is marked failed                        (default)
+    fail     the error is raised: the block fails, and is named                     (default)
     fill     the chunk reads as the format's fill value, and whoever asked hears of it
     bridge   the error is raised; before a run starts such sections were found and skipped
 

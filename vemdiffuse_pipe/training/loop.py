@@ -12,9 +12,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -226,7 +226,12 @@ class _Loop:
 
 
 def _moved(batch: GapBatch, device: torch.device) -> GapBatch:
-    def move(t: Tensor) -> Tensor:
-        return t.to(device=device, memory_format=torch.channels_last, non_blocking=True)
+    """The batch with all its tensors on `device`, images channels-last."""
 
-    return GapBatch(move(batch.sections), move(batch.targets), batch.ratio)
+    def move(t: Tensor) -> Tensor:
+        layout = torch.channels_last if t.dim() == 4 else torch.preserve_format
+        return t.to(device=device, memory_format=layout, non_blocking=True)
+
+    values = {f.name: getattr(batch, f.name) for f in fields(batch)}
+    moved: dict[str, Any] = {name: move(v) for name, v in values.items() if isinstance(v, Tensor)}
+    return replace(batch, **moved)

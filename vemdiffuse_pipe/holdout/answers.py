@@ -8,17 +8,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from torch import nn
+
 from vemdiffuse_pipe.cluster.resources import threads_per_worker
 from vemdiffuse_pipe.config import ModelTable, OutputTable, RunFile, RunTable, SourceTable
 from vemdiffuse_pipe.errors import ConfigError
-from vemdiffuse_pipe.geometry.box import Box
+from vemdiffuse_pipe.geometry.box import Box, Zyx
 from vemdiffuse_pipe.geometry.frame import Frame
+from vemdiffuse_pipe.holdout.places import Place
 from vemdiffuse_pipe.models.card import ModelCard, find_card
-from vemdiffuse_pipe.models.protocol import Model
+from vemdiffuse_pipe.models.checkpoint import as_model
+from vemdiffuse_pipe.models.protocol import Model, Sectioning, Settings
 from vemdiffuse_pipe.output.preparation import open_run_model
 from vemdiffuse_pipe.plan.plan import Plan, make_plan
+from vemdiffuse_pipe.plan.planes import exact_ratio
 from vemdiffuse_pipe.render.block import Hardware, render_block
-from vemdiffuse_pipe.selftest.places import Place
 from vemdiffuse_pipe.volume import VolumeSpec, Voxels
 
 Contrast = tuple[float, float]
@@ -34,16 +38,12 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A model to be tested, its weights loaded. `ratio`: of the gaps that it is tested on, an even number.
-
-    `has_samples`: False where it draws none.
-    """
+    """A model to be tested, its weights loaded. `ratio`: of the gaps that it is tested on, an even number."""
 
     name: str
     card: ModelCard
     model: Model
     ratio: int
-    has_samples: bool
     run: RunTable
 
 
@@ -54,9 +54,22 @@ def load_candidate(name: str, spec: VolumeSpec, r: int, contrast: Contrast, devi
     """
     card, run = find_card(name), RunTable(device=device)
     ratio = doubled_ratio(card, r)
-    plan = _plan(name, spec, ratio, contrast, run, seed=0, samples=None)
-    has_samples = card.is_stochastic and plan.sampling.steps > 1
-    return Candidate(name, card, open_run_model(plan), ratio, has_samples, run)
+    plan = _plan(card, name, _twice_as_far(spec), ratio, contrast, run, seed=0)
+    return Candidate(name, card, open_run_model(plan), ratio, run)
+
+
+def candidate_of(
+    card: ModelCard, network: nn.Module, spec: VolumeSpec, contrast: Contrast, device: str = "cpu"
+) -> Candidate:
+    """A network in training as a model to be tested; it is not changed, and must not change meanwhile."""
+    run, ratio = (
+        RunTable(device=device),
+        doubled_ratio(card, max(1, round(exact_ratio(spec.frame.voxel_size_nm)))),
+    )
+    plan = _plan(card, card.name, _twice_as_far(spec), ratio, contrast, run, seed=0)
+    sampling, cut = plan.sampling, Sectioning(*plan.sectioning_nm)
+    settings = Settings(sampling.steps, sampling.sampler, contrast, sampling.precision, cut)
+    return Candidate(card.name, card, as_model(card, network, settings), ratio, run)
 
 
 def doubled_ratio(card: ModelCard, r: int) -> int:
@@ -75,36 +88,24 @@ def doubled_ratio(card: ModelCard, r: int) -> int:
 
 def answer(candidate: Candidate, place: Place, spec: VolumeSpec, contrast: Contrast, seed: int) -> Answer:
     """What a model makes of a place of the volume `spec`. `seed`: of its samples."""
-
-    def middle(samples: int | None) -> Voxels:
-        plan = _plan(
-            candidate.name,
-            _around(place, spec),
-            candidate.ratio,
-            contrast,
-            candidate.run,
-            seed=seed,
-            samples=samples,
-        )
-        n_gaps, (_, y, x) = place.given.shape[0] - 1, plan.output.shape
-        plane = n_gaps // 2 * candidate.ratio + candidate.ratio // 2
-        box = Box((plane, 0, 0), (plane + 1, y, x))
-        hardware = Hardware(candidate.run.device, threads_per_worker(candidate.run))
-        sections = place.given[plan.source_box(box).slices]
-        plane_of_em: Voxels = render_block(plan, candidate.model, sections, box, hardware)["em"][0]
-        return plane_of_em
-
-    return Answer(middle(None), middle(1) if candidate.has_samples else None)
+    run, n_gaps = candidate.run, place.given.shape[0] - 1
+    around = _twice_as_far(spec, place.given.shape)
+    plan = _plan(candidate.card, candidate.name, around, candidate.ratio, contrast, run, seed=seed)
+    plane = n_gaps // 2 * candidate.ratio + candidate.ratio // 2
+    box = Box((plane, 0, 0), (plane + 1, *plan.output.shape[1:]))
+    hardware = Hardware(run.device, threads_per_worker(run))
+    out = render_block(plan, candidate.model, place.given[plan.source_box(box).slices], box, hardware)
+    return Answer(out["em"][0], out["sample"][0] if "sample" in out else None)
 
 
-def _around(place: Place, spec: VolumeSpec) -> VolumeSpec:
-    """The sections given at a place as a volume: twice as far apart as those of `spec`."""
+def _twice_as_far(spec: VolumeSpec, shape: Zyx | None = None) -> VolumeSpec:
+    """A volume of every second section of `spec`; of `shape` where one is given."""
     z, y, x = spec.frame.voxel_size_nm
-    n, rows, columns = place.given.shape
-    return replace(spec, frame=Frame((n, rows, columns), (2 * z, y, x)))
+    return replace(spec, frame=Frame(shape or spec.shape, (2 * z, y, x)))
 
 
 def _plan(
+    card: ModelCard,
     name: str,
     spec: VolumeSpec,
     ratio: int,
@@ -112,12 +113,15 @@ def _plan(
     run: RunTable,
     *,
     seed: int,
-    samples: int | None,
 ) -> Plan:
+    """The plan for sections as far apart as those of `spec`, and half as thick as that."""
+    draws = card.is_stochastic and card.steps > 1
     run_file = RunFile(
-        source=SourceTable(url="memory", contrast=contrast),
-        output=OutputTable(url="memory"),
-        model=ModelTable(name=name, ratio=ratio, seed=seed, samples=samples),
+        source=SourceTable(
+            url="memory", contrast=contrast, section_thickness_nm=float(spec.frame.voxel_size_nm[0]) / 2
+        ),
+        output=OutputTable(url="memory", arrays=("em", "sample") if draws else ("em",)),
+        model=ModelTable(name=name, ratio=ratio, seed=seed),
         run=run,
     )
-    return make_plan(run_file, spec, find_card(name))
+    return make_plan(run_file, spec, card)

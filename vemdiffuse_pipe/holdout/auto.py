@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 from vemdiffuse_pipe.config import RunFile
 from vemdiffuse_pipe.errors import ConfigError
+from vemdiffuse_pipe.holdout.run import MODELS, SelfTest, selftest
 from vemdiffuse_pipe.models.card import AUTO
 from vemdiffuse_pipe.output.preparation import open_run_source, with_absolute_paths
 from vemdiffuse_pipe.output.run_output import is_output, open_run_output
-from vemdiffuse_pipe.selftest.run import MODELS, SelfTest, selftest
 
 
 def with_chosen_model(

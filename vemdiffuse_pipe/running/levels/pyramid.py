@@ -17,13 +17,13 @@ import numpy as np
 from vemdiffuse_pipe.errors import OutputError
 from vemdiffuse_pipe.geometry.plane_groups import Provenance
 from vemdiffuse_pipe.geometry.pyramid import MAX_LEVELS, n_levels_until_small
-from vemdiffuse_pipe.handoff.existence import Existence
-from vemdiffuse_pipe.handoff.level_job import LevelJob
 from vemdiffuse_pipe.output.description import n_missing_blocks, write_manifest
 from vemdiffuse_pipe.output.levels import image_of, level_records, takes_levels
 from vemdiffuse_pipe.output.mask import read_outside
 from vemdiffuse_pipe.output.run_output import RunOutput, open_run_output
 from vemdiffuse_pipe.records.events import Listener, Outcome, silent
+from vemdiffuse_pipe.running.levels.existence import Existence
+from vemdiffuse_pipe.running.levels.level_job import LevelJob
 from vemdiffuse_pipe.running.local.runner import LocalRunner
 from vemdiffuse_pipe.running.runner import Runner, run_job
 from vemdiffuse_pipe.storage import images, layout, objects

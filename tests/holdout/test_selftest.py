@@ -14,12 +14,12 @@ from vemdiffuse_pipe.evaluation.interpolation import interpolate
 from vemdiffuse_pipe.geometry.box import Box
 from vemdiffuse_pipe.geometry.frame import Frame
 from vemdiffuse_pipe.geometry.grey import to_grey
+from vemdiffuse_pipe.holdout.answers import answer, doubled_ratio, load_candidate
+from vemdiffuse_pipe.holdout.places import WINDOW_PX, draw_places, given_sections
+from vemdiffuse_pipe.holdout.run import selftest
+from vemdiffuse_pipe.holdout.verdict import ModelScores, judge
 from vemdiffuse_pipe.models.card import CUBIC, find_card
 from vemdiffuse_pipe.phantom import phantom
-from vemdiffuse_pipe.selftest.answers import answer, doubled_ratio, load_candidate
-from vemdiffuse_pipe.selftest.places import WINDOW_PX, draw_places, given_sections
-from vemdiffuse_pipe.selftest.run import selftest
-from vemdiffuse_pipe.selftest.verdict import ModelScores, judge
 from vemdiffuse_pipe.testing import ArraySource, Failure, FlakySource, position_coded
 from vemdiffuse_pipe.volume import OnHole, VolumeSpec, Voxels, ignore_hole
 

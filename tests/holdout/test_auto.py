@@ -13,11 +13,11 @@ import tifffile
 from vemdiffuse_pipe.cli.entry import run_command
 from vemdiffuse_pipe.config import RunFile, parse
 from vemdiffuse_pipe.errors import ConfigError, ModelError, OutputError
+from vemdiffuse_pipe.holdout.auto import with_chosen_model
 from vemdiffuse_pipe.output.preparation import prepare
 from vemdiffuse_pipe.output.run_output import open_run_output
 from vemdiffuse_pipe.phantom import phantom
 from vemdiffuse_pipe.running.reconstruct import run
-from vemdiffuse_pipe.selftest.auto import with_chosen_model
 
 
 @pytest.fixture

@@ -38,8 +38,10 @@ class Place:
     given: Voxels
 
 
-def draw_places(source: Source, n_places: int, reach: int) -> list[Place]:
+def draw_places(source: Source, n_places: int, reach: int, region: Box | None = None) -> list[Place]:
     """`n_places` places with tissue; `reach`: sections given beyond the two neighbours, each side.
+
+    `region`: where the windows lie; anywhere if None. Its sections do not matter.
 
     Raises ConfigError for a volume that is too small, SourceError where nowhere is tissue, AccessError or
     TransientError.
@@ -50,17 +52,17 @@ def draw_places(source: Source, n_places: int, reach: int) -> list[Place]:
             f"{source.spec.url} has {n_sections} sections of {sides[0]} x {sides[1]} px; at least 3 of "
             f"{WIDTH} x {WIDTH} px are needed to leave one out and to compare what is made of its neighbours"
         )
-    return [_draw(source, number, reach) for number in range(n_places)]
+    return [_draw(source, number, reach, region or source.spec.frame.box) for number in range(n_places)]
 
 
-def _draw(source: Source, number: int, reach: int) -> Place:
-    n_sections, ny, nx = source.spec.shape
+def _draw(source: Source, number: int, reach: int, region: Box) -> Place:
+    n_sections, (_, y0, x0), (_, ny, nx) = source.spec.shape[0], region.start, region.shape
     shape = (1, min(ny, WINDOW_PX), min(nx, WINDOW_PX))
     rng = np.random.Generator(np.random.Philox(key=SEED, counter=[0, 0, 0, number]))
     for _ in range(TRIES):
         u = int(rng.integers(1, n_sections - 1))
         y, x = (int(rng.integers(n - m + 1)) for n, m in zip((ny, nx), shape[1:], strict=True))
-        place = _read(source, Box.of_shape(shape, (u, y, x)), reach)
+        place = _read(source, Box.of_shape(shape, (u, y0 + y, x0 + x)), reach)
         if place is not None:
             return place
     raise SourceError(

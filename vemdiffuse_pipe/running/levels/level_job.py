@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from vemdiffuse_pipe.geometry.box import Box, Zyx
 from vemdiffuse_pipe.geometry.grid import BlockGrid
 from vemdiffuse_pipe.geometry.pyramid import finer_box, level_start
-from vemdiffuse_pipe.handoff.downsample import coarser
-from vemdiffuse_pipe.handoff.existence import Existence
 from vemdiffuse_pipe.output.levels import Method, level_digest, method_of
 from vemdiffuse_pipe.records.events import Listener
 from vemdiffuse_pipe.records.shards import Work
 from vemdiffuse_pipe.running.job import Arrays, Checksums, Loaded
+from vemdiffuse_pipe.running.levels.downsample import coarser
+from vemdiffuse_pipe.running.levels.existence import Existence
 from vemdiffuse_pipe.running.stages import shard_checksums
 from vemdiffuse_pipe.storage.address import Address
 from vemdiffuse_pipe.storage.image_levels import ImageLevels, OpenLevel

@@ -1,0 +1,1 @@
+"""The default model adapted to one volume, from the volume alone."""
