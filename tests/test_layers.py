@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1] / "vemdiffuse_pipe"
@@ -95,6 +95,42 @@ def foreign_imports(packages: set[str], but_for: set[str]) -> list[str]:
         for name in imports(module)
         if package_of(name) in packages and module.parts[0] not in but_for
     ]
+
+
+def graph() -> dict[str, set[str]]:
+    """Modules and what they import of ours, at the top or lazily."""
+    names = {".".join(module.parts) for module in MODULES}
+    return {
+        ".".join(module.parts): {
+            found for name in ours(module) for found in (name, name.rpartition(".")[0]) if found in names
+        }
+        for module in MODULES
+    }
+
+
+def circles(imports_of: Mapping[str, set[str]]) -> list[list[str]]:
+    """Groups of modules that reach each other: the strongly connected components of more than one."""
+
+    def reached(start: str) -> set[str]:
+        found: set[str] = set()
+        left = [start]
+        while left:
+            new = imports_of[left.pop()] - found
+            found |= new
+            left += new
+        return found
+
+    reach = {module: reached(module) for module in imports_of}
+    groups = {frozenset(m for m in reach[module] if module in reach[m]) for module in reach}
+    return sorted(sorted(group) for group in groups if len(group) > 1)
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    assert not circles(graph())
+
+
+def test_the_rule_finds_a_circle_through_another_module() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
 
 
 def test_every_module_has_a_level() -> None:

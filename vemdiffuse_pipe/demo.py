@@ -2,8 +2,8 @@
 
     DIR/  truth.zarr        the phantom, isotropic
           sections.zarr     every fifth plane of it: what a microscope would give
-          isotropic.zarr    made from the sections by the model: mean and uncertainty
-          one_sample.zarr   the same with one sample: its texture, not an average
+          isotropic.zarr    made from the sections by the model: best estimate, uncertainty, one sample
+          one_sample.zarr   of a model without an estimate: one sample, not an average
           views.png         xy and xz views: input, cubic, ours, truth, uncertainty
 
 All but the picture are output groups with the image `em`.
@@ -56,11 +56,16 @@ def demo(folder: Path, *, model: str = "default", shape: Zyx = SHAPE, listener: 
     """
     truth, sections = _phantom(folder, shape)
     card, output = find_card(model), folder / "isotropic.zarr"
-    _reconstruct(folder, output, model, None, listener)
-    images = {f"mean of {card.samples}" if card.is_stochastic else "model": _read(output, "em")}
-    if card.is_stochastic:
-        _reconstruct(folder, folder / "one_sample.zarr", model, 1, listener)
-        images["one sample"] = _read(folder / "one_sample.zarr", "em")
+    _reconstruct(folder, output, model, 1 if card.has_estimate and card.is_stochastic else None, listener)
+    if card.has_estimate:
+        images = {"estimate": _read(output, "em")}
+        if card.is_stochastic:
+            images["one sample"] = _read(output, "sample")
+    else:
+        images = {f"mean of {card.samples}" if card.is_stochastic else "model": _read(output, "em")}
+        if card.is_stochastic:
+            _reconstruct(folder, folder / "one_sample.zarr", model, 1, listener)
+            images["one sample"] = _read(folder / "one_sample.zarr", "em")
     views = folder / "views.png"
     _draw(views, _volumes(sections, truth, output))
     return Demo(views, with_interpolation(images, truth, RATIO))

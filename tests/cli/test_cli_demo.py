@@ -27,10 +27,10 @@ def test_linear_interpolation_by_the_pipeline_is_linear_interpolation(tmp_path: 
     )
 
 
-def test_the_default_model_shows_its_mean_one_sample_and_uncertainty(tmp_path: Path) -> None:
+def test_the_default_model_shows_its_estimate_one_sample_and_uncertainty(tmp_path: Path) -> None:
     made = demo(tmp_path, shape=SHAPE)
-    assert list(made.reports) == ["linear", "cubic", "mean of 2", "one sample"]
-    assert made.reports["one sample"].psnr < made.reports["mean of 2"].psnr
+    assert list(made.reports) == ["linear", "cubic", "estimate", "one sample"]
+    assert made.reports["one sample"].psnr < made.reports["estimate"].psnr
     with Image.open(made.picture) as page:
         assert page.width > 5 * 2 * SHAPE[2]
         assert page.height > 2 * (SHAPE[0] + SHAPE[1])

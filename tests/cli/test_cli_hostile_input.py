@@ -66,11 +66,15 @@ def damaged_checkpoint() -> Path:
 def foreign_checkpoint() -> Path:
     """The embedded model, of another kind by its card."""
     data = (WEIGHTS / "default.safetensors").read_bytes()
-    Path("model.safetensors").write_bytes(data.replace(b'\\"lean\\"', b'\\"loan\\"', 1))
+    Path("model.safetensors").write_bytes(
+        data.replace(b'\\"estimator-sampler\\"', b'\\"estimator-stapler\\"', 1)
+    )
     return Path("model.safetensors")
 
 
-@pytest.mark.parametrize(("make", "said"), [(damaged_checkpoint, "sha256"), (foreign_checkpoint, "'loan'")])
+@pytest.mark.parametrize(
+    ("make", "said"), [(damaged_checkpoint, "sha256"), (foreign_checkpoint, "'estimator-stapler'")]
+)
 def test_a_model_that_cannot_be_loaded_leaves_no_output_behind(
     stack: Path, vemdiffuse: Vemdiffuse, make: Callable[[], Path], said: str
 ) -> None:

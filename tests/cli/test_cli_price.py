@@ -130,12 +130,12 @@ def test_a_mask_that_wants_nothing_has_no_price_and_says_so(stack: Path, vemdiff
 
 def test_a_run_over_the_limit_is_printed_and_refused(here: Path, vemdiffuse: Vemdiffuse) -> None:
     (here / "assumed.toml").write_text(
-        ASSUMED.replace("tflops = 100.0", "tflops = 100.0\nmax_gpu_hours = 0.01")
+        ASSUMED.replace("tflops = 100.0", "tflops = 100.0\nmax_gpu_hours = 0.001")
     )
     ended = vemdiffuse("plan", "assumed.toml", "--offline", "--price")
     assert ended.code == 2
     assert "GPU-hours" in ended.stdout
-    assert "max_gpu_hours is 0.01: it must be" in ended.stderr
+    assert "max_gpu_hours is 0.001: it must be" in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
 
 

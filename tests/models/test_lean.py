@@ -161,11 +161,11 @@ def test_an_unknown_model_is_refused_with_the_known_ones() -> None:
     assert set(shipped_models()) >= {"linear", "cubic"}
 
 
-def test_the_one_pass_twin_is_the_earlier_default_evaluated_once() -> None:
-    twin, earlier = find_card("one-pass"), find_card(EARLIER["default"])
+def test_the_one_pass_reference_is_the_earlier_default_evaluated_once() -> None:
+    one_pass, earlier = find_card("one-pass"), find_card(EARLIER["default"])
     assert find_checkpoint("one-pass") == find_checkpoint(EARLIER["default"])
-    assert (twin.samples, twin.steps) == (1, 1)
-    assert replace(twin, name=earlier.name, samples=earlier.samples, steps=earlier.steps) == earlier
+    assert (one_pass.samples, one_pass.steps) == (1, 1)
+    assert replace(one_pass, name=earlier.name, samples=earlier.samples, steps=earlier.steps) == earlier
 
 
 def _with_card(path: Path, **changes: object) -> str:

@@ -156,7 +156,7 @@ def test_a_run_over_the_limit_is_refused_with_what_would_bring_it_under() -> Non
         check_limit(found, PriceTable(max_gpu_hours=10.0))
     said = str(refused.value)
     assert "30 GPU-hours; max_gpu_hours is 10" in said
-    assert "3 times cheaper" in said
+    assert "3 times shorter" in said
     assert "samples = 1, a region or a mask of 33 % of it" in said
 
 

@@ -66,7 +66,7 @@ def comparison_in(folder: Path, volume: Voxels) -> Callable[..., ComparisonFile]
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory, volume: Voxels) -> ComparedTable:
-    """Interpolation, the one-pass twin and the default model at r = 5, sections dropped."""
+    """Interpolation, the one-pass reference and the default model at r = 5, sections dropped."""
     return compare(comparison_in(tmp_path_factory.mktemp("shared"), volume)(TWIN, DEFAULT))[0]
 
 
@@ -143,13 +143,15 @@ def test_in_memory_gives_the_voxels_that_a_run_gives(tmp_path: Path, volume: Vox
     assert min(rendered.seconds, rendered.flop, rendered.peak_bytes) > 0
 
 
-def test_the_law_is_the_one_pass_twin_less_what_the_samples_noise_costs(table: ComparedTable) -> None:
-    twin = table.rows["one pass"].report.psnr
-    assert [(law.samples, law.psnr) for law in table.theories] == [
+def test_theory_is_the_one_pass_reference_less_what_the_noise_of_samples_costs(table: ComparedTable) -> None:
+    one_pass = table.rows["one pass"].report.psnr
+    assert [(theory.samples, theory.psnr) for theory in table.theories] == [
         (1, table.rows["default, one sample"].report.psnr),
         (2, table.rows["default, mean of 2"].report.psnr),
     ]
-    assert [law.expected for law in table.theories] == pytest.approx([twin - 3.0103, twin - 1.7609], abs=1e-4)
+    assert [theory.expected for theory in table.theories] == pytest.approx(
+        [one_pass - 3.0103, one_pass - 1.7609], abs=1e-4
+    )
 
 
 def test_costs_are_of_all_samples_together(table: ComparedTable) -> None:
@@ -167,7 +169,7 @@ def test_running_again_takes_rows_as_they_were_and_makes_only_those_that_are_mis
     made: list[str] = []
     first = compare(comparison(DEFAULT), on_row=made.append)
     assert len(made) == 4
-    assert not first[0].theories  # without a one-pass twin there is none
+    assert not first[0].theories  # without a one-pass reference there is none
     file = tmp_path / "rows" / "rows.jsonl"
     assert compare(comparison(DEFAULT), on_row=made.append) == first  # costs and all
     assert len(made) == 4

@@ -45,7 +45,7 @@ def test_a_transient_failure_is_tried_again_and_counted(tmp_path: Path) -> None:
     np.testing.assert_array_equal(stored(run_file), TRUTH)
 
 
-def test_a_failure_that_stays_transient_is_set_aside_after_four_attempts(tmp_path: Path) -> None:
+def test_a_failure_that_stays_transient_is_marked_failed_after_four_attempts(tmp_path: Path) -> None:
     run_file, events = small_run(tmp_path), list[Event]()
     outcome = run_with(run_file, [Failure(LAST_ROWS, times=10**6)], events)
     assert outcome.exit_code == 1
@@ -64,7 +64,7 @@ def test_a_permanent_failure_sets_its_blocks_aside_and_the_run_goes_on(
     assert all(b.reason.startswith(f"{error.__name__}: ") for b in outcome.failed_blocks)
 
 
-def test_status_lists_what_was_set_aside(tmp_path: Path) -> None:
+def test_status_lists_failed_blocks(tmp_path: Path) -> None:
     run_file = small_run(tmp_path)
     outcome = run_with(run_file, [Failure(LAST_ROWS, times=10**6, error=MissingDataError)])
     found = status(run_file.output.url)
@@ -72,7 +72,7 @@ def test_status_lists_what_was_set_aside(tmp_path: Path) -> None:
     assert (found.n_blocks_done, found.n_blocks) == (22, 24)
 
 
-def test_running_again_skips_what_was_set_aside_and_retry_takes_it_up(tmp_path: Path) -> None:
+def test_a_rerun_skips_failed_blocks_and_retry_retries_them(tmp_path: Path) -> None:
     run_file = small_run(tmp_path)
     outcome = run_with(run_file, [Failure(LAST_ROWS, times=10**6, error=MissingDataError)])
     again = run(run_file)
@@ -84,7 +84,7 @@ def test_running_again_skips_what_was_set_aside_and_retry_takes_it_up(tmp_path: 
     assert status(run_file.output.url).failed_blocks == ()
 
 
-def test_what_was_set_aside_is_skipped_while_the_rest_goes_on(tmp_path: Path) -> None:
+def test_failed_blocks_are_skipped_while_the_rest_goes_on(tmp_path: Path) -> None:
     run_file = small_run(tmp_path)
     source, plan = prepare(run_file)
     first_rows = Failure(Box((0, 0, 0), (1, 1, 53)), times=10**6, error=MissingDataError)

@@ -70,7 +70,7 @@ def bridged(*lost: int) -> np.ndarray:
     return planes
 
 
-def test_by_default_blocks_with_a_hole_are_set_aside_by_name(tmp_path: Path) -> None:
+def test_by_default_blocks_with_a_hole_are_marked_failed(tmp_path: Path) -> None:
     outcome = run(damaged_run(tmp_path))
     assert outcome.exit_code == 1
     reasons = {block.reason.split(":")[0] for block in outcome.failed_blocks}

@@ -191,7 +191,7 @@ class Heard:
 
 
 @pytest.mark.slow
-def test_only_the_block_that_kills_its_workers_is_set_aside(tmp_path: Path) -> None:
+def test_only_the_block_that_crashes_its_workers_is_marked_failed(tmp_path: Path) -> None:
     run_file = small_run(
         tmp_path, run={"workers": 2, "engine": "local", "block_shape": (8, 48, 64)}
     )  # whole planes: no two read the same

@@ -33,7 +33,7 @@ COSTLY: Tables = {
 DOORS = ("run", "part", "dry-run", "submit")
 CASES: dict[str, tuple[Tables, str, tuple[str, ...]]] = {
     "cluster": ({"run": {"engine": "slurm"}, "cluster": {}}, r"needs a \[cluster\] table", DOORS),
-    "dashboard": ({"run": {"dashboard": True}}, "shows worker processes", DOORS),
+    "dashboard": ({"run": {"dashboard": True}}, "dashboard shows worker", DOORS),
     "engine": ({"run": {"engine": "lsf"}}, "bsub is not on the PATH", ("run", "dry-run")),
     "memory limit": ({"run": {"max_memory_gb": 0.01}}, "may need .* GB of memory", DOORS),
     "memory": ({"run": {"workers": 4000}, "cluster": {"memory_gb": 0.1}}, "may need .* GB", DOORS),
@@ -82,6 +82,33 @@ def test_all_doors_refuse_a_run_whose_precondition_does_not_hold(
         assert re.search(message, error), (door, error)
     if name != "output":
         assert not (tmp_path / "out.zarr").exists()
+
+
+def test_a_place_where_no_output_can_be_is_refused_before_a_run_or_a_job_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, out = str(broken(tmp_path, {})), tmp_path / "out.zarr"
+    commands = (["run", file, "--dry-run"], ["submit", file, "--scheduler", "slurm", "--dry-run"])
+    out.write_text("a file")
+    for command in commands:
+        assert run_command(command) == 2
+        assert "is a file" in capsys.readouterr().err
+    out.unlink()
+    (out / "em").mkdir(parents=True)
+    (out / "em" / "zarr.json").write_text("{}")  # as an interrupted creation leaves it
+    for command in commands:
+        assert run_command(command) == 0
+    (out / "thesis.txt").write_text("of somebody")
+    for command in commands:
+        assert run_command(command) == 2
+        assert "holds thesis.txt" in capsys.readouterr().err
+
+
+def test_jobs_and_parts_are_told_only_to_leave_the_dashboard_out(tmp_path: Path) -> None:
+    _, plan = prepare(small_run(tmp_path, run={"dashboard": True}, cluster=CLUSTER))
+    for where in (Where.JOBS, Where.THIS_PROCESS):
+        with pytest.raises(InputError, match="starts none: leave dashboard out"):
+            check_run(plan, where)
 
 
 def test_a_batch_that_no_gpu_holds_is_refused(tmp_path: Path) -> None:

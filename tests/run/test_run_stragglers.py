@@ -81,20 +81,20 @@ def test_a_block_whose_worker_died_once_is_done_by_the_next(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_what_fails_on_one_worker_is_done_by_another_and_not_blamed(tmp_path: Path) -> None:
+def test_what_fails_on_one_worker_is_done_by_another_and_not_marked_failed(tmp_path: Path) -> None:
     run_file, plan = begun(tmp_path, (8, 48, 64))
     driven(run_file, OneBrokenWorkerJob(plan, claim=tmp_path / "broken"))
     np.testing.assert_array_equal(stored(run_file), interpolated(position_coded(SHAPE), 5))
 
 
-def test_a_block_is_late_after_three_times_the_median() -> None:
+def test_a_block_is_a_straggler_after_three_times_the_median() -> None:
     pace = BlockDurations()
     for took_s in (10, 2, 300):
         pace.add(took_s)
     assert pace.straggler_after_s() == 30
 
 
-def test_nothing_is_late_while_too_little_is_known_and_what_is_quick_is_never_late_at_once() -> None:
+def test_there_is_no_straggler_while_too_little_is_known_and_never_a_quick_block_at_once() -> None:
     pace = BlockDurations()
     pace.add(0.01)
     pace.add(0.01)

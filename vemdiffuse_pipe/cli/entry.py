@@ -25,6 +25,7 @@ GROUPS = {
         "demo": "Run the full pipeline on a synthetic volume.",
         "inspect": "Print what a volume is: format, levels, shape, voxel size.",
         "datasets": "List public volumes that are opened by name.",
+        "models": "List models; show, import or export one.",
     },
     "Run": {
         "reconstruct": "Make a volume isotropic, without writing a run file first.",
@@ -54,7 +55,6 @@ GROUPS = {
         "pyramid": "Make coarser levels of an output.",
         "export": "Copy an output into the format of another program.",
         "schema": "Print the JSON schema of handoff.json.",
-        "models": "List models; show, import or export one.",
     },
 }
 COMMANDS = {name: line for commands in GROUPS.values() for name, line in commands.items()}

@@ -22,7 +22,7 @@ HEAD = """\
 
 OPEN_KEYS = {
     "source": """\
-# section_thickness_nm = 40.0  # what a section averages: as cut in TEM, as deep as electrons reach in SBEM
+# section_thickness_nm = 40.0  # what a section averages: as cut in TEM, electron depth in SBEM
 # level = "0"  # the finest if left out
 # channel = 0  # where the volume has more than one
 # series = 0  # image of a TIFF file that has more than one
@@ -46,6 +46,7 @@ OPEN_KEYS = {
 # pyramid = true  # coarser levels, made once all blocks are done, so that viewers show the whole volume
 """,
     "model": """\
+# candidates = ["linear", "default"]  # with name = "auto": the best of these by a self-test of the volume
 # task = "denoise"  # each section by itself, with a model made for it; "superres" doubles y and x
 # grid = "exact"  # without ratio: planes as far apart as pixels, whatever dz / dxy is; few sections are kept
 # plane_thickness = "thin"  # deconvolved; "section": as thick as sections, as they would have been cut there

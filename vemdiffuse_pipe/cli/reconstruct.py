@@ -121,11 +121,11 @@ def command(
     output_format: OutputFormat,
     as_json: bool,
 ) -> int:
-    """Make a volume isotropic, and write the equivalent run file beside the output; rerun to resume.
+    """Make a volume isotropic, without writing a run file first.
+
+    The run file is written beside the output. Rerun to resume. Exit code 0: complete. 1: not. Example:
 
     \b
-    Exit code 0: complete. 1: not.
-    Examples:
       vemdiffuse reconstruct stack.tif isotropic.zarr --voxel-size 50 4.6 4.6
     """
     choice: SourceChoice = {

@@ -15,7 +15,11 @@ from vemdiffuse_pipe.cli.options import json_option, print_json, print_table, ru
 from vemdiffuse_pipe.training import settings
 
 if TYPE_CHECKING:
+    from vemdiffuse_pipe.training.loop import Stopped
     from vemdiffuse_pipe.training.run import Trained
+
+REASONS: dict[Stopped, str] = {"patience": ", no better score for a long time", "time": ", time is up"}
+"""Why a training ended before its last step; after the number of steps."""
 
 
 @click.command("train")
@@ -53,7 +57,7 @@ def _print(trained: Trained, as_json: bool) -> None:
     if as_json:
         print_json({**asdict(outcome), "folder": str(trained.folder), "checkpoint": str(trained.checkpoint)})
         return
-    ended = {"retry_policy": ", nothing better for long", "time": ", time is up"}.get(outcome.stopped, "")
+    reason = REASONS.get(outcome.stopped, "")
     best = (
         "nothing was held back"
         if outcome.best is None
@@ -61,7 +65,7 @@ def _print(trained: Trained, as_json: bool) -> None:
     )
     print_table(
         {
-            "steps": f"{outcome.step}{ended}, {show_duration(outcome.elapsed_s)}",
+            "steps": f"{outcome.step}{reason}, {show_duration(outcome.elapsed_s)}",
             "best score": best,
             "checkpoint": f"{trained.checkpoint}",
             "journal": f"{trained.folder / 'log.jsonl'}",

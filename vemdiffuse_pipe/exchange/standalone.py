@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from vemdiffuse_pipe import errors
-from vemdiffuse_pipe.models import lean, preconditioning, samplers
+from vemdiffuse_pipe.models import blocks, lean, preconditioning, samplers
 from vemdiffuse_pipe.models.interpolation import linear_planes
 from vemdiffuse_pipe.models.lean import LeanConfig, LeanNetwork
 from vemdiffuse_pipe.models.preconditioning import edm_denoiser
@@ -74,7 +74,7 @@ def architecture_source() -> str:
 
     Made of the sources of our own modules, without their imports of each other.
     """
-    modules = [errors, samplers, preconditioning, lean]
+    modules = [errors, samplers, preconditioning, blocks, lean]
     needed = {name: source for module in modules for name, source in _needed(module, modules)}
     foreign = {line for module in modules for line in _foreign_imports(module)}
     parts = [

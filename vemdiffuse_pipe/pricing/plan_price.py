@@ -1,4 +1,4 @@
-"""What a run will cost where it will be: time, bytes, requests and money, and what would make it cheaper.
+"""What a run will cost where it will be: time, bytes, requests and cost, and what would save cost.
 
 Reading, rendering and writing overlap: a worker takes as long as the slowest of them. On a GPU that is
 rendering or reading; on a CPU decoding what is read takes time from rendering.
@@ -146,12 +146,12 @@ def check_limit(found: Price, table: PriceTable) -> None:
     part = f"a region or a mask of {100 / needed:.2g} % of it"
     raise PlanError(
         f"the run would take {found.unit_hours:,.4g} {found.unit}-hours; {name} is {limit:,.4g}: it must be "
-        f"{needed:.3g} times cheaper; any of these would do: {', '.join([*enough, part])}"
+        f"{needed:.3g} times shorter; any of these would do: {', '.join([*enough, part])}"
     )
 
 
 def savings(plan: Plan, figures: Estimate, speed: Speed, n_threads: int) -> tuple[Saving, ...]:
-    """What would make the run cheaper, most first."""
+    """Changes that would save cost, the largest saving first."""
     now = max(_stages(figures, speed, n_threads).values())
     found = [Saving(f"a region or a mask of {SMALL_PART:.0%} of it", 1 / SMALL_PART, is_same_volume=True)]
     if plan.card.is_stochastic and plan.sampling.precision == "float32":

@@ -32,14 +32,16 @@ from vemdiffuse_pipe.output.run_output import check_is_of, find_run_output
 from vemdiffuse_pipe.plan.estimate import least_gpu_bytes
 from vemdiffuse_pipe.plan.plan import Plan
 from vemdiffuse_pipe.pricing.run_price import check_price_limit
+from vemdiffuse_pipe.storage import parse_address
+from vemdiffuse_pipe.storage.sink import check_place
 
 
 class Where(Enum):
     """Who does the work."""
 
     ENGINE = "the engine of the run file"
-    THIS_PROCESS = "this process alone"
-    JOBS = "the jobs of an array"
+    THIS_PROCESS = "a single process"
+    JOBS = "the job array"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,11 @@ def _check_dashboard(plan: Plan, where: Where) -> None:
     table = plan.run_file.run
     if not table.dashboard:
         return
-    if where is not Where.ENGINE or table.engine == "threads":
+    if where is not Where.ENGINE:
+        raise ConfigError(
+            f"dask's dashboard shows worker processes of dask; {where.value} starts none: leave dashboard out"
+        )
+    if table.engine == "threads":
         raise ConfigError(
             "dask's dashboard shows worker processes, and this run has none: add --engine local, or leave "
             "dashboard out"
@@ -145,11 +151,14 @@ def _check_mask(plan: Plan, _: Where) -> None:
 
 
 def _check_output(plan: Plan, _: Where) -> None:
-    """Only the fields that are known before the source is measured: the others are compared when it
-    starts.
+    """An output can be made there, or is the plan's own.
+
+    Only the fields that are known before the source is measured: the others are compared when it starts.
     """
     output = find_run_output(plan)
-    if output is not None:
+    if output is None:
+        check_place(parse_address(plan.run_file.output.url), plan.arrays)
+    else:
         check_is_of(output, with_choices(plan, output), is_measured=False)
 
 

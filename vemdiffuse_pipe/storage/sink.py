@@ -78,7 +78,7 @@ def check_can_be_written(url: str | os.PathLike[str]) -> None:
     """Raises OutputError where nothing can be written at all."""
     address = parse_address(url)
     if not address.is_local and not address.store.startswith(("s3", "gs:")):
-        raise OutputError(f"{url}: such a store is only read; give an output on a disk, at s3:// or at gs://")
+        raise OutputError(f"{url}: a web server is only read; give an output on a disk, at s3:// or at gs://")
     if address.is_local:
         _check_path(address)
 
@@ -210,7 +210,7 @@ def _opened(address: Address) -> StoredSink:
     if GROUP not in group:
         is_absent = address.is_local and not address.path.exists()
         found = "does not exist" if is_absent else "is no output of vemdiffuse"
-        raise OutputError(f"{address} {found}; an output that a run started is needed here")
+        raise OutputError(f"{address} {found}; an existing output is needed")
     attributes = metadata.mapping(group.get(GROUP), f"{address}: attribute {GROUP}")
     sink = metadata.mapping(group.get(SINK), f"{address}: attribute {SINK}")
     names = [
@@ -281,14 +281,33 @@ def _check_names(arrays: Sequence[str]) -> None:
         )
 
 
+def check_place(address: Address, arrays: Sequence[str]) -> None:
+    """Raises OutputError where an output of `arrays` cannot be created: a file, a folder in use.
+
+    For a check before its metadata is known, so what an interrupted creation left passes. On a disk only: a
+    bucket is checked when the output is created.
+    """
+    if not address.is_local:
+        return
+    _check_folder(address)
+    known = {*arrays, PROVENANCE, *_NAMES_OF_METADATA}
+    for key in _keys_below(address):
+        if key.partition("/")[0] not in known:
+            _refuse_place(address, key)
+
+
+def _check_folder(address: Address) -> None:
+    nearest = next(path for path in (address.path, *address.path.parents) if path.exists())
+    if not nearest.is_dir():
+        raise OutputError(f"{nearest} is a file; the output {address} needs a folder there")
+
+
 def _check_place(address: Address, contents: Objects) -> None:
     """Nothing is at `address`, or only what an interrupted creation of the same output left there."""
     if not address.is_local:
         _check_remote_place(address, contents)
         return
-    nearest = next(path for path in (address.path, *address.path.parents) if path.exists())
-    if not nearest.is_dir():
-        raise OutputError(f"{nearest} is a file; the output {address} needs a folder there")
+    _check_folder(address)
     *_, last = contents
     if objects.read_bytes(address / last) == contents[last]:
         raise OutputError(f"{address} holds this output already; open it to continue it")

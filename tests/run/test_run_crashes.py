@@ -1,4 +1,4 @@
-"""Blocks that kill their process: suspected after one death, blamed after two more alone with them."""
+"""Blocks that crash their process: suspected after one crash, marked failed after two more alone."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def the_dead(run_file: RunFile) -> list[Heartbeat]:
 
 
 @pytest.mark.slow
-def test_a_block_that_kills_whoever_takes_it_up_is_set_aside_and_the_rest_done(tmp_path: Path) -> None:
+def test_a_block_that_crashes_every_worker_is_marked_failed_and_the_rest_done(tmp_path: Path) -> None:
     run_file, deadly = small_run(tmp_path), 18
     codes: list[int] = []
     while not codes or codes[-1] == -signal.SIGKILL:
@@ -85,7 +85,7 @@ def test_a_block_that_kills_whoever_takes_it_up_is_set_aside_and_the_rest_done(t
 
 
 @pytest.mark.slow
-def test_a_run_in_one_process_goes_on_without_what_killed_it_again_and_again(tmp_path: Path) -> None:
+def test_a_run_in_one_process_resumes_without_what_crashed_it_again_and_again(tmp_path: Path) -> None:
     run_file, codes = small_run(tmp_path), []
     while not codes or codes[-1] == -signal.SIGKILL:
         codes.append(started(tmp_path, run_file, 18))
@@ -95,7 +95,7 @@ def test_a_run_in_one_process_goes_on_without_what_killed_it_again_and_again(tmp
     assert (found.n_blocks_done, [block.block_index for block in found.failed_blocks]) == (23, [18])
 
 
-def test_what_a_run_in_one_process_died_with_is_taken_up_last_and_alone(tmp_path: Path) -> None:
+def test_what_crashed_a_run_in_one_process_is_retried_last_and_alone(tmp_path: Path) -> None:
     run_file = begun(tmp_path)
     die(run_file, 0, 5)
     die(run_file, 7, alone=True)
@@ -107,7 +107,7 @@ def test_what_a_run_in_one_process_died_with_is_taken_up_last_and_alone(tmp_path
     assert (len(done), set(done[-2:]), outcome.exit_code) == (23, {0, 5}, 1)
 
 
-def test_what_a_process_died_with_is_taken_up_last(tmp_path: Path) -> None:
+def test_blocks_of_a_crashed_worker_are_retried_last(tmp_path: Path) -> None:
     run_file = begun(tmp_path)
     die(run_file, 0, 5, 7)
     done = done_by(run_file)
@@ -115,7 +115,7 @@ def test_what_a_process_died_with_is_taken_up_last(tmp_path: Path) -> None:
     assert set(done[-3:]) == {0, 5, 7}
 
 
-def test_a_process_that_dies_with_a_suspect_was_alone_with_it(tmp_path: Path) -> None:
+def test_a_process_that_crashes_with_a_suspect_was_alone_with_it(tmp_path: Path) -> None:
     run_file = begun(tmp_path)
     die(run_file, 0, 5, 7)
     said: list[tuple[tuple[int, ...], bool]] = []
@@ -134,7 +134,7 @@ def test_a_process_that_dies_with_a_suspect_was_alone_with_it(tmp_path: Path) ->
     assert all(not {0, 5, 7} & set(blocks) for blocks, alone in said if not alone)
 
 
-def test_many_blocks_that_processes_were_killed_with_are_blamed_for_nothing(tmp_path: Path) -> None:
+def test_many_blocks_of_crashed_workers_are_not_marked_failed(tmp_path: Path) -> None:
     run_file = begun(tmp_path)
     for _ in range(3):
         die(run_file, *range(24))
@@ -142,7 +142,7 @@ def test_many_blocks_that_processes_were_killed_with_are_blamed_for_nothing(tmp_
     assert (outcome.exit_code, outcome.failed_blocks) == (0, ())
 
 
-def test_two_deaths_alone_with_a_suspect_blame_it_and_no_other(tmp_path: Path) -> None:
+def test_two_crashes_alone_with_a_suspect_mark_it_failed_and_no_other(tmp_path: Path) -> None:
     run_file = begun(tmp_path)
     die(run_file, 3, 4, 5)
     die(run_file, 4, alone=True)
@@ -152,7 +152,7 @@ def test_two_deaths_alone_with_a_suspect_blame_it_and_no_other(tmp_path: Path) -
     assert (outcome.n_done, outcome.exit_code) == (23, 1)
 
 
-def test_one_death_alone_may_be_bad_luck(tmp_path: Path) -> None:
+def test_one_crash_alone_may_be_bad_luck(tmp_path: Path) -> None:
     run_file = begun(tmp_path)
     die(run_file, 3, 4, 5)
     die(run_file, 4, alone=True)
@@ -167,7 +167,7 @@ def test_blocks_of_another_shape_are_other_blocks(tmp_path: Path) -> None:
     assert run(run_file, part=WHOLE).exit_code == 0
 
 
-def test_taking_up_again_forgets_who_died(tmp_path: Path) -> None:
+def test_retry_forgets_crashes(tmp_path: Path) -> None:
     run_file = begun(tmp_path)
     die(run_file, 3, 4)
     die(run_file, 4, alone=True)
@@ -177,7 +177,7 @@ def test_taking_up_again_forgets_who_died(tmp_path: Path) -> None:
     assert the_dead(run_file) == []
 
 
-def test_heartbeats_of_the_dead_do_not_pile_up(tmp_path: Path) -> None:
+def test_heartbeats_of_crashed_workers_do_not_pile_up(tmp_path: Path) -> None:
     run_file = begun(tmp_path)
     for _ in range(3):
         die(run_file, 1, 2)
@@ -198,7 +198,7 @@ def test_a_process_names_what_it_begins_with_and_takes_its_heartbeat_away(tmp_pa
     assert list((records_of(parse_address(run_file.output.url)) / BEATS).path.iterdir()) == []
 
 
-def test_who_was_killed_on_this_machine_is_known_to_be_dead_at_once(tmp_path: Path) -> None:
+def test_a_worker_killed_on_this_machine_counts_as_crashed_at_once(tmp_path: Path) -> None:
     run_file = small_run(tmp_path)
     assert started(tmp_path, run_file, 0, "--part", "1/1") == -signal.SIGKILL
     url = run_file.output.url

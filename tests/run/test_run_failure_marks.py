@@ -1,4 +1,4 @@
-"""Whose fault a failure is: the block's once two processes saw it, never a broken machine's."""
+"""When a block is marked failed: once two processes have failed at it, never because of a faulty host."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def another_lives(run_file: RunFile) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("error", [CorruptDataError, VemdiffuseError, TransientError])
-def test_what_fails_in_one_process_is_left_to_those_who_live(
+def test_what_fails_in_one_process_is_left_to_live_workers(
     tmp_path: Path, error: type[VemdiffuseError]
 ) -> None:
     run_file = small_run(tmp_path)
@@ -65,7 +65,7 @@ def test_what_fails_in_one_process_is_left_to_those_who_live(
     np.testing.assert_array_equal(stored(run_file), interpolated(position_coded(SHAPE), 5))
 
 
-def test_what_fails_in_two_processes_is_set_aside_and_taking_up_again_forgets_both(tmp_path: Path) -> None:
+def test_what_fails_in_two_processes_is_marked_failed_and_retry_forgets_both(tmp_path: Path) -> None:
     run_file = small_run(tmp_path)
     with another_lives(run_file):
         part(run_file, 1, Failure(BAD, 99, CorruptDataError))
@@ -76,7 +76,7 @@ def test_what_fails_in_two_processes_is_set_aside_and_taking_up_again_forgets_bo
     assert status(run_file.output.url).failed_blocks == ()
 
 
-def test_taking_up_again_forgets_what_one_process_failed_at(tmp_path: Path) -> None:
+def test_retry_forgets_what_one_process_failed_at(tmp_path: Path) -> None:
     run_file = small_run(tmp_path)
     with another_lives(run_file):
         part(run_file, 1, Failure(BAD, 99, CorruptDataError))
@@ -89,7 +89,7 @@ def test_taking_up_again_forgets_what_one_process_failed_at(tmp_path: Path) -> N
     assert progress.all_marks() == []
 
 
-def test_who_is_alone_tries_again_before_he_blames(tmp_path: Path) -> None:
+def test_a_process_alone_tries_twice_before_it_marks_a_block_failed(tmp_path: Path) -> None:
     run_file = small_run(tmp_path)
     assert part(run_file, 1, Failure(BAD, 1, CorruptDataError)).exit_code == 0
     other = small_run(tmp_path, output={"url": str(tmp_path / "other.zarr")})
@@ -97,7 +97,7 @@ def test_who_is_alone_tries_again_before_he_blames(tmp_path: Path) -> None:
     assert [(b.block_index, b.n_attempts) for b in outcome.failed_blocks] == [(18, 2)]
 
 
-def test_a_process_without_a_network_blames_no_block(tmp_path: Path) -> None:
+def test_a_process_without_a_network_marks_no_block_failed(tmp_path: Path) -> None:
     run_file = small_run(tmp_path)
     for _ in range(2):
         outcome = part(run_file, 1, Failure(WHOLE, 999, TransientError))
@@ -106,7 +106,7 @@ def test_a_process_without_a_network_blames_no_block(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [VemdiffuseError, TransientError])
-def test_a_broken_machine_ends_a_run_without_parts_and_sets_nothing_aside(
+def test_a_faulty_host_ends_a_run_without_parts_and_marks_nothing_failed(
     tmp_path: Path, error: type[VemdiffuseError]
 ) -> None:
     run_file = small_run(tmp_path)
@@ -118,7 +118,7 @@ def test_a_broken_machine_ends_a_run_without_parts_and_sets_nothing_aside(
 
 
 @pytest.mark.parametrize("arguments", [(), ("--part", "1/1")], ids=["run", "part"])
-def test_a_broken_machine_is_no_interrupt(
+def test_a_faulty_host_is_no_interrupt(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -85,27 +85,27 @@ def test_the_start_speaks_of_the_part_alone(tmp_path: Path) -> None:
     assert (outcome.n_done, outcome.exit_code) == (0, 1)
 
 
-def test_what_keeps_failing_is_set_aside_and_the_rest_done(tmp_path: Path) -> None:
+def test_what_keeps_failing_is_marked_failed_and_the_rest_done(tmp_path: Path) -> None:
     bad = Failure(Box((6, 0, 0), (7, 1, 1)), 99, CorruptDataError)
     outcome = failing(small_run(tmp_path), bad)
     assert [block.block_index for block in outcome.failed_blocks] == [18]
     assert (outcome.n_done, outcome.exit_code) == (23, 1)
 
 
-def test_a_machine_that_fails_at_everything_blames_no_block_and_leaves_them_to_others(tmp_path: Path) -> None:
+def test_a_faulty_host_marks_no_block_failed_and_leaves_them_to_others(tmp_path: Path) -> None:
     outcome = failing(small_run(tmp_path), Failure(WHOLE, 999, VemdiffuseError))
     assert "blocks in a row failed here: assuming a faulty host" in outcome.stopped
     assert (outcome.failed_blocks, outcome.n_done) == ((), 0)
     assert sorted(done_by(small_run(tmp_path), Part(1, 1))) == list(range(24))
 
 
-def test_what_fails_on_a_machine_that_works_is_set_aside_in_the_end(tmp_path: Path) -> None:
+def test_what_fails_on_a_machine_that_works_is_marked_failed_in_the_end(tmp_path: Path) -> None:
     outcome = failing(small_run(tmp_path), Failure(Box((6, 0, 0), (7, 1, 1)), 99, VemdiffuseError))
     assert [block.block_index for block in outcome.failed_blocks] == [18]
     assert outcome.n_done == 23
 
 
-def test_what_another_part_has_set_aside_is_not_tried_again(tmp_path: Path) -> None:
+def test_what_another_part_has_marked_failed_is_not_tried_again(tmp_path: Path) -> None:
     failing(small_run(tmp_path), Failure(Box((6, 0, 0), (7, 1, 1)), 99, CorruptDataError))
     assert done_by(small_run(tmp_path), Part(1, 1)) == []
 
@@ -155,7 +155,7 @@ def test_while_one_block_is_rendered_others_are_read_as_many_as_the_estimate_cou
     assert seen == [BLOCKS_IN_FLIGHT]
 
 
-def test_a_part_out_of_time_makes_way_with_what_it_has(tmp_path: Path) -> None:
+def test_a_part_out_of_time_shuts_down_with_what_it_has(tmp_path: Path) -> None:
     run_file = small_run(tmp_path)
     now = [0.0]
 
@@ -170,7 +170,7 @@ def test_a_part_out_of_time_makes_way_with_what_it_has(tmp_path: Path) -> None:
     assert run(run_file).n_rendered == 24 - outcome.n_done
 
 
-def test_making_way_does_not_hide_what_was_set_aside() -> None:
+def test_a_graceful_shutdown_does_not_hide_failed_blocks() -> None:
     outcome = Outcome(24, 3, 3, (), "SIGTERM was received", drained=True)
     assert outcome.exit_code == 0
     assert replace(outcome, failed_blocks=(FailedBlock(1, WHOLE, "CorruptDataError: no", 1),)).exit_code == 1
