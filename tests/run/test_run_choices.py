@@ -15,7 +15,7 @@ from vemdiffuse_pipe.config import ModelTable
 from vemdiffuse_pipe.errors import OutputError
 from vemdiffuse_pipe.geometry.frame import Frame
 from vemdiffuse_pipe.geometry.lattice import CoreLattice, TileLattice
-from vemdiffuse_pipe.models.card import find_card
+from vemdiffuse_pipe.models.card import EARLIER, find_card
 from vemdiffuse_pipe.models.checkpoint import new_network, save_checkpoint
 from vemdiffuse_pipe.output.choices import with_stored_choices
 from vemdiffuse_pipe.plan.plan import Plan, make_plan
@@ -84,3 +84,15 @@ def test_an_output_begun_with_cores_is_resumed_by_a_run_file_that_does_not_state
     assert run(at_once).exit_code == 0
     assert stored_sha256(left_open) == stored_sha256(at_once)
     assert SHAPE[1] > 16  # more than one core
+
+
+def test_an_output_of_the_earlier_default_is_resumed_with_its_weights(tmp_path: Path) -> None:
+    """`default` meant them when it was begun."""
+    earlier = {"name": EARLIER["default"], "samples": 1, "steps": 1}
+    begun = small_run(tmp_path, model=earlier)
+    assert run(begun, max_blocks=1).n_done == 1
+    identity = open_sink(begun.output.url).attributes["identity"]
+    table = with_stored_choices(ModelTable(name="default"), identity)
+    assert table.name == EARLIER["default"]
+    assert run(small_run(tmp_path, model={**earlier, "name": "default"})).exit_code == 0
+    assert with_stored_choices(ModelTable(name="default"), {"model_sha256": "of another"}).name == "default"
