@@ -117,6 +117,7 @@ def test_the_contrast_is_asked_for_where_it_is_needed() -> None:
     assert {name for name, kind in KINDS.items() if not kind.needs_contrast} == {
         "interpolation",
         "filter",
+        "flow",
         "udim",
         "cddpm",
     }
