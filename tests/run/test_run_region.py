@@ -130,7 +130,7 @@ def test_a_region_that_reaches_beyond_the_volume_is_cut_and_one_outside_is_refus
     ("given", "said"),
     [
         ({"region": [[0, 0, 0], [8, 10, 10]]}, r"region \[0:8, 0:10, 0:10\] is not inside"),
-        ({"region": [[3, 0, 0], [4, 10, 10]]}, "has one section; at least 2"),
+        ({"region": [[3, 0, 0], [4, 10, 10]]}, "has 1 section; at least 2"),
         ({"region": [[3, 0, 0], [2, 10, 10]]}, "is not inside"),
         ({"region": REGION, "region_nm": [[0, 0, 0], [100, 100, 100]]}, "region and region_nm are both"),
     ],

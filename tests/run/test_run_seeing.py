@@ -225,7 +225,7 @@ def test_worker_processes_tell_when_they_come_and_go(tmp_path: Path) -> None:
     assert run(run_file).exit_code == 0
     told = events(run_file.output.url)
     whats = sorted(event.what for event in told)
-    assert whats == sorted(["run started", "run ended", *["worker started", "worker ended"] * 2])
+    assert whats == sorted(["run started", "run ended", *["worker started", "worker stopped"] * 2])
     assert len({event.pid for event in told}) == 3
 
 

@@ -197,7 +197,7 @@ def test_fine_tuning_begins_with_a_checkpoint_and_keeps_its_encoder(folder: Path
     )
     assert not torch.equal(old["planes_out"], new["planes_out"])
     assert read_card(second.checkpoint).residual_scale == 0.5
-    assert "begun with model.safetensors" in read_card(second.checkpoint).training
+    assert "started from model.safetensors" in read_card(second.checkpoint).training
 
 
 @pytest.mark.slow
@@ -304,9 +304,9 @@ BAD = {
     "patience without validation": ({"train": {"patience": 3}}, "needs a [validation] table"),
     "parts without a checkpoint": ({"train": {"parts": "decoder"}}, "needs train.from"),
     "no checkpoint there": ({"train": {"from": "nowhere.safetensors"}}, "no model 'nowhere.safetensors'"),
-    "a checkpoint of other sizes": ({"train": {"from": "default"}}, "the sizes of the checkpoint"),
+    "a checkpoint of other sizes": ({"train": {"from": "fib25-2026-11"}}, "the sizes of the checkpoint"),
     "a checkpoint of another kind": (
-        {"train": {"from": "default"}, "model": {"kind": "regression"}},
+        {"train": {"from": "fib25-2026-11"}, "model": {"kind": "regression"}},
         "is a checkpoint of kind lean",
     ),
     "no such device": ({"train": {"device": "cuda:7"}}, "train.device"),

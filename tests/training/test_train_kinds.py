@@ -45,8 +45,8 @@ LEFT = {
     "cddpm": 0.6,
     "a2i3dem": 0.9,
     "sru3d": 0.7,
-    "estimator": 0.7,
-    "sampler": 0.9,
+    "estimator": 0.8,
+    "sampler": 0.97,
     "rcan": 0.9,
     "pssr": 0.5,
 }

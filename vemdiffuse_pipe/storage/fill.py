@@ -43,7 +43,7 @@ class Fill:
 def fill_of(value: object, dtype: str, *, none_is_zero: bool) -> Fill:
     """The fill value that metadata states for voxels of `dtype`, numpy's name."""
     if value is None and none_is_zero:
-        return Fill()
+        return Fill(False) if dtype == "bool" else Fill()
     number = _number(value, dtype)
     return Fill(unusable=reprlib.repr(value)) if number is None else Fill(number)
 

@@ -12,7 +12,7 @@ from vemdiffuse_pipe.output.levels import image_of, takes_levels
 from vemdiffuse_pipe.output.manifest import MAX_BYTES, NAME, Handoff
 from vemdiffuse_pipe.output.run_output import RunOutput
 from vemdiffuse_pipe.records.receipts import checksum, read_receipts
-from vemdiffuse_pipe.records.shards import Work
+from vemdiffuse_pipe.records.shards import ShardSet, Work
 from vemdiffuse_pipe.running import stages
 from vemdiffuse_pipe.running.levels.level_job import LevelJob
 from vemdiffuse_pipe.running.levels.pyramid import level_job
@@ -61,7 +61,9 @@ def make_again(level: WrongLevel) -> None:
 def is_manifest_right(run: RunOutput) -> bool:
     """True where every level that handoff.json names is there with the checksum that it states.
 
-    Also where there is no handoff.json: older outputs have none. Raises DataError or TransientError.
+    Also where there is no handoff.json, as in older outputs; and where a shard has two receipts, which may
+    state different checksums: then nothing says which of them the file was made from. Raises DataError or
+    TransientError.
     """
     stored = objects.read_bytes(run.address / NAME, MAX_BYTES)
     if stored is None:
@@ -70,7 +72,17 @@ def is_manifest_right(run: RunOutput) -> bool:
         named = _checksums(Handoff.model_validate_json(stored))
     except ValueError:
         return False
-    return named.items() <= _checksums(describe(run)).items()
+    return named.items() <= _checksums(describe(run)).items() or _has_two_receipts_of_a_shard(run)
+
+
+def _has_two_receipts_of_a_shard(run: RunOutput) -> bool:
+    seen = ShardSet(run.shards)
+    for _, receipt in read_receipts(run.records, run.digest):
+        if any(shard in seen for shard in receipt.shards):
+            return True
+        for shard in receipt.shards:
+            seen.add(shard)
+    return False
 
 
 def _named_levels(run: RunOutput) -> Iterator[LevelJob]:
