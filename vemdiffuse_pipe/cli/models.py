@@ -29,7 +29,7 @@ def command(context: click.Context, as_json: bool) -> None:
       vemdiffuse models
       vemdiffuse models show default
       vemdiffuse models --json
-      vemdiffuse models export default --bioimageio default_bioimageio.zip
+      vemdiffuse models export fib25-2026-11 --bioimageio default_bioimageio.zip
     """
     if context.invoked_subcommand is not None:
         return
@@ -120,7 +120,7 @@ def export(name: str, target: Path, ratio: int) -> None:
 
     \b
     Examples:
-      vemdiffuse models export default --bioimageio default_bioimageio.zip
+      vemdiffuse models export fib25-2026-11 --bioimageio default_bioimageio.zip
     """
     from vemdiffuse_pipe.exchange.bioimageio import export_bioimageio  # imports torch
 
