@@ -20,7 +20,7 @@ from vemdiffuse_pipe.survey.sections import bad_sections
 from vemdiffuse_pipe.testing import ArraySource
 from vemdiffuse_pipe.volume import Voxels
 
-DATA = Path("/work/shared/data")
+DATA = Path(__file__).parents[3] / "shared" / "data"
 STACKS = {
     "drosophila 1": "drosophila_vnc_sstem/stack1_raw.tif",
     "drosophila 2": "drosophila_vnc_sstem/stack2_raw.tif",
