@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import io
 import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
 from fractions import Fraction
 from pathlib import Path
 
@@ -66,6 +71,26 @@ def test_a_picture_shows_em_and_uncertainty_where_they_lie(tmp_path: Path) -> No
     assert not [
         p for p in psutil.process_iter(["cmdline"]) if "vemdiffuse-view-" in " ".join(p.info["cmdline"] or [])
     ]
+
+
+@pytest.mark.slow
+def test_the_viewer_serves_on_loopback_until_it_is_interrupted(tmp_path: Path) -> None:
+    pytest.importorskip("neuroglancer", reason="neuroglancer is not installed")
+    output = write_output(tmp_path / "out.zarr")
+    command = [sys.executable, "-u", "-m", "vemdiffuse_pipe", "view", output]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        try:
+            assert process.stdout is not None
+            address = process.stdout.readline().strip()
+            assert address.startswith(("http://127.0.0.1:", "http://localhost:"))
+            with urllib.request.urlopen(address, timeout=30) as page:
+                assert page.status == 200
+            process.stdout.readline()  # how to end it: it waits from here on
+            time.sleep(0.5)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
 
 
 def test_without_a_browser_it_says_what_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

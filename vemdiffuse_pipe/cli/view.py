@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import signal
+from contextlib import suppress
 from pathlib import Path
+from threading import Event
 
 import click
 
@@ -69,7 +70,8 @@ def command(
         for sentence in shown.missing:
             click.echo(f"not shown: {sentence}", err=True)
         click.echo(f"{page.get_viewer_url()}\nInterrupt (Ctrl-C) to end the viewer.")
-        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+        with suppress(KeyboardInterrupt):
+            Event().wait()
     return 0
 
 
