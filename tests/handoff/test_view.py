@@ -15,14 +15,18 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import tifffile
 from PIL import Image
+from run.small_runs import small_run
 
-from vemdiffuse_pipe.errors import ConfigError, OutputError
+from vemdiffuse_pipe import reconstruct, run
+from vemdiffuse_pipe.errors import ConfigError, OutputError, SourceError
 from vemdiffuse_pipe.geometry.frame import Frame
 from vemdiffuse_pipe.handoff import chromium
-from vemdiffuse_pipe.handoff.viewer import view_link, view_picture
+from vemdiffuse_pipe.handoff.viewer import serve, view_link, view_picture
 from vemdiffuse_pipe.handoff.views import Layer, public_link, state
 from vemdiffuse_pipe.storage import create_sink, open_sink
+from vemdiffuse_pipe.testing import position_coded
 
 NM = Fraction(10)
 SHAPE = (24, 60, 80)
@@ -115,3 +119,32 @@ def test_a_view_starts_in_the_middle_with_labels_on_top() -> None:
     assert [layer["name"] for layer in made["layers"]] == ["source", "em", "uncertainty", "cells"]  # type: ignore[union-attr, index]
     assert made["position"] == [30 + 40, 20 + 30, -5 + 12]
     assert public_link(made).startswith("https://")
+
+
+def test_an_unfinished_run_is_shown_with_its_source_and_what_is_missing(tmp_path: Path) -> None:
+    pytest.importorskip("neuroglancer", reason="neuroglancer is not installed")
+    run_file = small_run(tmp_path)
+    run(run_file, max_blocks=3)
+    with serve(run_file.output.url) as (page, shown):
+        assert [layer.name for layer in shown.layers] == ["source", "em"]
+        assert shown.missing == ("21 of 24 blocks: not there yet",)
+        assert [layer.name for layer in page.state.layers] == ["source", "em"]
+
+
+def test_a_source_that_the_page_cannot_read_is_read_here(tmp_path: Path) -> None:
+    pytest.importorskip("neuroglancer", reason="neuroglancer is not installed")
+    tifffile.imwrite(tmp_path / "stack.tif", position_coded((3, 20, 24)), photometric="minisblack")
+    output = str(tmp_path / "out.zarr")
+    reconstruct(str(tmp_path / "stack.tif"), output, voxel_size_nm=(50, 10, 10), model="linear")
+    with serve(output) as (page, shown):
+        assert shown.read_here is not None
+        assert [layer.name for layer in page.state.layers] == ["source", "em"]
+        assert page.state.layers["source"].layer.source[0].url.startswith("python://")
+
+
+def test_an_array_that_cannot_be_read_is_refused_before_the_viewer_starts(tmp_path: Path) -> None:
+    pytest.importorskip("neuroglancer", reason="neuroglancer is not installed")
+    output = write_output(tmp_path / "out.zarr")
+    (tmp_path / "out.zarr" / "uncertainty" / "zarr.json").write_text("{")
+    with pytest.raises(SourceError, match="uncertainty"), serve(output):
+        pass

@@ -8,20 +8,25 @@ TIFF and its like    read here, a piece at a time, for the page: neuroglancer do
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vemdiffuse_pipe.errors import ConfigError, OutputError, SourceError
+from vemdiffuse_pipe.config import SourceTable
+from vemdiffuse_pipe.errors import ConfigError, DataError, InputError, OutputError
 from vemdiffuse_pipe.geometry.box import Box, Zyx
 from vemdiffuse_pipe.geometry.frame import Nm, exact_nm
 from vemdiffuse_pipe.handoff import chromium
 from vemdiffuse_pipe.handoff.views import ORDER, Layer, Layout, public_link, state
-from vemdiffuse_pipe.storage import StoredSink, open_sink, open_source, parse_address
+from vemdiffuse_pipe.output.description import n_missing_blocks
+from vemdiffuse_pipe.output.preparation import open_run_source
+from vemdiffuse_pipe.output.run_output import open_run_output
+from vemdiffuse_pipe.storage import StoredSink, open_sink, parse_address
 from vemdiffuse_pipe.storage.address import Address
+from vemdiffuse_pipe.storage.source import find_volume
 from vemdiffuse_pipe.volume import Source, Voxels
 
 if TYPE_CHECKING:
@@ -79,46 +84,42 @@ def serve(
 ) -> Iterator[tuple[neuroglancer.Viewer, Shown]]:
     """A viewer of `output` on loopback, for as long as the context lasts, and what it shows.
 
-    Every layer's metadata is read first, so that none of them is waited for in vain. Raises OutputError where
-    there is no output, ConfigError where neuroglancer is not installed.
+    Every layer's metadata is read first, so that none of them is waited for in vain. Raises OutputError or
+    SourceError where an array cannot be read, ConfigError where neuroglancer is not installed.
     """
     neuroglancer = _neuroglancer()
     sink = open_sink(output)
-    servers: list[Any] = []
-    try:
+    with ExitStack() as servers:
+        servers.callback(neuroglancer.stop)
         shown = _shown(sink, parse_address(output), servers)
         viewer = neuroglancer.Viewer()
         viewer.set_state(state(shown.layers, sink.spec.frame, position_nm, layout))
         if shown.read_here is not None:
             _put_below(viewer, shown.read_here)
         yield viewer, shown
-    finally:
-        for server in servers:
-            server.request_stop() if hasattr(server, "request_stop") else None
-        neuroglancer.stop()
 
 
-def _shown(sink: StoredSink, address: Address, servers: list[Any]) -> Shown:
-    layers = [_image(name, _url(address / name, servers), sink.spec.format) for name in sink.arrays]
-    missing = [] if "uncertainty" in sink.arrays else ["uncertainty: one sample has none"]
+def _shown(sink: StoredSink, address: Address, servers: ExitStack) -> Shown:
+    for name in sink.arrays:
+        find_volume(address / name)
+    layers = tuple(_image(name, _url(address / name, servers), sink.spec.format) for name in sink.arrays)
     try:
-        source = open_source(**_source_of(sink))
-    except (SourceError, OutputError) as error:
-        return Shown(tuple(layers), None, (*missing, f"source: {error}"))
-    if source.spec.format not in SUFFIXES:
-        return Shown(tuple(layers), source, tuple(missing))
-    where = parse_address(source.spec.url)
-    below = _image("source", _url(where, servers), source.spec.format)
-    return Shown((below, *layers), None, tuple(missing))
+        run = open_run_output(str(address))
+        source = open_run_source(run.run_file)
+    except (InputError, DataError) as error:
+        return Shown(layers, None, (f"source: {error}",))
+    n_missing = n_missing_blocks(run)
+    missing = (f"{n_missing:,} of {run.blocks.n_blocks:,} blocks: not there yet",) if n_missing else ()
+    if not _is_read_by_the_page(source, run.run_file.source):
+        return Shown(layers, source, missing)
+    below = _image("source", _url(parse_address(source.spec.url), servers), source.spec.format)
+    return Shown((below, *layers), None, missing)
 
 
-def _source_of(sink: StoredSink) -> dict[str, Any]:
-    """What `open_source` needs to open what the output was made from."""
-    identity = sink.attributes.get("identity")
-    known = identity if isinstance(identity, dict) else {}
-    if not isinstance(known.get("source"), str):
-        raise OutputError(f"{sink.spec.url} does not say what it was made from")
-    return {"url": known["source"]}
+def _is_read_by_the_page(source: Source, table: SourceTable) -> bool:
+    """True where the page knows the format, and the metadata say all that the run was told of the source."""
+    is_told_more = (table.voxel_size_nm, table.channel, table.window) != (None, None, None)
+    return source.spec.format in SUFFIXES and not is_told_more
 
 
 def _image(name: str, url: str, stored_format: str) -> Layer:
@@ -130,15 +131,14 @@ def _image(name: str, url: str, stored_format: str) -> Layer:
     return replace(layer, is_visible=name != "sample")
 
 
-def _url(address: Address, servers: list[Any]) -> str:
+def _url(address: Address, servers: ExitStack) -> str:
     """Where a page finds the folder at `address`; a folder on a disk gets a server of its own."""
     if not address.is_local:
         return _remote(address)
     from neuroglancer.static_file_server import StaticFileServer
 
     server = StaticFileServer(str(Path(address.path).absolute()), bind_address=LOOPBACK, daemon=True)
-    servers.append(server)
-    return str(server.url).rstrip("/")
+    return str(servers.enter_context(server)).rstrip("/")
 
 
 def _remote(address: Address) -> str:
@@ -176,7 +176,10 @@ def _put_below(viewer: neuroglancer.Viewer, source: Source) -> None:
         downsampling=None,
     )
     with viewer.txn() as shown:
-        shown.layers.insert(0, neuroglancer.ManagedLayer("source", neuroglancer.ImageLayer(source=volume)))
+        above = list(shown.layers)
+        del shown.layers[:]
+        shown.layers.append(name="source", layer=neuroglancer.ImageLayer(source=volume))
+        shown.layers.extend(above)
 
 
 def _neuroglancer() -> Any:
