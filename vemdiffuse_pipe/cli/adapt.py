@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import click
 
 from vemdiffuse_pipe.cli.options import SourceChoice, json_option, print_json, print_table, source_options
-from vemdiffuse_pipe.config import NanPolicy
 
 if TYPE_CHECKING:
     from vemdiffuse_pipe.training.adapt.run import Adapted
@@ -35,13 +34,7 @@ if TYPE_CHECKING:
 @json_option
 def command(
     source: str,
-    voxel_size_nm: tuple[float, float, float] | None,
-    level: str | None,
-    channel: int | None,
-    series: int | None,
-    pattern: str | None,
-    window: tuple[float, float] | None,
-    nan: NanPolicy,
+    choice: SourceChoice,
     minutes: float,
     output: Path,
     model: str,
@@ -60,15 +53,6 @@ def command(
     from vemdiffuse_pipe.storage import open_source
     from vemdiffuse_pipe.training.adapt.run import adapt  # imports torch
 
-    choice: SourceChoice = {
-        "voxel_size_nm": voxel_size_nm,
-        "level": level,
-        "channel": channel,
-        "series": series,
-        "pattern": pattern,
-        "window": window,
-        "nan": nan,
-    }
     opened = open_source(source, **choice)
     adapted = adapt(opened, output, minutes=minutes, model=model, device=device, listener=_say)
     if adapted.outcome.stopped == "interrupted":

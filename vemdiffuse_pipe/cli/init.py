@@ -8,8 +8,8 @@ import click
 
 from vemdiffuse_pipe import config
 from vemdiffuse_pipe.cli.format import show_ratio, show_shape
-from vemdiffuse_pipe.cli.options import source_options
-from vemdiffuse_pipe.config import NanPolicy, RunFile
+from vemdiffuse_pipe.cli.options import SourceChoice, source_options
+from vemdiffuse_pipe.config import RunFile
 from vemdiffuse_pipe.geometry.frame import show_nm
 from vemdiffuse_pipe.plan.planes import choose_ratio, exact_ratio
 from vemdiffuse_pipe.storage import open_source
@@ -115,13 +115,7 @@ TAIL = """\
 def command(
     source: str,
     output: str,
-    voxel_size_nm: tuple[float, float, float] | None,
-    level: str | None,
-    channel: int | None,
-    series: int | None,
-    pattern: str | None,
-    window: tuple[float, float] | None,
-    nan: NanPolicy,
+    choice: SourceChoice,
 ) -> None:
     """Print a run file for a volume, with comments.
 
@@ -129,28 +123,14 @@ def command(
     Examples:
       vemdiffuse init stack.tif isotropic.zarr --voxel-size 50 4.6 4.6 > run.toml
     """
-    found = open_source(
-        source,
-        voxel_size_nm=voxel_size_nm,
-        level=level,
-        channel=channel,
-        series=series,
-        pattern=pattern,
-        window=window,
-        nan=nan,
-    ).spec
+    found = open_source(source, **choice).spec
     is_tie = exact_ratio(found.frame.voxel_size_nm) % 1 == Fraction(1, 2)
     run_file = config.parse(
         {
             "source": {
                 "url": source,
+                **choice,
                 "voxel_size_nm": [float(v) for v in found.frame.voxel_size_nm],
-                "level": level,
-                "channel": channel,
-                "series": series,
-                "pattern": pattern,
-                "window": window,
-                "nan": nan,
             },
             "output": {"url": output},
             "model": {"ratio": None if is_tie else choose_ratio(found.frame, None)},

@@ -8,9 +8,8 @@ from pathlib import Path
 import click
 
 from vemdiffuse_pipe.cli.format import show_bytes, show_count, show_ratio, show_shape
-from vemdiffuse_pipe.cli.options import json_option, print_json, print_table, source_options
+from vemdiffuse_pipe.cli.options import SourceChoice, json_option, print_json, print_table, source_options
 from vemdiffuse_pipe.cli.outcome import MAX_LISTED
-from vemdiffuse_pipe.config import NanPolicy
 from vemdiffuse_pipe.geometry.frame import show_nm
 from vemdiffuse_pipe.storage.section_names import Numbering
 from vemdiffuse_pipe.survey.alignment import Alignment, PairShift
@@ -31,13 +30,7 @@ SLOWER = "a chunk at a time in Python, slower than tensorstore; copy it to zarr 
 @json_option
 def command(
     url: str,
-    voxel_size_nm: tuple[float, float, float] | None,
-    level: str | None,
-    channel: int | None,
-    series: int | None,
-    pattern: str | None,
-    window: tuple[float, float] | None,
-    nan: NanPolicy,
+    choice: SourceChoice,
     peek: Path | None,
     sections: bool,
     as_json: bool,
@@ -56,18 +49,7 @@ def command(
       vemdiffuse inspect stack.tif --voxel-size 50 4.6 4.6 --peek stack.png
       vemdiffuse inspect stack.tif --sections
     """
-    volume = inspect(
-        url,
-        voxel_size_nm=voxel_size_nm,
-        level=level,
-        channel=channel,
-        series=series,
-        pattern=pattern,
-        window=window,
-        nan=nan,
-        peek=peek,
-        sections=sections,
-    )
+    volume = inspect(url, **choice, peek=peek, sections=sections)
     if as_json:
         print_json(inspection_facts(volume))
     else:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, TypeVar
+from typing import TYPE_CHECKING, TypedDict, TypeVar, cast
 
 import click
 
@@ -136,7 +137,14 @@ class SourceChoice(TypedDict):
 
 
 def source_options(command: Command) -> Command:
-    """Options that choose voxels of a volume and map them to grey levels."""
+    """Options that choose voxels of a volume and map them to grey levels: `choice` of the command."""
+
+    @wraps(command)
+    def with_choice(*arguments: object, **parameters: object) -> object:
+        choice = {name: parameters.pop(name) for name in SourceChoice.__annotations__}
+        return command(*arguments, choice=choice, **parameters)
+
+    packed = cast(Command, with_choice)
     for option in (
         nan_option,
         window_option,
@@ -146,8 +154,8 @@ def source_options(command: Command) -> Command:
         level_option,
         voxel_size_option,
     ):
-        command = option(command)
-    return command
+        packed = option(packed)
+    return packed
 
 
 def warn_unchecked_limit(run_file: RunFile) -> None:

@@ -16,7 +16,7 @@ from vemdiffuse_pipe.cli.options import (
 )
 from vemdiffuse_pipe.cli.outcome import print_outcome
 from vemdiffuse_pipe.cli.progress import progress
-from vemdiffuse_pipe.config import BadSections, Grid, NanPolicy, OutputFormat, Policy, Precision
+from vemdiffuse_pipe.config import BadSections, Grid, OutputFormat, Policy, Precision
 from vemdiffuse_pipe.running.reconstruct import reconstruct
 
 Nm = tuple[float, float, float]
@@ -96,13 +96,7 @@ Zyx = tuple[int, int, int]
 def command(
     source: str,
     output: str,
-    voxel_size_nm: Nm | None,
-    level: str | None,
-    channel: int | None,
-    series: int | None,
-    pattern: str | None,
-    window: tuple[float, float] | None,
-    nan: NanPolicy,
+    choice: SourceChoice,
     section_thickness_nm: float | None,
     missing: Policy,
     corrupt: Policy,
@@ -123,20 +117,12 @@ def command(
 ) -> int:
     """Make a volume isotropic, without writing a run file first.
 
-    The run file is written beside the output. Rerun to resume. Exit code 0: complete. 1: not. Example:
+    The run file is written beside the output. Rerun to resume. Exit code 0: complete. 1: not.
 
     \b
+    Examples:
       vemdiffuse reconstruct stack.tif isotropic.zarr --voxel-size 50 4.6 4.6
     """
-    choice: SourceChoice = {
-        "voxel_size_nm": voxel_size_nm,
-        "level": level,
-        "channel": channel,
-        "series": series,
-        "pattern": pattern,
-        "window": window,
-        "nan": nan,
-    }
     model = _adapted(source, output, choice, model, adapt_minutes) if adapt_minutes else model
     with progress(sys.stderr) as listener:
         outcome = reconstruct(

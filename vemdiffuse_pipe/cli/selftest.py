@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import click
 
 from vemdiffuse_pipe.cli.options import SourceChoice, json_option, print_json, source_options
-from vemdiffuse_pipe.config import NanPolicy
 
 if TYPE_CHECKING:
     from vemdiffuse_pipe.evaluation.agreement import Agreement
@@ -40,13 +39,7 @@ COLUMNS = ("PSNR", "SSIM", "FSIM", "PSNR*", "SSIM*", "FSIM*", "agrees to", "HF-y
 @json_option
 def command(
     source: str,
-    voxel_size_nm: tuple[float, float, float] | None,
-    level: str | None,
-    channel: int | None,
-    series: int | None,
-    pattern: str | None,
-    window: tuple[float, float] | None,
-    nan: NanPolicy,
+    choice: SourceChoice,
     models: str,
     places: int,
     picture: Path | None,
@@ -65,15 +58,6 @@ def command(
     from vemdiffuse_pipe.holdout.run import selftest  # imports torch
     from vemdiffuse_pipe.storage import open_source
 
-    choice: SourceChoice = {
-        "voxel_size_nm": voxel_size_nm,
-        "level": level,
-        "channel": channel,
-        "series": series,
-        "pattern": pattern,
-        "window": window,
-        "nan": nan,
-    }
     opened = open_source(source, **choice)
     names = [name.strip() for name in models.split(",") if name.strip()]
     test = selftest(
