@@ -11,7 +11,7 @@ from stored_volumes import FORMATS, FRAME, SHAPE, VOXELS, chunk_files, copied, o
 
 from vemdiffuse_pipe.errors import CorruptDataError, MissingDataError, SourceError
 from vemdiffuse_pipe.geometry.box import Box
-from vemdiffuse_pipe.storage import open_source
+from vemdiffuse_pipe.storage import open_source, stores
 
 WHOLE = Box.of_shape(SHAPE)
 NAMES = [
@@ -55,6 +55,7 @@ def served(folder, page=HTML):
         server.folder = folder
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()
+        stores.page_of_absent.cache_clear()  # another test's server may have had this port
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
 

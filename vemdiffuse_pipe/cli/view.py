@@ -47,7 +47,7 @@ def command(
     \b
     Examples:
       vemdiffuse view isotropic.zarr
-      vemdiffuse view isotropic.zarr --screenshot view.png --layout xz
+      vemdiffuse view isotropic.zarr --screenshot xz.png --layout xz
       vemdiffuse view s3://bucket/isotropic.zarr --url
     """
     from vemdiffuse_pipe.handoff import viewer

@@ -154,10 +154,21 @@ class LocalWorker:
         leftovers = list(islice(self._unsuspected(self._not_failed(columns)), N_LEFTOVERS))
         if not leftovers:
             suspects = list(islice(self._not_failed(columns), N_LEFTOVERS))
-            free = [work for work in suspects if work.block_index not in self._crashes.elsewhere]
-            leftovers = random.sample(free or suspects, min(1, len(suspects)))
+            leftovers = self._one_suspect(suspects)
         random.shuffle(leftovers)
         return sorted(leftovers, key=lambda work: work.block_index in self._elsewhere_since)
+
+    def _one_suspect(self, suspects: list[Work]) -> list[Work]:
+        """The suspect to do next; none where there is none.
+
+        In a process that is alone, the first: then a start does the suspect that the one before was killed
+        with before it can be killed with another, and no block is met twice by chance. Beside others any, so
+        that they are not all at the same one.
+        """
+        if not self._crashes.others_live:
+            return suspects[:1]
+        free = [work for work in suspects if work.block_index not in self._crashes.elsewhere]
+        return random.sample(free or suspects, min(1, len(suspects)))
 
     def _not_failed(self, columns: bool) -> Iterator[Work]:
         missing = self._progress.missing(columns=columns, backwards=True)
